@@ -1,0 +1,3 @@
+"""Speaker verification: is this the same person speaking?"""
+
+__version__ = "0.1.0"
