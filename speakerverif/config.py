@@ -140,6 +140,12 @@ class Recipe:
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
+def nearest(name: str, known: list[str]) -> str:
+    """Return the end of an error about an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
 def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     """Build the dataclass `cls` from a plain table, checking every key and type.
 
@@ -157,9 +163,7 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            guess = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key!r}; {guess}")
+            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
 
 
