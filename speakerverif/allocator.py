@@ -15,11 +15,16 @@ SETTINGS = {
 }
 
 
+def tunables() -> str:
+    """Return the settings as glibc reads them from the environment variable GLIBC_TUNABLES."""
+    return ":".join(f"{name}={value}" for name, value in SETTINGS.items())
+
+
 def restart_with_kept_memory() -> None:
     """Restart this Python program with glibc told to keep freed memory; does nothing elsewhere or where it is set."""
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(f"{name}={value}" for name, value in SETTINGS.items())
+    os.environ["GLIBC_TUNABLES"] = tunables()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -6,7 +6,6 @@ Files are written aside, synced and renamed, so that a crash leaves the former f
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from speakerverif._files import write_atomically
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.model import SpeakerModel
@@ -41,17 +41,6 @@ class ModelFolder:
     def name(self) -> str:
         """The recipe's name."""
         return self.recipe.name
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file: aside, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def fingerprint(model: SpeakerModel) -> str:
@@ -89,6 +78,20 @@ def save_model(
     write_atomically(folder / SPEAKERS, "".join(f"{speaker}\n" for speaker in speakers))
     write_atomically(folder / CARD, _model_card(recipe, speakers, trained))
     write_atomically(folder / CONFIG, format_toml({**to_dict(recipe), "trained": trained}))
+
+
+def resolve_model(path: Path | None) -> Path:
+    """Return the model folder to use: the one given, else the package's own.
+
+    Raises:
+        InputError: none was given and the package ships none.
+    """
+    if path is not None:
+        return path
+    default = Path(__file__).parent / "default_model"
+    if not default.is_dir():
+        raise InputError("this package ships no model: name one with --model MODEL")
+    return default
 
 
 def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:

@@ -7,6 +7,7 @@ seen, whatever the number of workers, and no state of a sampler or of a worker h
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from speakerverif import audio
 from speakerverif.augment import Augment, speed
-from speakerverif.config import TrainConfig
+from speakerverif.config import Recipe, TrainConfig
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 
@@ -111,32 +112,35 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
 
     Args:
         manifest: what to read.
-        config: length of the crops, cache.
-        augment: noise, reverberation and the rest; holds the speeds.
-        sample_rate: of the model, in Hz.
-        seed: of the recipe.
+        recipe: crop length, speeds, augmentation, seed.
+        data_dir: what the recipe's noise and room folders are relative to.
+
+    Raises:
+        InputError: no recordings where the recipe says that noise or rooms are.
     """
 
-    def __init__(self, manifest: Manifest, config: TrainConfig, augment: Augment, sample_rate: int, seed: int):
-        self.manifest, self.config, self.augment = manifest, config, augment
-        self.sample_rate, self.seed = sample_rate, seed
-        self.crop_samples = round(config.crop_s * sample_rate)
+    def __init__(self, manifest: Manifest, recipe: Recipe, data_dir: Path | None):
+        self.manifest, self.config, self.seed = manifest, recipe.train, recipe.seed
+        self.sample_rate = recipe.features.sample_rate
+        self.augment = Augment(recipe.augment, self.sample_rate, data_dir or Path(), self._other_speech)
+        self.speeds = recipe.augment.speeds
+        self.crop_samples = round(self.config.crop_s * self.sample_rate)
         self.speakers = manifest.speakers
         self._speaker_index = manifest.speaker_index
         self._cache: dict[int, np.ndarray] = {}
-        self._cache_room = config.cache_mb * 1_000_000
+        self._cache_room = self.config.cache_mb * 1_000_000
 
     @property
     def num_classes(self) -> int:
         """Speakers times speeds."""
-        return len(self.speakers) * len(self.augment.config.speeds)
+        return len(self.speakers) * len(self.speeds)
 
     @property
     def class_names(self) -> list[str]:
         """Class index -> speaker; perturbed speeds carry the factor behind the name."""
         return [
             speaker if factor == 1 else f"{speaker}@speed{factor:g}"
-            for factor in self.augment.config.speeds
+            for factor in self.speeds
             for speaker in self.speakers
         ]
 
@@ -148,14 +152,17 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         epoch, item = key
         row = item // self.config.crops_per_utterance
         rng = np.random.default_rng([self.seed, epoch, item])
-        speeds = self.augment.config.speeds
-        choice = int(rng.integers(len(speeds)))
-        crop = self._read_crop(row, math.ceil(self.crop_samples * speeds[choice]), rng)
-        if speeds[choice] != 1:
-            crop = speed(crop, speeds[choice])[: self.crop_samples]
-            crop = np.pad(crop, (0, self.crop_samples - len(crop)))
+        choice = int(rng.integers(len(self.speeds)))
+        factor = self.speeds[choice]
+        crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
+        if factor != 1:
+            crop = np.resize(speed(crop, factor), self.crop_samples)
         label = choice * len(self.speakers) + int(self._speaker_index[row])
         return self.augment(crop, rng), label, row
+
+    def _other_speech(self, rng: np.random.Generator, num_samples: int) -> np.ndarray:
+        """Return an excerpt of a random utterance, for babble."""
+        return self._read_crop(int(rng.integers(len(self.manifest))), num_samples, rng)
 
     def _read_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
         utterance = self.manifest[row]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif import build, checkpoint
-from speakerverif.augment import Augment, SpecAugment
+from speakerverif.augment import SpecAugment
 from speakerverif.config import Recipe, to_dict
 from speakerverif.data import BatchOrder, CropDataset, make_loader
 from speakerverif.errors import InputError
@@ -59,8 +59,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     config = recipe.train
-    augment = Augment(recipe.augment, recipe.features.sample_rate, data_dir, manifest)
-    dataset = CropDataset(manifest, config, augment, recipe.features.sample_rate, recipe.seed)
+    dataset = CropDataset(manifest, recipe, data_dir)
     spec_augment = SpecAugment(recipe.augment.spec)
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
     head = build.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
