@@ -20,7 +20,7 @@ from speakerverif.config import Recipe, TrainConfig
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 
-type CropKey = tuple[int, int]  # (epoch, item); item = utterance * crops_per_utterance + repeat
+CropKey = tuple[int, int]  # (epoch, item); item = utterance * crops_per_utterance + repeat
 
 
 class BatchOrder(Sampler[list[CropKey]]):

@@ -27,7 +27,7 @@ from speakerverif.schedules import learning_rate, margin_fraction
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-type Validate = Callable[[SpeakerModel], dict[str, float]]
+Validate = Callable[[SpeakerModel], dict[str, float]]
 
 
 def train(
