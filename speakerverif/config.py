@@ -54,8 +54,14 @@ class AugmentConfig:
 
     speeds: tuple[float, ...] = (1.0,)  # every speed other than 1 makes new speakers (pitch and tempo move)
     probability: float = 0.0
-    kinds: tuple[Literal["noise", "music", "babble", "reverb"], ...] = ("noise", "music", "babble", "reverb")
-    noise_dir: str = ""  # relative to the data folder; empty: coloured noise made on the spot
+    kinds: tuple[Literal["noise", "music", "babble", "reverb", "reverb+noise"], ...] = (
+        "noise",
+        "music",
+        "babble",
+        "reverb",
+    )
+    # Folders of recordings or lists of them (a path a line), relative to the data folder.
+    noise_dir: str = ""  # empty: coloured noise made on the spot
     music_dir: str = ""  # empty: not drawn
     rir_dir: str = ""  # empty: rooms simulated on the spot
     noise_snr_db: tuple[float, float] = (0.0, 15.0)
