@@ -1,0 +1,330 @@
+"""Training augmentation of single crops: noise, music, babble, reverberation, telephone channel, gain, speed.
+
+Waveform in, waveform out, NumPy float32, no torch: this runs in data-loading processes, one crop at a time.
+Every random choice comes from the generator that the caller passes, built from (seed, epoch, utterance), so a
+crop sounds the same whatever worker makes it.
+"""
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, signal
+
+from speakerverif import audio
+from speakerverif.config import AugmentConfig
+from speakerverif.errors import InputError
+
+Waveform = NDArray[np.float32]
+# Excerpts of other speech for babble: (generator, number of samples) -> float32 of that many samples.
+ReadSpeech = Callable[[np.random.Generator, int], Waveform]
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and process: 17 minutes at 16 kHz
+
+
+class Augment:
+    """What `AugmentConfig` says, done to one crop at a time.
+
+    With `probability` one of `kinds` is drawn evenly and applied; then, each by its own chance, the telephone
+    channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
+    """
+
+    def __init__(
+        self,
+        config: AugmentConfig,
+        sample_rate: int,
+        data_dir: Path | str = ".",
+        babble: ReadSpeech | None = None,
+    ) -> None:
+        """Find the recordings that the config names.
+
+        Args:
+            config: kinds, probabilities and SNR ranges.
+            sample_rate: of the crops, Hz; recordings of another rate are resampled to it.
+            data_dir: where relative `noise_dir`, `music_dir` and `rir_dir` start.
+            babble: reads excerpts of other speech; needed where `babble` is among the kinds.
+
+        Raises:
+            InputError: no recordings where the config says they are; nothing left to draw from.
+        """
+        self.config, self.sample_rate, self.babble = config, sample_rate, babble
+        self.noise, self.music, self.responses = (
+            Recordings(Path(data_dir) / folder, sample_rate, prepare) if folder else None
+            for folder, prepare in (
+                (config.noise_dir, None),
+                (config.music_dir, None),
+                (config.rir_dir, room_response),
+            )
+        )
+        self.kinds = [kind for kind in config.kinds if kind != "music" or self.music]
+        if config.probability > 0 and not self.kinds:
+            raise InputError(
+                f"augment.kinds: nothing to draw from {config.kinds!r}; music needs augment.music_dir"
+            )
+        if config.probability > 0 and "babble" in self.kinds and babble is None:
+            raise InputError(
+                "augment.kinds: babble needs other speech to mix in; leave it out or pass a manifest"
+            )
+
+    def __call__(self, waveform: Waveform, rng: np.random.Generator) -> Waveform:
+        """Return the augmented crop.
+
+        Args:
+            waveform: float32 (samples,) in [-1, 1], finite; never changed in place.
+            rng: the source of every random choice.
+
+        Returns:
+            float32 of the same length, finite. Where mixing exceeds [-1, 1] the whole crop is scaled to a peak
+            of 1: clipping would add a distortion that nobody asked for. Digital silence gets no noise, for its
+            SNR is undefined; silent noise changes nothing.
+        """
+        config = self.config
+        if rng.random() < config.probability:
+            kind = self.kinds[rng.integers(len(self.kinds))]
+            if kind in ("reverb", "reverb+noise"):
+                waveform = convolve(waveform, self._response(rng))
+            if kind in ("noise", "reverb+noise"):
+                noise = self._noise(rng, len(waveform))
+                waveform = mix(waveform, noise, rng.uniform(*config.noise_snr_db))
+            if kind == "music":
+                assert self.music is not None
+                music = self.music.excerpt(rng, len(waveform))
+                waveform = mix(waveform, music, rng.uniform(*config.music_snr_db))
+            if kind == "babble":
+                waveform = mix(waveform, self._babble(rng, len(waveform)), rng.uniform(*config.babble_snr_db))
+        if rng.random() < config.codec_probability:
+            waveform = telephone(waveform, self.sample_rate)
+        if any(config.gain_db):
+            waveform = waveform * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
+        peak = np.abs(waveform).max(initial=0.0)
+        return waveform / peak if peak > 1 else waveform
+
+    def _noise(self, rng: np.random.Generator, num_samples: int) -> Waveform:
+        if self.noise is None:
+            return coloured_noise(rng, num_samples, rng.uniform(0.0, 2.0))
+        return self.noise.excerpt(rng, num_samples)
+
+    def _response(self, rng: np.random.Generator) -> Waveform:
+        if self.responses is None:
+            return simulated_room(rng, self.sample_rate, t60_s=rng.uniform(0.2, 0.9))
+        return self.responses.any(rng)
+
+    def _babble(self, rng: np.random.Generator, num_samples: int) -> Waveform:
+        """Return several talkers at equal power, so that none stands out as a second speaker."""
+        assert self.babble is not None
+        low, high = self.config.babble_speakers
+        talkers = np.zeros(num_samples, np.float32)
+        for _ in range(rng.integers(low, high + 1)):
+            talker = self.babble(rng, num_samples)
+            talkers += talker / np.float32(np.sqrt(max(power(talker), 1e-12)))
+        return talkers
+
+
+class Recordings:
+    """The audio files of a folder, searched through, or of a list file, a path a line, relative to the list.
+
+    Files are decoded once and kept while `CACHE_BYTES` lasts; of those beyond, excerpts are read from disk.
+    """
+
+    def __init__(
+        self, source: Path, sample_rate: int, prepare: Callable[[Waveform, str], Waveform] | None = None
+    ) -> None:
+        self.sample_rate, self.prepare = sample_rate, prepare
+        if source.is_file():
+            lines = source.read_text("utf-8").splitlines()
+            self.paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
+        else:
+            files = source.rglob("*") if source.is_dir() else ()
+            self.paths = sorted(str(path) for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+        if not self.paths:
+            raise InputError(
+                f"{source}: no recordings; expected a folder of WAV or FLAC files, or a list of them"
+            )
+        self._decoded: dict[str, Waveform] = {}
+        self._room = CACHE_BYTES
+
+    def any(self, rng: np.random.Generator) -> Waveform:
+        """Return one whole recording, prepared."""
+        path = self.paths[rng.integers(len(self.paths))]
+        return self._whole(path)
+
+    def excerpt(self, rng: np.random.Generator, num_samples: int) -> Waveform:
+        """Return `num_samples` of one recording from a random start; a shorter one is tiled."""
+        path = self.paths[rng.integers(len(self.paths))]
+        start = rng.random()
+        if path not in self._decoded:
+            duration_s = audio.info(path).duration_s
+            samples = int(duration_s * self.sample_rate)
+            if samples * 4 > self._room and samples > num_samples:
+                crop_s = num_samples / self.sample_rate
+                part = audio.read(path, start * (duration_s - crop_s), crop_s, self.sample_rate)
+                return np.resize(part, num_samples)
+        whole = self._whole(path)
+        if len(whole) > num_samples:
+            first = int(start * (len(whole) - num_samples + 1))
+            return whole[first : first + num_samples]
+        return np.resize(np.roll(whole, -int(start * len(whole))), num_samples)
+
+    def _whole(self, path: str) -> Waveform:
+        waveform = self._decoded.get(path)
+        if waveform is None:
+            waveform = audio.read(path, sample_rate=self.sample_rate)
+            if len(waveform) == 0:
+                raise InputError(f"{path}: no samples; remove the file or give another folder")
+            if self.prepare:
+                waveform = self.prepare(waveform, path)
+            if waveform.nbytes <= self._room:
+                self._room -= waveform.nbytes
+                self._decoded[path] = waveform
+        return waveform
+
+
+def power(waveform: Waveform) -> float:
+    """Return the mean square over the whole crop, pauses included: what an SNR is measured on."""
+    # Not a dot product: BLAS would start threads for it in every data-loading process.
+    return float(np.square(waveform).mean()) if len(waveform) else 0.0
+
+
+def mix(waveform: Waveform, noise: Waveform, snr_db: float) -> Waveform:
+    """Return `waveform` with `noise` of the same length added at `snr_db`.
+
+    The SNR is 10·log10 of the ratio of the two powers over the crop. Where either is digital silence the
+    waveform comes back as it is.
+    """
+    speech_power, noise_power = power(waveform), power(noise)
+    if speech_power == 0 or noise_power == 0:
+        return waveform
+    return waveform + noise * np.float32(np.sqrt(speech_power / noise_power) * 10 ** (-snr_db / 20))
+
+
+def coloured_noise(rng: np.random.Generator, num_samples: int, exponent: float) -> Waveform:
+    """Return Gaussian noise of unit power whose power density falls as 1 / frequency^exponent.
+
+    Args:
+        rng: source of randomness.
+        num_samples: length.
+        exponent: 0 white, 1 pink, 2 brown.
+    """
+    size = fft.next_fast_len(num_samples, real=True)
+    bins = size // 2 + 1
+    spectrum = rng.standard_normal(2 * bins, np.float32).view(np.complex64)
+    spectrum *= np.exp(np.float32(-exponent / 2) * _log_frequency(bins))
+    noise = fft.irfft(spectrum, size)[:num_samples]
+    return noise / np.float32(np.sqrt(max(power(noise), 1e-20)))
+
+
+@functools.lru_cache(maxsize=8)
+def _log_frequency(bins: int) -> Waveform:
+    """Return log of the bin number, level below a 400th of the Nyquist frequency (20 Hz at 16 kHz).
+
+    Without that floor nearly all of brown noise's power lies below what the ear or a filterbank hears.
+    """
+    return np.log(np.maximum(np.arange(bins), bins / 400)).astype(np.float32)
+
+
+def convolve(waveform: Waveform, response: Waveform) -> Waveform:
+    """Return the convolution with a response, cut to the waveform's length: aligned as the response is."""
+    response = response[: len(waveform)]
+    size = fft.next_fast_len(len(waveform) + len(response) - 1, real=True)
+    product = fft.rfft(waveform, size)
+    product *= fft.rfft(response, size)
+    return fft.irfft(product, size)[: len(waveform)]
+
+
+def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
+    """Return a recorded room impulse response made ready for `convolve`.
+
+    The strongest sample, taken for the direct sound, comes first, so speech stays where it was; the energy is
+    1, so its level stays about the same.
+
+    Raises:
+        InputError: the recording is digital silence.
+    """
+    direct = recorded[np.abs(recorded).argmax() :]
+    if direct[0] == 0:
+        raise InputError(f"{where}: digital silence; expected a room impulse response")
+    return _unit_energy(direct)
+
+
+def _unit_energy(response: Waveform) -> Waveform:
+    return response / np.float32(np.sqrt(power(response) * len(response)))
+
+
+def simulated_room(
+    rng: np.random.Generator, sample_rate: int, t60_s: float, direct_to_reverberant_db: float | None = None
+) -> Waveform:
+    """Return a random room impulse response of unit energy whose first sample is the direct sound.
+
+    Args:
+        rng: source of randomness.
+        sample_rate: Hz.
+        t60_s: time in which the tail falls by 60 dB.
+        direct_to_reverberant_db: energy of the direct sound over the rest; drawn from -3 to 12 dB where None.
+
+    Source: Polack 1988 (doctoral thesis, Le Mans): the tail is Gaussian noise under an exponential envelope.
+        Departures: it starts 2 to 10 ms after the direct sound, and is low-passed by one pole at 2 to 6 kHz,
+        for walls and air take the high frequencies first. No discrete early reflections.
+    """
+    if direct_to_reverberant_db is None:
+        direct_to_reverberant_db = rng.uniform(-3.0, 12.0)
+    tail_samples = int(t60_s * sample_rate)
+    gap = int(rng.uniform(0.002, 0.010) * sample_rate)
+    pole = np.exp(-2 * np.pi * rng.uniform(2000.0, 6000.0) / sample_rate)
+    decay = np.exp(np.linspace(0, -3 * np.log(10), tail_samples, dtype=np.float32))
+    tail = rng.standard_normal(tail_samples, np.float32) * decay
+    tail = signal.lfilter(np.array([1 - pole], np.float32), np.array([1, -pole], np.float32), tail)
+    tail = _unit_energy(tail) * np.float32(10 ** (-direct_to_reverberant_db / 20))
+    return _unit_energy(np.concatenate([np.ones(1, np.float32), np.zeros(gap, np.float32), tail]))
+
+
+def telephone(waveform: Waveform, sample_rate: int) -> Waveform:
+    """Return the waveform as heard through a narrow-band telephone line, at the same rate and length.
+
+    Band-limited to 300-3400 Hz (Butterworth, order 8), quantised to 8 bits by the µ-law at 8 kHz.
+    The line is driven at an RMS of -20 dB of full scale, as an exchange's level control sees to, and the level
+    put back afterwards, so that quiet crops don't drown in quantisation noise.
+
+    Source: ITU-T G.711 (1988), its continuous µ = 255 curve, not the piecewise-linear tables.
+    """
+    rate = Fraction(8000, sample_rate)
+    narrow = _resample(waveform, rate)
+    narrow = signal.sosfilt(_telephone_band(), narrow).astype(np.float32)
+    rms = np.float32(np.sqrt(power(narrow)))
+    if rms == 0:
+        return np.zeros_like(waveform)
+    driven = np.clip(narrow * (np.float32(0.1) / rms), -1, 1)
+    steps = np.round(np.log1p(255 * np.abs(driven)) * np.float32(127 / np.log(256)))  # 7 bits and the sign
+    expanded = np.sign(driven) * np.expm1(steps * np.float32(np.log(256) / 127)) / np.float32(255)
+    return _resample(expanded * (rms / np.float32(0.1)), 1 / rate)[: len(waveform)]
+
+
+@functools.cache
+def _telephone_band() -> NDArray[np.float64]:
+    return signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
+
+
+def speed(waveform: Waveform, factor: float) -> Waveform:
+    """Return the waveform played `factor` times as fast: tempo and pitch both move, as with `sox speed`.
+
+    A voice so changed counts as another speaker's; the caller labels it so. For a crop of n samples the
+    caller reads ceil(n · factor) samples: the result then has at least n, of which it keeps the first n.
+
+    Args:
+        waveform: float32 (samples,).
+        factor: above 0; taken to the nearest fraction of integers up to 100, so 0.9, 1.1 and 1.05 are exact.
+
+    Returns:
+        float32 of ceil(samples / factor) samples.
+    """
+    return _resample(waveform, 1 / Fraction(factor).limit_denominator(100))
+
+
+def _resample(waveform: Waveform, ratio: Fraction) -> Waveform:
+    """Return the waveform with `ratio` times as many samples, by polyphase filtering in float32."""
+    if ratio == 1:
+        return waveform
+    return signal.resample_poly(waveform, ratio.numerator, ratio.denominator)

@@ -1,0 +1,95 @@
+"""What preparing a corpus comes to, and what every corpus module does alike on the way."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif import audio
+from speakerverif.errors import InputError
+from speakerverif.lists import TrialList
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus ready for use: what every `prepare(root, out)` returns."""
+
+    train: Path  # manifest of the training utterances
+    trials: dict[str, Path]  # name -> trial list, whose ids are paths relative to `audio_root`
+    audio_root: Path
+    notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+
+
+def durations(paths: Sequence[Path]) -> list[float]:
+    """Return the duration in seconds of every file, from its header.
+
+    Raises:
+        InputError: files that are missing, empty or unreadable, all counted together, the first few named.
+    """
+
+    def examine(path: Path) -> tuple[float, str]:
+        try:
+            if path.stat().st_size == 0:
+                return 0.0, "empty"
+            duration_s = audio.info(path).duration_s
+            return duration_s, "" if duration_s > 0 else "without samples"
+        except FileNotFoundError:
+            return 0.0, "missing"
+        except (InputError, OSError):
+            return 0.0, "unreadable"
+
+    with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
+        found = list(pool.map(examine, paths))
+    bad = [(path, problem) for path, (_, problem) in zip(paths, found, strict=True) if problem]
+    if bad:
+        counts = ", ".join(
+            f"{n} {problem}" for problem, n in Counter(problem for _, problem in bad).most_common()
+        )
+        first = "; ".join(f"{path} ({problem})" for path, problem in bad[:5])
+        raise InputError(
+            f"{len(bad)} of {len(paths)} audio files can't be used ({counts}), first: {first}. "
+            "Restore them, or take them out of the corpus's lists"
+        )
+    return [duration_s for duration_s, _ in found]
+
+
+def balanced_trials(
+    ids: Sequence[str], targets: Mask, nontargets: Mask, num_trials: int, rng: np.random.Generator, name: str
+) -> TrialList:
+    """Return a shuffled list of as many target as non-target trials, no pair twice, mirrored ones included.
+
+    Args:
+        ids: what the trials call the N utterances.
+        targets: bool (N, N), symmetric, the pairs that may be target trials.
+        nontargets: likewise for non-target trials.
+        num_trials: how many in all; fewer where the pairs run out.
+        rng: draws pairs, sides and order.
+        name: of the list.
+    """
+    pairs = [np.argwhere(np.triu(mask, 1)) for mask in (targets, nontargets)]
+    each = min(num_trials // 2, *(len(p) for p in pairs))
+    drawn = np.concatenate([rng.permutation(p)[:each] for p in pairs])
+    labels = np.repeat([True, False], each)
+    order = rng.permutation(2 * each)
+    drawn = rng.permuted(drawn, axis=1)[order].astype(np.int32)
+    return TrialList(tuple(ids), drawn[:, 0], drawn[:, 1], labels[order], name)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON record beside the lists."""
+    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def counts(speakers: Iterable[str]) -> dict[str, int]:
+    """Return how many speakers and utterances there are, given the speaker of each utterance."""
+    of_each = list(speakers)
+    return {"speakers": len(set(of_each)), "utterances": len(of_each)}
