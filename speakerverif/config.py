@@ -88,9 +88,8 @@ class TrainConfig:
 
     epochs: float = 10.0
     batch_size: int = 32  # over all processes
-    speakers_per_batch: int = (
-        0  # 0: shuffled crops; N: N speakers with batch_size / N crops each (metric losses)
-    )
+    # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
+    speakers_per_batch: int = 0
     crop_s: float = 2.0
     crops_per_utterance: int = 1  # an epoch visits every utterance this often
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -144,9 +143,7 @@ class Recipe:
     head: dict[str, Any] = field(default_factory=lambda: {"name": "am_softmax"})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    finetune: dict[str, Any] = field(
-        default_factory=dict
-    )  # overrides in a second stage: {train = {...}, head = {...}}
+    finetune: dict[str, Any] = field(default_factory=dict)  # what a second stage changes: [finetune.train] ...
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
