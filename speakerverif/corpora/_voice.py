@@ -134,7 +134,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float) -> Array:
-    """Return random syllables in this voice: float64 (samples,), RMS 1, at `SAMPLE_RATE`, no room, no noise."""
+    """Return random syllables in this voice: float64 (samples,), RMS 1, at `SAMPLE_RATE`, dry and clean."""
     tracks = _articulate(voice, mood, rng, round(duration_s * SAMPLE_RATE / HOP))
     num_samples = len(tracks.f0_hz) * HOP
     pulses, open_phase = _glottis(voice, mood, rng, tracks.f0_hz, num_samples)
