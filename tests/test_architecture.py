@@ -30,7 +30,7 @@ FLOORS = [
     ["model"],
     ["build"],
     ["encoders", "heads", "backends"],
-    ["features", "pooling"],
+    ["features", "pooling", "spec_augment"],
     ["norm", "calibrate"],
     ["audio", "quality"],
     ["metrics"],
