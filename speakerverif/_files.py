@@ -148,14 +148,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             aside.unlink()
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes so that a crash leaves the former file or the new one, never a half."""
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file, and the folders that lead to it: all of it is there afterwards, or what was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomically(path: str | Path, data: bytes | str) -> None:
+    """Write a whole file, text as UTF-8: all of it is there afterwards, or what was before."""
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

@@ -62,7 +62,9 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     started = time.monotonic()
     ids = sorted(files, key=lambda name: len(waveforms[name]))
     blocks = [ids[i : i + 16] for i in range(0, len(ids), 16)]
-    vectors = np.concatenate([embed_waveforms(folder.model, [waveforms[n] for n in block]) for block in blocks])
+    vectors = np.concatenate(
+        [embed_waveforms(folder.model, [waveforms[n] for n in block]) for block in blocks]
+    )
     embed_s = time.monotonic() - started
     _save(out, ids, vectors)
     return {
@@ -105,7 +107,9 @@ def train_speechbrain(data: Path, out: Path, seconds: float, seed: int) -> dict[
     )
     classifier = Classifier(192, out_neurons=len(speakers))
     cost = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()], lr=1e-8, weight_decay=2e-6)
+    optimizer = torch.optim.Adam(
+        [*encoder.parameters(), *classifier.parameters()], lr=1e-8, weight_decay=2e-6
+    )
     augment = Augmenter(
         concat_original=True,
         augmentations=[
@@ -142,7 +146,9 @@ def train_speechbrain(data: Path, out: Path, seconds: float, seed: int) -> dict[
     waveforms = {name: torch.from_numpy(audio.read(path))[None] for name, path in files.items()}
     started = time.monotonic()
     with torch.inference_mode():
-        vectors = [encoder(normalise(features(wav), torch.ones(1)))[0, 0].numpy() for wav in waveforms.values()]
+        vectors = [
+            encoder(normalise(features(wav), torch.ones(1)))[0, 0].numpy() for wav in waveforms.values()
+        ]
     embed_s = time.monotonic() - started
     _save(out, list(files), np.stack(vectors))
     return {
@@ -182,7 +188,9 @@ def _save(out: Path, ids: list[str], vectors: np.ndarray) -> None:
     from speakerverif.lists import EmbeddingTable
 
     unknown = np.full(len(ids), np.nan, np.float32)
-    EmbeddingTable(ids, vectors.astype(np.float32), unknown, unknown, ["ok"] * len(ids), "").save(out / "dev.npz")
+    EmbeddingTable(ids, vectors.astype(np.float32), unknown, unknown, ["ok"] * len(ids), "").save(
+        out / "dev.npz"
+    )
 
 
 def worker(arguments: argparse.Namespace) -> None:
@@ -204,7 +212,16 @@ def measure(arguments: argparse.Namespace, system: str, seed: int, minutes: floa
 
     out = arguments.out / f"{system}-{seed}"
     if not (out / "figures.json").is_file():
-        command = [sys.executable, __file__, "--system", system, "--seeds", str(seed), "--minutes", str(minutes)]
+        command = [
+            sys.executable,
+            __file__,
+            "--system",
+            system,
+            "--seeds",
+            str(seed),
+            "--minutes",
+            str(minutes),
+        ]
         command += ["--data", str(arguments.data), "--out", str(out), "--threads", str(arguments.threads)]
         command += ["--recipe", str(arguments.recipe)]
         subprocess.run(command, check=True, env={**os.environ, "GLIBC_TUNABLES": tunables()})
@@ -220,8 +237,12 @@ def compare(arguments: argparse.Namespace) -> None:
     figures: dict[tuple[str, int], dict[str, float]] = {}
     for seed in arguments.seeds:
         figures["ours", seed] = measure(arguments, "ours", seed, arguments.minutes)
-        figures["speechbrain", seed] = measure(arguments, "speechbrain", seed, figures["ours", seed]["seconds"] / 60)
-    print("system      seed  parameters  seconds  crops/s  embed x real time  EER % trials  EER % trials_hard")
+        figures["speechbrain", seed] = measure(
+            arguments, "speechbrain", seed, figures["ours", seed]["seconds"] / 60
+        )
+    print(
+        "system      seed  parameters  seconds  crops/s  embed x real time  EER % trials  EER % trials_hard"
+    )
     trials = {name: TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS}
     scores: dict[tuple[str, int, str], np.ndarray] = {}
     for (system, seed), found in figures.items():
@@ -237,8 +258,12 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the speechocean762 folder; noise/ and rirs/ stand beside it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="the speechocean762 folder; noise/ and rirs/ stand beside it"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
