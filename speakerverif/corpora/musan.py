@@ -9,7 +9,7 @@ EXPECTED = {"music": 660, "noise": 930, "speech": 426}
 
 
 def prepare(root: Path, out: Path) -> PreparedRecordings:
-    """Return the lists `music.txt`, `noise.txt` and `speech.txt`, which `augment.noise_dir` and others may name.
+    """Return the lists `music.txt`, `noise.txt` and `speech.txt`, for `augment.noise_dir` and its like.
 
     Args:
         root: the folder that holds `music/`, `noise/` and `speech/`.
