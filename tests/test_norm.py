@@ -46,7 +46,7 @@ def brute_force(scores, table, cohort, top_n, sides):
 
 
 def test_as_norm_by_hand():
-    """Cohort cosines 0.8, 0.6, 0 of the enroll side, 0.6, 0.8, -1 of the test side; the top 2 are 0.7 ± 0.1."""
+    """Cohort cosines 0.8, 0.6, 0 of enroll and 0.6, 0.8, -1 of test: the top two are 0.7 ± 0.1 on both."""
     table = table_of([[1, 0], [0, 1]], ["a", "b"])
     cohort = table_of([[0.8, 0.6], [0.6, 0.8], [0, -1]], ["x", "y", "z"])
     trials = TrialList(("a", "b"), np.zeros(1, np.int32), np.ones(1, np.int32), None, name="one")
