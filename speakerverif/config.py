@@ -82,7 +82,9 @@ class TrainConfig:
 
     epochs: float = 10.0
     batch_size: int = 32  # over all processes
-    speakers_per_batch: int = 0  # 0: shuffled crops; N: N speakers with batch_size / N crops each (metric losses)
+    speakers_per_batch: int = (
+        0  # 0: shuffled crops; N: N speakers with batch_size / N crops each (metric losses)
+    )
     crop_s: float = 2.0
     crops_per_utterance: int = 1  # an epoch visits every utterance this often
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -136,7 +138,9 @@ class Recipe:
     head: dict[str, Any] = field(default_factory=lambda: {"name": "am_softmax"})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    finetune: dict[str, Any] = field(default_factory=dict)  # overrides in a second stage: {train = {...}, head = {...}}
+    finetune: dict[str, Any] = field(
+        default_factory=dict
+    )  # overrides in a second stage: {train = {...}, head = {...}}
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
@@ -183,7 +187,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return origin(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise InputError(f"{where}: expected {len(args)} values, found {len(value)}")
-        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+        return tuple(
+            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise InputError(f"{where}: expected a table, found {value!r}")
@@ -235,7 +241,9 @@ def format_toml(tables: dict[str, Any]) -> str:
         return repr(value)
 
     def emit(table: dict[str, Any], prefix: str) -> None:
-        lines.extend(f"{k} = {literal(v)}" for k, v in table.items() if not isinstance(v, dict) and v is not None)
+        lines.extend(
+            f"{k} = {literal(v)}" for k, v in table.items() if not isinstance(v, dict) and v is not None
+        )
         for key, sub in table.items():
             if isinstance(sub, dict):
                 lines.append(f"\n[{prefix}{key}]")
@@ -253,7 +261,11 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in delta.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name")
+        same_kind = (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("name", old.get("name")) == old.get("name")
+        )
         merged[key] = merge(old, value) if same_kind else value  # type: ignore[arg-type]
     return merged
 
