@@ -9,10 +9,11 @@ import torch
 from speakerverif import score
 from speakerverif.checkpoint import load_model, save_model
 from speakerverif.config import Recipe, from_dict, read_toml
+from speakerverif.corpora._prepared import Prepared
 from speakerverif.embed import embed
 from speakerverif.lists import EmbeddingTable, TrialList, Utterance
 from speakerverif.model import SpeakerModel
-from speakerverif.recipe import run
+from speakerverif.recipe import PREPARED, run
 
 
 def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
@@ -34,9 +35,7 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, A
     folder = out / "untrained"
     save_model(folder, SpeakerModel(recipe.features, recipe.encoder).state_dict(), {}, recipe, [], {"samples": 0})
     trained = EmbeddingTable.load(out / "embeddings.npz")
-    from speakerverif.corpora._prepared import Prepared
-
-    prepared = Prepared.load(out / "data")
+    prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
     table = embed(load_model(folder, device), utterances, device=device, label="embed untrained")
     return score.evaluate(score.cosine(TrialList.read(prepared.trials[name]), table))

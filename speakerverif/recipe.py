@@ -19,13 +19,14 @@ from speakerverif._files import write_atomically
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.embed import embed, print_failures
+from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, TrialList, Utterance
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.train import Validate, train
 
+PREPARED = "prepared.json"
 STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
 
 
@@ -72,7 +73,9 @@ def prepare(corpus: str, root: Path | None, out: Path) -> Prepared:
     if root is None:
         raise InputError(f"where is {corpus}? name its folder with --data DIR")
     module = importlib.import_module(f"speakerverif.corpora.{corpus}")
-    return module.prepare(Path(root), Path(out))
+    prepared: Prepared = module.prepare(root.absolute(), out.absolute())
+    prepared.save(out / PREPARED)
+    return prepared
 
 
 def train_recipe(
@@ -169,7 +172,7 @@ class _Run:
     @property
     def prepared(self) -> Prepared:
         """What the prepare stage wrote."""
-        return Prepared.load(self.out / "data")
+        return Prepared.load(self.out / "data" / PREPARED)
 
     @property
     def model(self) -> Path:
@@ -234,16 +237,22 @@ class _Run:
         table = EmbeddingTable.load(self.out / "embeddings.npz")
         for name, path in self.trials.items():
             scores = score.cosine(TrialList.read(path), table)
-            scores.write(self.out / "scores" / f"{name}.txt")
-            record = score.evaluate(scores, p_targets=self.recipe.score.p_target)
+            record = score.evaluate(
+                scores,
+                p_targets=self.recipe.score.p_target,
+                crops=WHOLE,
+                model={"name": self.recipe.name, "fingerprint": table.fingerprint},
+                training_speakers=Manifest.read(self.prepared.train).speakers,
+            )
             write_atomically(self.out / "scores" / f"{name}.json", json.dumps(record, indent=2) + "\n")
-            print(score.format_record(record))
+            scores.write(self.out / "scores" / f"{name}.txt")
+            print(score.format_record(record) + "\n")
 
     def _report(self) -> None:
         from speakerverif.report import write_report
 
         for name, path in self.trials.items():
-            scores = score.ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
+            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
             write_report(scores, self.records()[name], self.out / "report" / name)
 
     def records(self) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif import build, checkpoint
-from speakerverif.augment import SpecAugment
 from speakerverif.config import Recipe, to_dict
 from speakerverif.data import BatchOrder, CropDataset, make_loader
 from speakerverif.errors import InputError
@@ -24,6 +23,7 @@ from speakerverif.log import TrainingLog
 from speakerverif.model import SpeakerModel
 from speakerverif.progress import Progress
 from speakerverif.schedules import learning_rate, margin_fraction
+from speakerverif.spec_augment import spec_augment
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,7 +60,6 @@ def train(
     torch.manual_seed(recipe.seed)
     config = recipe.train
     dataset = CropDataset(manifest, recipe, data_dir)
-    spec_augment = SpecAugment(recipe.augment.spec)
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
     head = build.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
     if start_from is not None:
@@ -139,7 +138,7 @@ def train(
                 lengths = torch.full((len(waveform),), waveform.shape[1], device=device)
                 features, num_frames = model.features(waveform, lengths)
                 generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
-                features = spec_augment(features, num_frames, generator)
+                features = spec_augment(features, num_frames, recipe.augment.spec, generator)
             precision = PRECISIONS[config.precision]
             with torch.autocast(device, precision, enabled=precision != torch.float32):
                 embeddings = model.encoder(features, None)
