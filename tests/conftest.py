@@ -29,7 +29,7 @@ def shared() -> Path:
 
 
 def voice(speaker: int, seed: int, seconds: float) -> np.ndarray:
-    """Return a buzz whose pitch and formant tell the speaker, float32 (samples,), in syllables so that it counts as speech."""
+    """Return a buzz in syllables whose pitch and formant tell the speaker, float32 (samples,)."""
     rng = np.random.default_rng([speaker, seed])
     t = np.arange(round(seconds * RATE)) / RATE
     f0, formant = 90 + 25 * speaker, 500 + 180 * speaker

@@ -32,7 +32,12 @@ class Prepared:
     def save(self, path: Path) -> None:
         """Write it as JSON, for the stages of a recipe that come later."""
         trials = {name: str(where) for name, where in self.trials.items()}
-        fields = {"train": str(self.train), "trials": trials, "audio_root": str(self.audio_root), "notes": self.notes}
+        fields = {
+            "train": str(self.train),
+            "trials": trials,
+            "audio_root": str(self.audio_root),
+            "notes": self.notes,
+        }
         write_atomically(path, json.dumps(fields, indent=2) + "\n")
 
     @staticmethod
@@ -43,7 +48,9 @@ class Prepared:
             InputError: nothing was prepared there.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`")
+            raise InputError(
+                f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`"
+            )
         fields = json.loads(path.read_text("utf-8"))
         trials = {name: Path(where) for name, where in fields["trials"].items()}
         return Prepared(Path(fields["train"]), trials, Path(fields["audio_root"]), fields["notes"])
