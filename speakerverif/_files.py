@@ -153,6 +153,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Write a whole file, text as UTF-8: all of it is there afterwards, or what was before."""
+    """Write a whole file, text as UTF-8: all of it is there afterwards, or what was before; folders are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

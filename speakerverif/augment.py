@@ -11,14 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import soundfile
 from scipy import fft, signal
 
 from speakerverif import audio
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
 
-Waveform = NDArray[np.float32]
+Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 as well
 # Excerpts of other speech for babble: (generator, number of samples) -> float32 of that many samples.
 ReadSpeech = Callable[[np.random.Generator, int], Waveform]
 
@@ -53,11 +53,11 @@ class Augment:
         """
         self.config, self.sample_rate, self.babble = config, sample_rate, babble
         self.noise, self.music, self.responses = (
-            Recordings(Path(data_dir) / folder, sample_rate, prepare) if folder else None
-            for folder, prepare in (
-                (config.noise_dir, None),
-                (config.music_dir, None),
-                (config.rir_dir, room_response),
+            Recordings(Path(data_dir) / source, sample_rate, load) if source else None
+            for source, load in (
+                (config.noise_dir, read_recording),
+                (config.music_dir, read_recording),
+                (config.rir_dir, read_response),
             )
         )
         self.kinds = [kind for kind in config.kinds if kind != "music" or self.music]
@@ -78,9 +78,9 @@ class Augment:
             rng: the source of every random choice.
 
         Returns:
-            float32 of the same length, finite. Where mixing exceeds [-1, 1] the whole crop is scaled to a peak
-            of 1: clipping would add a distortion that nobody asked for. Digital silence gets no noise, for its
-            SNR is undefined; silent noise changes nothing.
+            float32 of the same length, finite. Where mixing exceeds [-1, 1] the crop is scaled to peak 1:
+            clipping would add a distortion that nobody asked for. Digital silence gets no noise, for its SNR
+            is undefined; silent noise changes nothing.
         """
         config = self.config
         if rng.random() < config.probability:
@@ -130,10 +130,8 @@ class Recordings:
     Files are decoded once and kept while `CACHE_BYTES` lasts; of those beyond, excerpts are read from disk.
     """
 
-    def __init__(
-        self, source: Path, sample_rate: int, prepare: Callable[[Waveform, str], Waveform] | None = None
-    ) -> None:
-        self.sample_rate, self.prepare = sample_rate, prepare
+    def __init__(self, source: Path, sample_rate: int, load: Callable[[str, int], Waveform]) -> None:
+        self.sample_rate, self.load = sample_rate, load
         if source.is_file():
             lines = source.read_text("utf-8").splitlines()
             self.paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
@@ -148,7 +146,7 @@ class Recordings:
         self._room = CACHE_BYTES
 
     def any(self, rng: np.random.Generator) -> Waveform:
-        """Return one whole recording, prepared."""
+        """Return one whole recording, as `load` gives it."""
         path = self.paths[rng.integers(len(self.paths))]
         return self._whole(path)
 
@@ -172,15 +170,31 @@ class Recordings:
     def _whole(self, path: str) -> Waveform:
         waveform = self._decoded.get(path)
         if waveform is None:
-            waveform = audio.read(path, sample_rate=self.sample_rate)
-            if len(waveform) == 0:
-                raise InputError(f"{path}: no samples; remove the file or give another folder")
-            if self.prepare:
-                waveform = self.prepare(waveform, path)
+            waveform = self.load(path, self.sample_rate)
             if waveform.nbytes <= self._room:
                 self._room -= waveform.nbytes
                 self._decoded[path] = waveform
         return waveform
+
+
+def read_recording(path: str, sample_rate: int) -> Waveform:
+    """Return a whole recording of noise or music."""
+    return audio.read(path, sample_rate=sample_rate)
+
+
+def read_response(path: str, sample_rate: int) -> Waveform:
+    """Return a recorded room impulse response, ready for `convolve`.
+
+    Of several channels the first is taken: their mean is a response that no microphone had.
+
+    Raises:
+        InputError: unreadable, empty or digital silence.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: {error.error_string}") from error
+    return room_response(_resample(samples[:, 0], Fraction(sample_rate, rate)), path)
 
 
 def power(waveform: Waveform) -> float:
@@ -244,8 +258,8 @@ def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
     Raises:
         InputError: the recording is digital silence.
     """
-    direct = recorded[np.abs(recorded).argmax() :]
-    if direct[0] == 0:
+    direct = recorded[np.abs(recorded).argmax() :] if len(recorded) else recorded
+    if not direct.any():
         raise InputError(f"{where}: digital silence; expected a room impulse response")
     return _unit_energy(direct)
 
@@ -285,8 +299,8 @@ def telephone(waveform: Waveform, sample_rate: int) -> Waveform:
     """Return the waveform as heard through a narrow-band telephone line, at the same rate and length.
 
     Band-limited to 300-3400 Hz (Butterworth, order 8), quantised to 8 bits by the µ-law at 8 kHz.
-    The line is driven at an RMS of -20 dB of full scale, as an exchange's level control sees to, and the level
-    put back afterwards, so that quiet crops don't drown in quantisation noise.
+    The line is driven at an RMS of -20 dB of full scale, as an exchange's level control sees to, and the
+    level put back afterwards, so that quiet crops don't drown in quantisation noise.
 
     Source: ITU-T G.711 (1988), its continuous µ = 255 curve, not the piecewise-linear tables.
     """
@@ -303,7 +317,7 @@ def telephone(waveform: Waveform, sample_rate: int) -> Waveform:
 
 
 @functools.cache
-def _telephone_band() -> NDArray[np.float64]:
+def _telephone_band() -> np.ndarray:
     return signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
 
 

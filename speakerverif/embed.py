@@ -185,7 +185,9 @@ def _combine(results: list[tuple[np.ndarray | None, float, str]]) -> Embedded:
     """Return a recording's embedding from its pieces': a single one as it is, several as their mean direction."""
     vectors = [vector for vector, _, _ in results if vector is not None]
     speech_s = sum(speech for _, speech, _ in results)
-    broken = next((status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")), None)
+    broken = next(
+        (status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")), None
+    )
     if not vectors or (broken and len(results) > 1):
         return Embedded(None, speech_s, broken or results[0][2])
     if len(results) == 1:
@@ -199,7 +201,9 @@ def _table(
     """Return the table of what could be embedded, in the order given; the rest by name in `failed`."""
     good = [i for i, row in enumerate(rows) if row is not None and row.embedding is not None]
     failed = {
-        utterances[i].id: row.status for i, row in enumerate(rows) if row is not None and row.embedding is None
+        utterances[i].id: row.status
+        for i, row in enumerate(rows)
+        if row is not None and row.embedding is None
     }
     dim = len(rows[good[0]].embedding) if good else 0  # type: ignore[union-attr, arg-type]
     return EmbeddingTable(

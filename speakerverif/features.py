@@ -106,7 +106,7 @@ class Filterbank(nn.Module):
         raise NotImplementedError
 
     def _log(self, energies: Tensor, padding: Tensor) -> Tensor:
-        """Return energies (batch, frames, num_mels) on a log scale; `padding` (batch, frames, 1): no frame."""
+        """Return energies (batch, frames, num_mels) on a log scale; `padding` (batch, frames, 1) is bool."""
         raise NotImplementedError
 
 
@@ -114,8 +114,8 @@ class KaldiFilterbank(Filterbank):
     """Kaldi's filterbank: only whole frames, each without its mean, pre-emphasised, windowed; natural log.
 
     Source: Kaldi `compute-fbank-feats` by way of `torchaudio.compliance.kaldi.fbank`, with dither 0,
-    `snip_edges`, no energy band. The order of operations is kept: in bands near silence any other order
-    (a fused pre-emphasis is enough) is as far off in float32 as Kaldi's, up to 2e-3, but in another direction.
+    `snip_edges`, no energy band. The order of operations is kept: near silence any other order (a fused
+    pre-emphasis is enough) is as far off in float32 as this one, up to 2e-3, but in another direction.
     """
 
     PREEMPHASIS = 0.97
@@ -240,8 +240,8 @@ def _check(config: FeatureConfig, length: int, shift: int) -> tuple[float, float
     high_hz = config.high_hz if config.high_hz > 0 else nyquist + config.high_hz
     if length < 2 or shift < 1:
         raise InputError(
-            f"features: frames of {config.frame_length_ms:g} ms every {config.frame_shift_ms:g} ms are {length} "
-            f"and {shift} samples at {config.sample_rate} Hz; expected at least 2 and 1"
+            f"features: {config.frame_length_ms:g} ms frames every {config.frame_shift_ms:g} ms are "
+            f"{length} samples every {shift} at {config.sample_rate} Hz; expected at least 2 every 1"
         )
     if not 0 <= config.low_hz < high_hz <= nyquist:
         raise InputError(

@@ -5,6 +5,8 @@ computes in float32 whatever the autocast state. Variances are floored before th
 constant frames have finite values and gradients.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -34,16 +36,15 @@ def mean_and_std(
         variance_floor: least variance that the root is taken of.
         unbiased: divide by n - 1 (by 1 where there is a single frame) rather than by n.
     """
-    mean = masked_mean(frames, num_frames)
-    # Centred before squaring: E[x^2] - mean^2 loses all digits where frames are nearly constant.
-    squares = (frames.float() - mean.unsqueeze(1)).square()
+    batch, length, _ = frames.shape
     if num_frames is None:
-        count = frames.shape[1]
-        variance = squares.sum(1) / max(count - unbiased, 1)
+        count, mask = frames.new_full((batch,), length, dtype=torch.float32), None
     else:
-        mask = frame_mask(num_frames, frames.shape[1]).unsqueeze(-1)
-        count = (num_frames - int(unbiased)).clamp(min=1).unsqueeze(1)
-        variance = squares.masked_fill(~mask, 0).sum(1) / count
+        count, mask = num_frames.float(), frame_mask(num_frames, length).unsqueeze(-1)
+        frames = frames.masked_fill(~mask, 0)
+    mean, variance = _Moments.apply(frames.float(), count.view(-1, 1, 1), mask)
+    if unbiased:
+        variance = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
     return mean, variance.clamp(min=variance_floor).sqrt()
 
 
@@ -122,11 +123,12 @@ class AttentiveStatisticsPooling(nn.Module):
             hidden = nn.functional.linear(frames, weight, self.hidden.bias)
         if self.norm is not None:
             hidden = self.norm(hidden.relu(), num_frames)
-        logits = self.logits(hidden.tanh()).float()
+        # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
+        logits = self.logits(hidden.tanh().flatten(0, 1)).float()
         if num_frames is not None:
-            mask = frame_mask(num_frames, frames.shape[1]).unsqueeze(-1)
+            mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
-        mean, variance = _SoftmaxStatistics.apply(logits, frames.float())
+        _, mean, variance = _SoftmaxStatistics.apply(logits, frames.float())
         return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
 
 
@@ -142,30 +144,78 @@ class FrameNorm(nn.BatchNorm1d):
         return real.new_zeros(frames.shape).masked_scatter(mask.unsqueeze(-1), real)
 
 
+def _pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors a few utterances at a time: on a CPU so many that a piece stays in its cache."""
+    batch, floats = len(tensors[0]), tensors[0][0].numel()
+    rows = max(1, 2**18 // max(floats, 1)) if tensors[0].device.type == "cpu" else batch
+    for start in range(0, batch, rows):
+        yield tuple(None if t is None else t[start : start + rows] for t in tensors)
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance (divided by n) of frames over time; padding is zero, and False in `mask`.
+
+    The frames are centred before squaring: E[x^2] - mean^2 loses all digits where they are nearly constant.
+    """
+
+    @staticmethod
+    def forward(ctx, frames: Tensor, count: Tensor, mask: Tensor | None):  # type: ignore[override]
+        mean = frames.sum(1, keepdim=True) / count
+        variance = torch.empty_like(mean)
+        for x, m, v, mask_x in _pieces(frames, mean, variance, mask):
+            torch.sum(_centred(x, m, mask_x).square_(), 1, keepdim=True, out=v)
+        variance /= count
+        ctx.save_for_backward(frames, mean, count, mask)
+        return mean.squeeze(1), variance.squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor):  # type: ignore[override]
+        frames, mean, count, mask = ctx.saved_tensors
+        offset, slope = grad_mean.unsqueeze(1) / count, 2 * grad_variance.unsqueeze(1) / count
+        grad = torch.empty_like(frames)
+        for x, m, a, b, mask_x, g in _pieces(frames, mean, offset, slope, mask, grad):
+            torch.addcmul(a, _centred(x, m, mask_x), b, out=g)
+        # At padding the gradient is left non-zero: masking the frames, which came before, has none there.
+        return grad, None, None
+
+
+def _centred(frames: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
+    centred = frames - mean
+    return centred if mask is None else centred.masked_fill_(~mask, 0)
+
+
 class _SoftmaxStatistics(torch.autograd.Function):
     """Mean and variance of frames under w = softmax over time of logits, with the gradient in closed form.
 
     With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
-    Autograd's own chain takes twice as many passes over memory.
+    Autograd's own chain takes three times as many passes over memory and keeps every step of it.
     """
 
     @staticmethod
     def forward(ctx, logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        weights = logits.softmax(1)
-        mean = (weights * frames).sum(1)
-        centred = frames - mean.unsqueeze(1)
-        variance = (centred.square() * weights).sum(1)
-        ctx.save_for_backward(weights, centred, variance)
-        return mean, variance
+        mean, variance = (frames.new_empty(len(frames), 1, frames.shape[2]) for _ in range(2))
+        weights = logits.view(frames.shape)
+        for w, x, m, v in _pieces(weights, frames, mean, variance):
+            w.sub_(w.amax(1, keepdim=True)).exp_()
+            w.mul_(w.sum(1, keepdim=True).reciprocal_())
+            torch.sum(w * x, 1, keepdim=True, out=m)
+            torch.sum((x - m).square_().mul_(w), 1, keepdim=True, out=v)
+        ctx.mark_dirty(logits)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, frames, mean, variance)
+        return logits, mean.squeeze(1), variance.squeeze(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        weights, centred, variance = ctx.saved_tensors
-        grad_mean, grad_variance = grad_mean.unsqueeze(1), grad_variance.unsqueeze(1)
-        scaled = centred * grad_variance
-        grad_frames = torch.add(grad_mean, scaled, alpha=2).mul_(weights)
-        # As (g_mean + g_var d) d - g_var var, in place.
-        constant = grad_variance * variance.unsqueeze(1)
-        grad_logits = scaled.add_(grad_mean).mul_(centred).sub_(constant).mul_(weights)
-        return grad_logits, grad_frames
+    def backward(ctx, _, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        weights, frames, mean, variance = ctx.saved_tensors
+        weights = weights.view(frames.shape)
+        given = (weights, frames, mean, variance, grad_mean.unsqueeze(1), grad_variance.unsqueeze(1))
+        grad_logits, grad_frames = torch.empty_like(weights), torch.empty_like(frames)
+        for w, x, m, v, gm, gv, gl, gx in _pieces(*given, grad_logits, grad_frames):
+            centred = x - m
+            slope = torch.addcmul(gm, centred, gv)
+            torch.mul(torch.addcmul(slope, centred, gv), w, out=gx)
+            torch.mul(slope.mul_(centred).sub_(gv * v), w, out=gl)
+        return grad_logits.flatten(0, 1), grad_frames

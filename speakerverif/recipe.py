@@ -4,7 +4,6 @@
 every file in the trial lists, `score` the scores and records, `report` a page to look at.
 """
 
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -19,13 +18,14 @@ from speakerverif._files import write_atomically
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.embed import embed, print_failures
+from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, TrialList, Utterance
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.train import Validate, train
 
+PREPARED = "prepared.json"
 STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
 
 
@@ -72,7 +72,9 @@ def prepare(corpus: str, root: Path | None, out: Path) -> Prepared:
     if root is None:
         raise InputError(f"where is {corpus}? name its folder with --data DIR")
     module = importlib.import_module(f"speakerverif.corpora.{corpus}")
-    return module.prepare(Path(root), Path(out))
+    prepared: Prepared = module.prepare(root.absolute(), out.absolute())
+    prepared.save(out / PREPARED)
+    return prepared
 
 
 def train_recipe(
@@ -87,7 +89,9 @@ def train_recipe(
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
     prepared = prepare(recipe.data.corpus, data_dir, out / "data")
     validate = validation(recipe, prepared, device)
-    return train(recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate)
+    return train(
+        recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate
+    )
 
 
 def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
@@ -97,7 +101,10 @@ def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
     if shortest <= 0:
         return manifest
     kept = manifest.select(manifest.duration_s >= shortest)
-    print(f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out", file=sys.stderr)
+    print(
+        f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out",
+        file=sys.stderr,
+    )
     return kept
 
 
@@ -153,10 +160,13 @@ class _Run:
         write_atomically(stamp, json.dumps({"key": key}) + "\n")
 
     def _key(self, stage: str) -> str:
-        """Return a hash of everything that a stage's result depends on: its part of the recipe and the stages before."""
+        """Return a hash of all that a stage's result depends on: its part of the recipe, the stages before it."""
         tables = to_dict(self.recipe)
         parts = {
-            "prepare": {"data": self.recipe.data.corpus, "dir": str(self.data_dir and self.data_dir.resolve())},
+            "prepare": {
+                "data": self.recipe.data.corpus,
+                "dir": str(self.data_dir and self.data_dir.resolve()),
+            },
             "train": {k: v for k, v in tables.items() if k not in ("finetune", "score", "name")},
             "finetune": {"finetune": tables["finetune"]},
             "embed": {},
@@ -169,7 +179,7 @@ class _Run:
     @property
     def prepared(self) -> Prepared:
         """What the prepare stage wrote."""
-        return Prepared.load(self.out / "data")
+        return Prepared.load(self.out / "data" / PREPARED)
 
     @property
     def model(self) -> Path:
@@ -227,23 +237,31 @@ class _Run:
         table = embed(load_model(self.model, self.device), utterances, device=self.device)
         print_failures(table)
         if table.failed:
-            raise InputError(f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded")
+            raise InputError(
+                f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded"
+            )
         table.save(self.out / "embeddings.npz")
 
     def _score(self) -> None:
         table = EmbeddingTable.load(self.out / "embeddings.npz")
         for name, path in self.trials.items():
             scores = score.cosine(TrialList.read(path), table)
-            scores.write(self.out / "scores" / f"{name}.txt")
-            record = score.evaluate(scores, p_targets=self.recipe.score.p_target)
+            record = score.evaluate(
+                scores,
+                p_targets=self.recipe.score.p_target,
+                crops=WHOLE,
+                model={"name": self.recipe.name, "fingerprint": table.fingerprint},
+                training_speakers=Manifest.read(self.prepared.train).speakers,
+            )
             write_atomically(self.out / "scores" / f"{name}.json", json.dumps(record, indent=2) + "\n")
-            print(score.format_record(record))
+            scores.write(self.out / "scores" / f"{name}.txt")
+            print(score.format_record(record) + "\n")
 
     def _report(self) -> None:
         from speakerverif.report import write_report
 
         for name, path in self.trials.items():
-            scores = score.ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
+            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
             write_report(scores, self.records()[name], self.out / "report" / name)
 
     def records(self) -> dict[str, dict[str, Any]]:

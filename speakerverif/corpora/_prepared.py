@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif import audio
+from speakerverif._files import write_atomically
 from speakerverif.errors import InputError
 from speakerverif.lists import TrialList
 
@@ -27,6 +28,41 @@ class Prepared:
     trials: dict[str, Path]  # name -> trial list, whose ids are paths relative to `audio_root`
     audio_root: Path
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, for the stages of a recipe that come later."""
+        trials = {name: str(where) for name, where in self.trials.items()}
+        fields = {
+            "train": str(self.train),
+            "trials": trials,
+            "audio_root": str(self.audio_root),
+            "notes": self.notes,
+        }
+        write_atomically(path, json.dumps(fields, indent=2) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> "Prepared":
+        """Return what `save` wrote.
+
+        Raises:
+            InputError: nothing was prepared there.
+        """
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`"
+            )
+        fields = json.loads(path.read_text("utf-8"))
+        trials = {name: Path(where) for name, where in fields["trials"].items()}
+        return Prepared(Path(fields["train"]), trials, Path(fields["audio_root"]), fields["notes"])
+
+
+@dataclass(frozen=True)
+class PreparedRecordings:
+    """A corpus of noise, music or room responses, without speakers to train on: lists of its recordings."""
+
+    lists: dict[str, Path]  # name -> list file that `augment.noise_dir`, `music_dir` or `rir_dir` may name
+    audio_root: Path
+    notes: list[str] = field(default_factory=list)
 
 
 def durations(paths: Sequence[Path]) -> list[float]:
@@ -82,6 +118,28 @@ def balanced_trials(
     order = rng.permutation(2 * each)
     drawn = rng.permuted(drawn, axis=1)[order].astype(np.int32)
     return TrialList(tuple(ids), drawn[:, 0], drawn[:, 1], labels[order], name)
+
+
+def write_lists(
+    files: dict[str, list[Path]], expected: dict[str, int], root: Path, out: Path
+) -> PreparedRecordings:
+    """Check every file and write `out`/<name>.txt, absolute paths a line, and the counts in `prepare.json`.
+
+    Raises:
+        InputError: as `durations`.
+    """
+    durations([path for paths in files.values() for path in paths])
+    out.mkdir(parents=True, exist_ok=True)
+    for name, paths in files.items():
+        (out / f"{name}.txt").write_text("".join(f"{path}\n" for path in paths), "utf-8")
+    found = {name: len(paths) for name, paths in files.items()}
+    notes = [
+        f"{name}: found {found[name]} recordings, the corpus has {count}"
+        for name, count in expected.items()
+        if found[name] != count
+    ]
+    write_record(out / "prepare.json", {"found": found, "expected": expected, "notes": notes})
+    return PreparedRecordings({name: out / f"{name}.txt" for name in files}, root, notes)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage, signal
 
-Array = NDArray[
-    np.float64
-]  # double throughout: rounding to 16 bits then gives the same bytes on other processors
+# Double precision throughout: rounding to 16 bits then gives the same bytes on other processors.
+Array = np.ndarray
 
 SAMPLE_RATE = 16000
 HOP = 64  # 4 ms between settings of the tract
@@ -134,7 +132,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float) -> Array:
-    """Return random syllables in this voice: float64 (samples,), RMS 1, at `SAMPLE_RATE`, no room, no noise."""
+    """Return random syllables in this voice: float64 (samples,), RMS 1, at `SAMPLE_RATE`, dry and clean."""
     tracks = _articulate(voice, mood, rng, round(duration_s * SAMPLE_RATE / HOP))
     num_samples = len(tracks.f0_hz) * HOP
     pulses, open_phase = _glottis(voice, mood, rng, tracks.f0_hz, num_samples)
@@ -148,6 +146,19 @@ def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float)
     spectra[hissing] += _spectra(friction, hissing) * _constriction(tracks, hissing)
     speech = _overlap_add(spectra)
     return speech / np.sqrt(np.mean(speech**2))
+
+
+class _Step(NamedTuple):
+    """A stretch of speech during which the targets of the synthesiser stay."""
+
+    duration_s: float
+    formants: Array  # F1, F2, F3 in Hz, for the reference tract
+    voicing: float = 0.0
+    aspiration: float = 0.0
+    frication: float = 0.0
+    centre_hz: float = 4000.0
+    width_hz: float = 2000.0
+    nasal: float = 0.0
 
 
 @dataclass
@@ -172,61 +183,66 @@ def _at_samples(track: Array, hop: int = HOP) -> Array:
 
 def _articulate(voice: Voice, mood: Mood, rng: np.random.Generator, num_frames: int) -> _Tracks:
     """Return the tracks of random consonant-vowel syllables in phrases with pauses."""
-    frame_s = HOP / SAMPLE_RATE
-    scale = REFERENCE_TRACT_CM / voice.tract_cm
+    times = np.arange(num_frames) * HOP / SAMPLE_RATE
+    steps, accents = _syllables(voice, mood, rng, num_frames * HOP / SAMPLE_RATE)
+    ends = np.cumsum([step.duration_s for step in steps])
+    under_way = np.searchsorted(ends, times, side="right").clip(max=len(steps) - 1)
+    formants = np.array([step.formants for step in steps])[under_way]
+    settings = np.array([step[2:] for step in steps])[under_way]
+    # The tongue takes 60 ms from target to target, lips and glottis 20 ms.
+    formants = _smooth(formants, 15) * REFERENCE_TRACT_CM / voice.tract_cm
+    voicing, aspiration, frication, centre_hz, width_hz, nasal = _smooth(settings, 5).T
+    octaves = _smooth(np.interp(times, *np.array(accents).T), 15)
+    octaves += _smooth(rng.normal(0, 0.06, num_frames), 25)  # slow flutter
+    return _Tracks(
+        f0_hz=voice.f0_hz * mood.f0 * 2**octaves,
+        formants=formants,
+        voicing=voicing,
+        aspiration=aspiration,
+        frication=frication,
+        centre_hz=centre_hz,
+        width_hz=width_hz,
+        nasal=np.clip(nasal + voice.nasality * voicing, 0, 1),
+    )
+
+
+def _syllables(
+    voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float
+) -> tuple[list[_Step], list[tuple[float, float]]]:
+    """Return steps that fill the duration, and the pitch in octaves over `f0_hz` at times in seconds."""
+    hiss = voice.hiss * np.sqrt(REFERENCE_TRACT_CM / voice.tract_cm)
     vowels = VOWELS * voice.vowels * voice.formant_scale[:3]
-    steps: list[
-        tuple[float, ...]
-    ] = []  # duration, formants, voicing, aspiration, frication, centre, width, nasal
-    accents: list[tuple[float, float]] = []  # time of a syllable, octaves over the phrase's line
     rate = voice.syllables_per_s * mood.tempo
-    now, phrase_start, phrase_s = 0.0, 0.0, voice.phrase_s * rng.uniform(0.6, 1.4)
-    end = num_frames * frame_s
-
-    def step(duration_s: float, formants: object, *settings: float) -> None:
-        nonlocal now
-        steps.append((duration_s, *np.asarray(formants, float), *settings))
-        now += duration_s
-
-    step(rng.uniform(0.02, 0.15), vowels[8], 0, 0, 0, 4000, 2000, 0)
-    while now < end:
+    steps = [_Step(rng.uniform(0.02, 0.15), vowels[8])]
+    accents: list[tuple[float, float]] = []
+    now, phrase_start, phrase_s = steps[0].duration_s, 0.0, voice.phrase_s * rng.uniform(0.6, 1.4)
+    while now < duration_s:
         vowel = vowels[rng.integers(len(vowels))]
         stress = rng.uniform(0.5, 1.0)
         syllable_s = rng.gamma(12, 1 / (12 * rate)) * (0.8 + 0.4 * stress)
-        into_phrase = (now - phrase_start) / phrase_s
-        octaves = rng.normal(0, voice.f0_range) + 0.12 - 0.3 * into_phrase
-        consonant_s = 0.0
+        syllable: list[_Step] = []
         if rng.random() < 0.9:
             c = CONSONANTS[rng.integers(len(CONSONANTS))]
             locus = 0.65 * np.array(c.formants) * voice.formant_scale[:3] + 0.35 * vowel  # coarticulation
-            noise = (c.centre_hz * voice.hiss * np.sqrt(scale), c.width_hz)
-            consonant_s = c.duration_s / mood.tempo * rng.uniform(0.8, 1.25)
-            step(consonant_s, locus, c.voicing, 0, c.frication, *noise, c.nasal)
+            noise = (c.centre_hz * hiss, c.width_hz)
+            closed_s = c.duration_s / mood.tempo * rng.uniform(0.8, 1.25)
+            syllable.append(_Step(closed_s, locus, c.voicing, 0.0, c.frication, *noise, c.nasal))
             if c.burst:
-                step(0.012, locus, c.voicing, 0, c.burst, *noise, 0)
+                syllable.append(_Step(0.012, locus, 0.0, 0.0, c.burst, *noise))
             if c.aspiration_s:
-                step(c.aspiration_s * rng.uniform(0.7, 1.3), vowel, 0, 0.25, 0, *noise, 0)
-        vowel_s = max(0.05, syllable_s - consonant_s)
-        accents.append((now + vowel_s / 2, octaves))
-        step(vowel_s, vowel * np.exp(rng.normal(0, 0.03, 3)), stress, 0, 0, 4000, 2000, 0.0)
+                syllable.append(_Step(c.aspiration_s * rng.uniform(0.7, 1.3), vowel, aspiration=0.25))
+        now += sum(step.duration_s for step in syllable)
+        vowel_s = max(0.05, syllable_s - sum(step.duration_s for step in syllable))
+        declination = 0.12 - 0.3 * (now - phrase_start) / phrase_s
+        accents.append((now + vowel_s / 2, declination + rng.normal(0, voice.f0_range)))
+        syllable.append(_Step(vowel_s, vowel * np.exp(rng.normal(0, 0.03, 3)), voicing=stress))
+        now += vowel_s
         if now - phrase_start > phrase_s:
-            step(rng.uniform(0.1, 0.35), vowels[8], 0, 0, 0, 4000, 2000, 0)
+            syllable.append(_Step(rng.uniform(0.1, 0.35), vowels[8]))
+            now += syllable[-1].duration_s
             phrase_start, phrase_s = now, voice.phrase_s * rng.uniform(0.6, 1.4)
-
-    table = np.array(steps)
-    edges = np.cumsum(table[:, 0])
-    times = np.arange(num_frames) * frame_s
-    rows = table[np.searchsorted(edges, times, side="right").clip(max=len(table) - 1), 1:]
-    slow, quick = _smooth(rows[:, :3], 15), _smooth(rows[:, 3:], 5)
-    when, octave = np.array(accents).T
-    wobble = _smooth(rng.normal(0, 0.06, num_frames), 25)  # slow flutter of the pitch
-    pitch = _smooth(np.interp(times, when, octave), 15) + wobble
-    return _Tracks(
-        voice.f0_hz * mood.f0 * 2**pitch,
-        slow * scale,
-        *(quick[:, i] for i in (0, 1, 2, 3, 4)),
-        np.clip(quick[:, 5] + voice.nasality * quick[:, 0], 0, 1),
-    )
+        steps += syllable
+    return steps, accents
 
 
 def _smooth(rows: Array, frames: int) -> Array:
@@ -281,7 +297,7 @@ def _resonator(centre_hz: Array | float, bandwidth_hz: Array | float) -> Array:
     return np.stack([np.ones_like(a), a, b], -1) / (1 + a + b)[..., None]
 
 
-def _on_bins(polynomial: Array) -> NDArray[np.complex128]:
+def _on_bins(polynomial: Array) -> Array:
     """Return a polynomial in z^-1, (..., terms), on the bins: (..., FFT // 2 + 1)."""
     # Not `@`: BLAS would start threads of its own under each of ours, and sum otherwise on every processor.
     delays = _DELAYS[: polynomial.shape[-1]].view(np.float64)
@@ -296,7 +312,7 @@ def _times(p: Array, q: Array) -> Array:
     return out
 
 
-def _tract(voice: Voice, tracks: _Tracks) -> NDArray[np.complex128]:
+def _tract(voice: Voice, tracks: _Tracks) -> Array:
     """Return the tract's transfer function at every frame: (frames, FFT // 2 + 1)."""
     scale = REFERENCE_TRACT_CM / voice.tract_cm
     centres = np.clip(tracks.formants, 150, 7000)
@@ -318,7 +334,7 @@ def _tract(voice: Voice, tracks: _Tracks) -> NDArray[np.complex128]:
     return nasal
 
 
-def _constriction(tracks: _Tracks, frames: NDArray[np.int64]) -> Array:
+def _constriction(tracks: _Tracks, frames: Array) -> Array:
     """Return the spectrum of frication at these frames, a hump on a low floor: (frames, FFT // 2 + 1)."""
     bins = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
     distance = (bins - tracks.centre_hz[frames, None]) / tracks.width_hz[frames, None]
@@ -326,7 +342,7 @@ def _constriction(tracks: _Tracks, frames: NDArray[np.int64]) -> Array:
     return 1 / (1 + distance * distance)
 
 
-def _spectra(samples: Array, frames: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.complex128]:
+def _spectra(samples: Array, frames: Array | slice = slice(None)) -> Array:
     """Return the spectra of windowed frames, (frames, FFT // 2 + 1); the windows add up to 1."""
     padded = np.concatenate([samples, np.zeros(HOP)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][frames]

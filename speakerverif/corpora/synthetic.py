@@ -199,7 +199,7 @@ def _session(seed: int, speaker: int, session: int) -> _Session:
 
 
 def _microphone(rng: np.random.Generator) -> Array:
-    """Return a random microphone's impulse response: bumps of some dB, low and high cut-off, minimum phase."""
+    """Return a random microphone's impulse response: some bumps, low and high cut-off, minimum phase."""
     size = 1024
     hz = np.arange(size // 2 + 1) * SAMPLE_RATE / size
     nodes_hz = np.geomspace(80, 8000, 7)

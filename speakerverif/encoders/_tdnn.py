@@ -119,7 +119,7 @@ class TDNN(nn.Module):
             else TimeConv(in_channels, out_channels, kernel_size, dilation, padding)
         )
         self.pointwise = kernel_size == 1
-        self.activation = activation if activation is not None else nn.ReLU()
+        self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, affine=norm == "affine") if norm != "none" else None
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:

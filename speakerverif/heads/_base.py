@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from speakerverif.errors import InputError
 
 # A vector shorter than this counts as having little direction: its cosines shrink towards 0, and the gradient
-# that reaches it stays below scale / NORM_FLOOR, finite in float16 too. Trained embeddings are 1 to 100 long.
-NORM_FLOOR = 1e-3
+# that reaches it stays below scale / NORM_FLOOR, finite in float16 too. Trained embeddings are far longer.
+NORM_FLOOR = 1e-2
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -27,7 +27,7 @@ class MarginHead(CosineHead):
     cosine what an AM margin subtracts, and subtracts from the angle what an AAM margin adds.
 
     Args:
-        margin: in the sub-class's unit.
+        margin: in the sub-class's unit, 0..`max_margin`.
         sub_centers: K weight vectors a class, of which the nearest to an embedding counts.
         top_k: how many other classes, those nearest to an embedding, are raised; 0 switches this off.
         top_k_margin: how much they are raised, in the unit of `margin`; it follows the same schedule.
@@ -45,18 +45,16 @@ class MarginHead(CosineHead):
         num_speakers: int,
         scale: float | None,
         margin: float,
+        max_margin: float,
         sub_centers: int,
         top_k: int,
         top_k_margin: float,
-        max_margin: float,
     ):
         require(0 <= margin <= max_margin, "margin", margin, f"0..{max_margin:.4g}")
         require(sub_centers >= 1, "sub_centers", sub_centers, "1 or more")
-        require(
-            0 <= top_k < num_speakers, "top_k", top_k, f"0..{num_speakers - 1}, the number of other speakers"
-        )
         require(0 <= top_k_margin <= max_margin, "top_k_margin", top_k_margin, f"0..{max_margin:.4g}")
         super().__init__(embedding_dim, num_speakers, scale, sub_centers)
+        require(0 <= top_k < num_speakers, "top_k", top_k, f"0..{num_speakers - 1} (the other speakers)")
         self.margin, self.sub_centers = margin, sub_centers
         self.top_k, self.top_k_margin = top_k, top_k_margin
 

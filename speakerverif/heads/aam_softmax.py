@@ -29,7 +29,18 @@ class AAMSoftmax(MarginHead):
         the target is cos(theta) - m sin(m), so that it stays monotone.
     """
 
-    easy_margin: bool = False
+    def __init__(self, config: Config, embedding_dim: int, num_speakers: int):
+        super().__init__(
+            embedding_dim,
+            num_speakers,
+            scale=config.scale,
+            margin=config.margin,
+            max_margin=math.pi / 2,
+            sub_centers=config.sub_centers,
+            top_k=config.top_k,
+            top_k_margin=config.top_k_margin,
+        )
+        self.easy_margin = config.easy_margin
 
     def lower(self, cosine: Tensor, margin: float) -> Tensor:
         return add_angle(cosine, margin)
@@ -45,15 +56,4 @@ def build(config: Config, embedding_dim: int, num_speakers: int) -> AAMSoftmax:
     Raises:
         InputError: a value out of range.
     """
-    head = AAMSoftmax(
-        embedding_dim,
-        num_speakers,
-        config.scale,
-        config.margin,
-        config.sub_centers,
-        config.top_k,
-        config.top_k_margin,
-        max_margin=math.pi / 2,
-    )
-    head.easy_margin = config.easy_margin
-    return head
+    return AAMSoftmax(config, embedding_dim, num_speakers)

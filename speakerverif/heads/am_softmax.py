@@ -31,6 +31,18 @@ class AMSoftmax(MarginHead):
         Wang et al., "CosFace", 2018, arXiv 1801.09414, eq. 4.
     """
 
+    def __init__(self, config: Config, embedding_dim: int, num_speakers: int):
+        super().__init__(
+            embedding_dim,
+            num_speakers,
+            scale=config.scale if config.normalize_features else None,
+            margin=config.margin,
+            max_margin=1.0,
+            sub_centers=config.sub_centers,
+            top_k=config.top_k,
+            top_k_margin=config.top_k_margin,
+        )
+
     def lower(self, cosine: Tensor, margin: float) -> Tensor:
         return cosine - margin
 
@@ -41,13 +53,4 @@ def build(config: Config, embedding_dim: int, num_speakers: int) -> AMSoftmax:
     Raises:
         InputError: a value out of range.
     """
-    return AMSoftmax(
-        embedding_dim,
-        num_speakers,
-        config.scale if config.normalize_features else None,
-        config.margin,
-        config.sub_centers,
-        config.top_k,
-        config.top_k_margin,
-        max_margin=1.0,
-    )
+    return AMSoftmax(config, embedding_dim, num_speakers)

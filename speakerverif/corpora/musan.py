@@ -1,0 +1,31 @@
+"""MUSAN: music, speech and noise to mix into speech (Snyder et al. 2015, arXiv 1510.08484; OpenSLR 17)."""
+
+from pathlib import Path
+
+from speakerverif.corpora._prepared import PreparedRecordings, write_lists
+from speakerverif.errors import InputError
+
+EXPECTED = {"music": 660, "noise": 930, "speech": 426}
+
+
+def prepare(root: Path, out: Path) -> PreparedRecordings:
+    """Return the lists `music.txt`, `noise.txt` and `speech.txt`, for `augment.noise_dir` and its like.
+
+    Args:
+        root: the folder that holds `music/`, `noise/` and `speech/`.
+        out: where the lists go.
+
+    Raises:
+        InputError: one of the three without WAV files; files missing, empty or unreadable.
+    """
+    root = root.resolve()
+    files = {name: sorted((root / name).rglob("*.wav")) for name in EXPECTED}
+    lacking = [f"{name}/" for name, paths in files.items() if not paths]
+    if lacking:
+        inside = root / "musan"
+        hint = f"; {inside} looks like it" if (inside / "noise").is_dir() else ""
+        raise InputError(
+            f"{root}: not MUSAN: no WAV files in {', '.join(lacking)}; "
+            f"expected music/fma/*.wav, noise/free-sound/*.wav, speech/librivox/*.wav and so on{hint}"
+        )
+    return write_lists(files, EXPECTED, root, out)

@@ -1,0 +1,54 @@
+"""RIRS_NOISES: recorded and simulated room impulse responses (Ko et al. 2017, ICASSP; OpenSLR 28)."""
+
+from pathlib import Path
+
+from speakerverif.corpora._prepared import PreparedRecordings, write_lists
+from speakerverif.errors import InputError
+
+EXPECTED = {"real": 325, "simulated": 60000}
+SHAPE = (
+    "real_rirs_isotropic_noises/rir_list and simulated_rirs/{smallroom,mediumroom,largeroom}/rir_list "
+    "with the recordings that they name"
+)
+
+
+def prepare(root: Path, out: Path) -> PreparedRecordings:
+    """Return the lists `real.txt` and `simulated.txt`, either of which `augment.rir_dir` may name.
+
+    The corpus's own lists say which files are responses: the folder of the real ones holds noises as well.
+
+    Args:
+        root: the folder RIRS_NOISES.
+        out: where the lists go.
+
+    Raises:
+        InputError: not the corpus's folder; files missing, empty or unreadable.
+    """
+    root = root.resolve()
+    lists = {
+        "real": [root / "real_rirs_isotropic_noises" / "rir_list"],
+        "simulated": sorted((root / "simulated_rirs").glob("*/rir_list")),
+    }
+    if not lists["real"][0].is_file() or not lists["simulated"]:
+        inside = root / "RIRS_NOISES"
+        hint = f"; {inside} looks like it" if inside.is_dir() else ""
+        raise InputError(f"{root}: not RIRS_NOISES; expected {SHAPE}{hint}")
+    files = {
+        name: [path for rir_list in paths for path in _read(rir_list, root)] for name, paths in lists.items()
+    }
+    return write_lists(files, EXPECTED, root, out)
+
+
+def _read(rir_list: Path, root: Path) -> list[Path]:
+    """Return the files of a Kaldi `rir_list`: the last field of every line, below the corpus's parent."""
+    files = []
+    for number, line in enumerate(rir_list.read_text("utf-8").splitlines(), 1):
+        fields = line.split()
+        parts = Path(fields[-1]).parts if fields else ()
+        if parts[:1] != ("RIRS_NOISES",):
+            raise InputError(
+                f"{rir_list}:{number}: found {line!r}; expected a line that ends in RIRS_NOISES/..."
+            )
+        # The folder may have been renamed, so its name in the list doesn't count.
+        files.append(root.joinpath(*parts[1:]))
+    return files
