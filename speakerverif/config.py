@@ -88,7 +88,8 @@ class TrainConfig:
 
     epochs: float = 10.0
     batch_size: int = 32  # over all processes
-    speakers_per_batch: int = 0  # 0: shuffled crops; N: N speakers with batch_size / N crops each (metric losses)
+    # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
+    speakers_per_batch: int = 0
     crop_s: float = 2.0
     crops_per_utterance: int = 1  # an epoch visits every utterance this often
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -142,8 +143,14 @@ class Recipe:
     head: dict[str, Any] = field(default_factory=lambda: {"name": "am_softmax"})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    finetune: dict[str, Any] = field(default_factory=dict)  # overrides in a second stage: {train = {...}, head = {...}}
+    finetune: dict[str, Any] = field(default_factory=dict)  # what a second stage changes: [finetune.train] ...
     score: ScoreConfig = field(default_factory=ScoreConfig)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return the end of an error about an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
@@ -163,9 +170,7 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            guess = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise InputError(f"{where}: unknown key {key!r}; {guess}")
+            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
 
 
@@ -189,7 +194,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return origin(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise InputError(f"{where}: expected {len(args)} values, found {len(value)}")
-        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+        return tuple(
+            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise InputError(f"{where}: expected a table, found {value!r}")
@@ -241,7 +248,9 @@ def format_toml(tables: dict[str, Any]) -> str:
         return repr(value)
 
     def emit(table: dict[str, Any], prefix: str) -> None:
-        lines.extend(f"{k} = {literal(v)}" for k, v in table.items() if not isinstance(v, dict) and v is not None)
+        lines.extend(
+            f"{k} = {literal(v)}" for k, v in table.items() if not isinstance(v, dict) and v is not None
+        )
         for key, sub in table.items():
             if isinstance(sub, dict):
                 lines.append(f"\n[{prefix}{key}]")
@@ -259,7 +268,11 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in delta.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name")
+        same_kind = (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("name", old.get("name")) == old.get("name")
+        )
         merged[key] = merge(old, value) if same_kind else value  # type: ignore[arg-type]
     return merged
 

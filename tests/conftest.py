@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+
+from speakerverif.config import Recipe, from_dict
+from speakerverif.lists import Manifest, Utterance
+
+RATE = 16000
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """Two threads everywhere, so that figures and timings don't depend on the machine's size."""
+    """Two threads everywhere, so that results don't depend on the machine's size."""
     torch.set_num_threads(2)
 
 
@@ -19,3 +26,87 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared corpora beside the checkout (../shared)")
     return folder
+
+
+def voice(speaker: int, seed: int, seconds: float) -> np.ndarray:
+    """Return a buzz whose pitch and formant tell the speaker, float32 (samples,), in syllables so that it counts as speech."""
+    rng = np.random.default_rng([speaker, seed])
+    t = np.arange(round(seconds * RATE)) / RATE
+    f0, formant = 90 + 25 * speaker, 500 + 180 * speaker
+    harmonics = np.arange(1, 20) * f0 * rng.uniform(0.98, 1.02)
+    weights = np.exp(-(((harmonics - formant) / 400) ** 2)) + 0.02
+    phases = rng.uniform(0, 2 * np.pi, len(harmonics))
+    buzz = np.sin(2 * np.pi * harmonics[:, None] * t + phases[:, None]).T @ weights
+    syllables = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * t + rng.uniform(0, 6))
+    sound = buzz * syllables + 0.05 * rng.standard_normal(len(t))
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `spk<k>/<n>.wav`: 6 speakers, 4 recordings of 1 to 2 s each; basenames repeat."""
+    root = tmp_path_factory.mktemp("tiny-corpus")
+    for speaker in range(6):
+        (root / f"spk{speaker}").mkdir()
+        for n in range(4):
+            soundfile.write(root / f"spk{speaker}" / f"{n}.wav", voice(speaker, n, 1.0 + 0.3 * n), RATE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tiny_corpus: Path) -> Manifest:
+    """The recordings of the tiny corpus."""
+    return Manifest.from_utterances(
+        Utterance(f"spk{s}/{n}.wav", str(tiny_corpus / f"spk{s}" / f"{n}.wav"), f"spk{s}", 0.0, 1.0 + 0.3 * n)
+        for s in range(6)
+        for n in range(4)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """A recipe of seconds: every kind of randomness that training has, a network of toy size."""
+    return from_dict(
+        Recipe,
+        {
+            "name": "tiny",
+            "features": {"num_mels": 24},
+            "encoder": {
+                "name": "ecapa",
+                "channels": 16,
+                "mfa_channels": 24,
+                "attention_channels": 8,
+                "res2_scale": 4,
+                "se_channels": 8,
+                "embedding_dim": 16,
+            },
+            "augment": {
+                "speeds": [1.0, 0.9],
+                "probability": 0.5,
+                "kinds": ["noise", "babble", "reverb"],
+                "babble_speakers": [1, 2],
+                "spec": {"freq_masks": 1, "max_freq_bands": 4, "time_masks": 1, "max_time_frames": 5},
+            },
+            "train": {
+                "epochs": 2,
+                "batch_size": 6,
+                "crop_s": 0.6,
+                "warmup_epochs": 0.5,
+                "average": "ema",
+                "ema_decay": 0.9,
+                "workers": 0,
+                "margin_schedule": {"kind": "linear", "start_epoch": 0.5, "end_epoch": 1.5},
+            },
+        },
+        "tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> Path:
+    """A model folder that training wrote."""
+    from speakerverif.train import train
+
+    return train(tiny_recipe, tiny_manifest, tmp_path_factory.mktemp("tiny-model") / "model")

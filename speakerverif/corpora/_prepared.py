@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif import audio
+from speakerverif._files import write_atomically
 from speakerverif.errors import InputError
 from speakerverif.lists import TrialList
 
@@ -27,6 +28,25 @@ class Prepared:
     trials: dict[str, Path]  # name -> trial list, whose ids are paths relative to `audio_root`
     audio_root: Path
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, for the stages of a recipe that come later."""
+        trials = {name: str(where) for name, where in self.trials.items()}
+        fields = {"train": str(self.train), "trials": trials, "audio_root": str(self.audio_root), "notes": self.notes}
+        write_atomically(path, json.dumps(fields, indent=2) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> "Prepared":
+        """Return what `save` wrote.
+
+        Raises:
+            InputError: nothing was prepared there.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`")
+        fields = json.loads(path.read_text("utf-8"))
+        trials = {name: Path(where) for name, where in fields["trials"].items()}
+        return Prepared(Path(fields["train"]), trials, Path(fields["audio_root"]), fields["notes"])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,7 @@
+"""`python -m speakerverif`, for torchrun and for machines without the script on the path."""
+
+import sys
+
+from speakerverif.cli import main
+
+sys.exit(main())

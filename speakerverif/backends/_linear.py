@@ -1,0 +1,105 @@
+"""What the back ends share: saved arrays, a cosine after a linear map, pairwise products in blocks."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif.errors import InputError
+from speakerverif.norm import unit, unit_means
+
+_BLOCK_VALUES = 4_000_000  # gathered values a side at a time: 32 MB in float64
+
+
+class Backend:
+    """A back end whose whole trained state is a few float64 arrays, named in `arrays`."""
+
+    arrays: tuple[str, ...] = ()
+
+    def state(self) -> dict[str, NDArray]:
+        """Return the trained arrays by name.
+
+        Raises:
+            InputError: not trained yet.
+        """
+        if not all(hasattr(self, name) for name in self.arrays):
+            raise InputError(
+                f"back end {type(self).__name__}: not trained; fit it or load a trained one first"
+            )
+        return {name: getattr(self, name) for name in self.arrays}
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained arrays as an `.npz` file."""
+        with Path(path).open("wb") as file:
+            np.savez(file, **self.state())  # type: ignore[arg-type]
+
+    def load(self, path: str | Path) -> None:
+        """Take the trained arrays from an `.npz` file that `save` wrote.
+
+        Raises:
+            InputError: no such file, or the file of another back end.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a saved back end: {error}") from error
+        if set(found) != set(self.arrays):
+            raise InputError(f"{path}: expected arrays {', '.join(self.arrays)}; found {', '.join(found)}")
+        for name, array in found.items():
+            setattr(self, name, array)
+
+
+class LinearCosine(Backend):
+    """Centre by `mean` (D,), map by `matrix` (D, K) if there is one, scale to length 1, take the cosine."""
+
+    arrays: tuple[str, ...] = ("mean", "matrix")
+    mean: NDArray[np.float64]
+    matrix: NDArray[np.float64] | None = None
+
+    def transform(self, embeddings: NDArray) -> NDArray[np.float64]:
+        """Return unit vectors (N, K) of embeddings (N, D): their inner products are the scores."""
+        centred = embeddings.astype(np.float64) - self.state()["mean"]
+        return unit(centred if self.matrix is None else centred @ self.matrix)
+
+    def score(
+        self,
+        enroll: NDArray,
+        test: NDArray,
+        enroll_index: NDArray,
+        test_index: NDArray,
+        enroll_counts: NDArray | None = None,
+    ) -> NDArray[np.float64]:
+        """Return one cosine in [-1, 1] per trial, float64 (trials,).
+
+        Args:
+            enroll: (E, D), utterances; a model's utterances lie together.
+            test: (T, D).
+            enroll_index: int (trials,), the enrolled model of each trial.
+            test_index: int (trials,), the row of `test` of each trial.
+            enroll_counts: int (models,), utterances of each model, adding up to E; None: each row is a model.
+                A model of several is the mean of their unit vectors, scaled to length 1.
+        """
+        models = self.transform(enroll)
+        if enroll_counts is not None:
+            models = unit_means(models, owners(enroll_counts, len(enroll)), len(enroll_counts))
+        return paired_products(models, self.transform(test), enroll_index, test_index)
+
+
+def owners(counts: NDArray, rows: int) -> NDArray[np.int64]:
+    """Return which model each of `rows` rows belongs to, when model i owns the next `counts[i]` of them."""
+    if np.min(counts) < 1 or np.sum(counts) != rows:
+        raise InputError(
+            f"enroll_counts: expected counts of 1 or more adding up to {rows}; sum is {np.sum(counts)}"
+        )
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def paired_products(left: NDArray, right: NDArray, i: NDArray, j: NDArray) -> NDArray[np.float64]:
+    """Return `left[i] · right[j]` for each pair, gathered in blocks: memory does not grow with the pairs."""
+    products = np.empty(len(i))
+    step = max(1, _BLOCK_VALUES // left.shape[1])
+    for start in range(0, len(i), step):
+        block = slice(start, start + step)
+        products[block] = np.einsum("ij,ij->i", left[i[block]], right[j[block]])
+    return products

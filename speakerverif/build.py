@@ -1,0 +1,62 @@
+"""A table in a recipe, `{name = "ecapa", channels = 512}`, becomes a module.
+
+Every file of `encoders/`, `heads/` and `backends/` is found by its name: a new idea is one new file.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from speakerverif.config import from_dict, nearest
+from speakerverif.errors import InputError
+
+
+def names(folder: str) -> list[str]:
+    """Return the names that `folder` ("encoders", "heads" or "backends") offers, sorted."""
+    package = importlib.import_module(f"speakerverif.{folder}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def encoder(table: dict[str, Any], num_mels: int) -> nn.Module:
+    """Return the encoder that a recipe's `[encoder]` table describes: features (B, T, mels) to (B, dim).
+
+    Raises:
+        InputError: unknown name, key or value; the alternatives are named.
+    """
+    module, config = _resolve("encoders", table)
+    return module.build(config, num_mels)
+
+
+def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> nn.Module:
+    """Return the training head of a recipe's `[head]` table, for `num_speakers` classes.
+
+    Raises:
+        InputError: as `encoder`, and for values out of range.
+    """
+    module, config = _resolve("heads", table)
+    return module.build(config, embedding_dim, num_speakers)
+
+
+def backend(table: dict[str, Any]) -> Any:
+    """Return the scoring back end of a `[backend]` table.
+
+    Raises:
+        InputError: as `encoder`.
+    """
+    module, config = _resolve("backends", table)
+    return module.build(config)
+
+
+def _resolve(folder: str, table: dict[str, Any]) -> tuple[ModuleType, Any]:
+    """Return the module that `table["name"]` picks and its `Config` filled from the other keys."""
+    where = f"[{folder.removesuffix('s')}]"
+    known = names(folder)
+    name = table.get("name")
+    if name not in known:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(str(name), known)}")
+    module = importlib.import_module(f"speakerverif.{folder}.{name}")
+    options = {key: value for key, value in table.items() if key != "name"}
+    return module, from_dict(module.Config, options, f"{where} {name}")

@@ -1,0 +1,358 @@
+"""Calibration and fusion: scores become natural-log likelihood ratios; thresholds get stated error rates."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, sparse, special, stats
+
+from speakerverif import config
+from speakerverif._files import replacing
+from speakerverif.errors import InputError
+from speakerverif.lists import ScoreList, named
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DecisionPoint:
+    """A threshold (accept where score >= threshold) and the error rates measured there, as fractions.
+
+    The 95 % intervals are exact binomial ones (Clopper and Pearson 1934), which take trials as independent.
+    Where the speakers are known, they reach as far as the bootstrap over speakers does, if that is farther:
+    trials of one speaker are alike, and the same few speakers make them all.
+    """
+
+    threshold: float
+    p_miss: float
+    p_miss_ci95: tuple[float, float]
+    p_fa: float
+    p_fa_ci95: tuple[float, float]
+    targets: int
+    nontargets: int
+    speakers: int  # that the intervals were bootstrapped over; 0: binomial only
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """An affine map from the scores of one or more systems, and quality measures, to one LLR.
+
+    Attributes:
+        kinds: the kind of each system's scores.
+        quality: names of the quality measures.
+        weights: one for each system, then one for each quality measure.
+        bias: what is added; LLR = weights · inputs + bias, natural logarithm.
+        p_target: the prior at which it was trained.
+        trials: name of the list it was fitted on.
+        trials_sha256: that list's hash.
+        fingerprint: the model whose scores they were; empty if unknown.
+        point: the operating point chosen on the same list, its threshold an LLR; None if none was.
+    """
+
+    kinds: tuple[str, ...]
+    quality: tuple[str, ...]
+    weights: tuple[float, ...]
+    bias: float
+    p_target: float
+    trials: str
+    trials_sha256: str
+    fingerprint: str
+    point: DecisionPoint | None = None
+
+    def llr(self, inputs: Array) -> Array:
+        """Return LLRs (N,) of inputs (N, systems + quality measures), in the order of `weights`."""
+        return inputs @ np.array(self.weights) + self.bias
+
+    def apply(self, scores: Sequence[ScoreList], quality: Mapping[str, Array] | None = None) -> ScoreList:
+        """Return calibrated scores of the trials of `scores[0]`.
+
+        Args:
+            scores: one list for each system, in the order of `kinds`; the others hold the same pairs.
+            quality: (N,) for each measure, trial by trial as in `scores[0]`.
+
+        Raises:
+            InputError: another number or kind of scores, or other measures, than it was fitted on.
+        """
+        kinds, measures = tuple(one.kind for one in scores), quality or {}
+        if kinds != self.kinds or set(measures) != set(self.quality):
+            raise InputError(
+                f"calibration fitted on {self.trials}: expected scores of kind {_names(self.kinds)} and "
+                f"quality measures {_names(self.quality)}; found {_names(kinds)} and {_names(tuple(measures))}"
+            )
+        llr = self.llr(_inputs(scores, {name: measures[name] for name in self.quality}))
+        return ScoreList(trials=scores[0].trials, scores=llr, kind="llr")
+
+    def score_threshold(self, llr: float) -> float:
+        """Return the raw score at which a single system without quality measures reaches an LLR."""
+        if len(self.weights) != 1:
+            raise InputError(f"calibration with {len(self.weights)} inputs: no single score has a given LLR")
+        return (llr - self.bias) / self.weights[0]
+
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file, whole or not at all."""
+        with replacing(path) as file:
+            file.write(config.format_toml(config.to_dict(self)).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibration":
+        """Return the calibration of a TOML file.
+
+        Raises:
+            InputError: no such file; a key too many, too few, or of another type.
+        """
+        table = config.read_toml(path)
+        try:
+            found = config.from_dict(cls, table, str(path))
+        except TypeError as error:
+            raise InputError(f"{path}: not a calibration: {error}") from error
+        if len(found.weights) != len(found.kinds) + len(found.quality):
+            inputs = found.kinds + found.quality
+            raise InputError(f"{path}: {len(found.weights)} weights for {len(inputs)} inputs")
+        return found
+
+
+def fit(
+    scores: Sequence[ScoreList],
+    quality: Mapping[str, Array] | None = None,
+    p_target: float = 0.05,
+    far: float | None = None,
+    fingerprint: str = "",
+    units: tuple[NDArray, NDArray] | None = None,
+) -> Calibration:
+    """Return the calibration, or with several systems the fusion, that is best on labelled trials.
+
+    Args:
+        scores: one list for each system; the trials and labels are those of the first, pairs are matched.
+        quality: (N,) for each measure, trial by trial as in `scores[0]`; see `both_sides`.
+        p_target: the prior whose region of scores matters most.
+        far: false-alarm rate whose threshold is to be chosen and stored with the error rates it has.
+        fingerprint: the model whose scores they are.
+        units: the speakers of the enroll and the test sides, as `operating_point` takes them.
+
+    Raises:
+        InputError: no labels, or of one class only; pairs missing; a constant or non-finite input; a single
+            system whose scores are lower for targets.
+    """
+    trials, measures = scores[0].trials, quality or {}
+    labels = trials.labels
+    if labels is None:
+        raise InputError(f"{trials.name}: has no labels; calibration needs trials with known answers")
+    weights, bias = fit_affine(_inputs(scores, measures), labels, p_target)
+    if len(scores) == 1 and weights[0] <= 0:
+        raise InputError(
+            f"{trials.name}: target trials score lower than non-targets (weight {weights[0]:.3g}); "
+            "expected similarities, higher for the same speaker"
+        )
+    fitted = Calibration(
+        kinds=tuple(one.kind for one in scores),
+        quality=tuple(measures),
+        weights=tuple(weights.tolist()),
+        bias=bias,
+        p_target=p_target,
+        trials=trials.name,
+        trials_sha256=trials.sha256,
+        fingerprint=fingerprint,
+    )
+    if far is None:
+        return fitted
+    llr = fitted.apply(scores, quality).scores
+    point = operating_point(llr, labels, threshold_at_far(llr, labels, far), units)
+    return dataclasses.replace(fitted, point=point)
+
+
+def fit_affine(
+    inputs: Array, labels: NDArray[np.bool_], p_target: float, ridge: float = 1e-6
+) -> tuple[Array, float]:
+    """Return weights (K,) and bias of the prior-weighted logistic regression of labels on inputs (N, K).
+
+    Minimised is p/T Σ log(1 + e^−(llr + logit p)) over targets, plus (1−p)/F Σ log(1 + e^(llr + logit p))
+    over non-targets, plus ridge/2 |weights|² of standardised inputs. The ridge is too small to move a fit
+    that data determine; where targets and non-targets are separable, it keeps the weights finite.
+
+    Source: Brümmer and Du Preez 2006, "Application-independent evaluation of speaker detection", section 6;
+        departure: the ridge.
+
+    Raises:
+        InputError: labels of one class only; an input that is constant or not finite; a prior not in (0, 1).
+    """
+    if not 0 < p_target < 1:
+        raise InputError(f"p_target {p_target}: expected a probability between 0 and 1, both excluded")
+    _both_classes(labels)
+    centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    bad = np.flatnonzero(~(scale > 1e-12 * np.abs(centre)) | ~np.isfinite(scale))
+    if bad.size:
+        raise InputError(f"inputs {bad.tolist()} of the calibration: expected finite values that differ")
+    design = np.column_stack([(inputs - centre) / scale, np.ones(len(inputs))])
+    sign = np.where(labels, 1.0, -1.0)
+    share = np.where(labels, p_target / labels.sum(), (1 - p_target) / (~labels).sum())
+    penalty = ridge * np.append(np.ones(inputs.shape[1]), 0.0)  # none on the bias
+    offset = special.logit(p_target)
+
+    def loss(w: Array) -> float:
+        return share @ np.logaddexp(0, -sign * (design @ w + offset)) + 0.5 * penalty @ w**2
+
+    def gradient(w: Array) -> Array:
+        return -(share * sign * special.expit(-sign * (design @ w + offset))) @ design + penalty * w
+
+    def hessian(w: Array) -> Array:
+        p = special.expit(design @ w + offset)
+        return (design.T * (share * p * (1 - p))) @ design + np.diag(penalty)
+
+    start = np.append(np.zeros(inputs.shape[1]), -offset)
+    found = optimize.minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=hessian, options={"gtol": 1e-9}
+    )
+    weights = found.x[:-1] / scale
+    return weights, float(found.x[-1] - weights @ centre)
+
+
+def threshold_at_far(scores: Array, labels: NDArray[np.bool_], far: float) -> float:
+    """Return the lowest threshold at which at most the share `far` of the non-targets score as high or
+    higher.
+
+    Raises:
+        InputError: too few non-targets to tell such a rate: fewer than 1 / far.
+    """
+    _both_classes(labels)
+    nontargets = np.sort(scores[~labels])[::-1]
+    allowed = int(np.floor(far * len(nontargets) * (1 + 1e-12)))  # 0.01 · 300 is 3, whatever its float says
+    if not 0 < far < 1 or allowed < 1:
+        raise InputError(
+            f"far {far}: expected a rate below 1 that {len(nontargets)} non-target trials can show, "
+            f"{1 / len(nontargets):.2g} or more"
+        )
+    refused = nontargets[allowed]
+    above = scores[scores > refused]
+    # In the middle of the gap, so that rounding on the way to a raw score and back lets nobody in.
+    middle = (refused + above.min()) / 2 if above.size else refused
+    return float(max(middle, np.nextafter(refused, np.inf)))
+
+
+def operating_point(
+    scores: Array,
+    labels: NDArray[np.bool_],
+    threshold: float,
+    units: tuple[NDArray, NDArray] | None = None,
+) -> DecisionPoint:
+    """Return the error rates of accepting where score >= threshold, with their intervals.
+
+    Args:
+        scores: float (N,).
+        labels: bool (N,), True is target.
+        threshold: on the same scale as the scores.
+        units: int (N,) and int (N,), the speakers of the enroll and the test sides, 0 .. speakers - 1; None:
+            not known.
+    """
+    _both_classes(labels)
+    rates, intervals, counts = [], [], []
+    for chosen, wrong in ((labels, scores < threshold), (~labels, scores >= threshold)):
+        wrong = wrong[chosen]
+        found = stats.binomtest(int(wrong.sum()), len(wrong)).proportion_ci(0.95, method="exact")
+        low, high = float(found.low), float(found.high)
+        if units is not None:
+            drawn = _bootstrapped_rates(wrong, units[0][chosen], units[1][chosen], 1 + int(np.max(units)))
+            low = min(low, float(np.quantile(drawn, 0.025)))
+            high = max(high, float(np.quantile(drawn, 0.975)))
+        rates.append(float(wrong.mean()))
+        intervals.append((low, high))
+        counts.append(len(wrong))
+    return DecisionPoint(
+        threshold=float(threshold),
+        p_miss=rates[0],
+        p_miss_ci95=intervals[0],
+        p_fa=rates[1],
+        p_fa_ci95=intervals[1],
+        targets=counts[0],
+        nontargets=counts[1],
+        speakers=0 if units is None else len(np.unique(np.concatenate(units))),
+    )
+
+
+def _bootstrapped_rates(
+    wrong: NDArray[np.bool_], enroll: NDArray, test: NDArray, speakers: int, samples: int = 1000
+) -> Array:
+    """Return the share of wrong decisions in samples of speakers drawn with replacement, weighed as `metrics`
+    does.
+
+    A trial within a speaker drawn n times weighs n, between speakers drawn n and m times n m. The sums over
+    trials are quadratic forms of the draws, so a sample costs as much as there are pairs of speakers, not
+    trials.
+    """
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(speakers, np.full(speakers, 1 / speakers), samples).astype(np.float64)
+    within = enroll == test
+
+    def total(weights: Array) -> Array:
+        own = np.bincount(enroll[within], weights[within], speakers)
+        pairs = sparse.csr_array(
+            (weights[~within], (enroll[~within], test[~within])), shape=(speakers, speakers)
+        )
+        return draws @ own + np.einsum("ij,ij->i", draws @ pairs, draws)
+
+    weights = total(np.ones(len(wrong)))
+    drawn = weights > 0  # a sample without any trial of this class says nothing of its rate
+    return total(wrong.astype(np.float64))[drawn] / weights[drawn]
+
+
+def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
+    """Return the LLR from which accepting costs less than rejecting, in expectation."""
+    if not 0 < p_target < 1 or c_miss <= 0 or c_fa <= 0:
+        raise InputError(
+            f"p_target {p_target}, costs {c_miss} and {c_fa}: expected 0 < p_target < 1 and costs above 0"
+        )
+    return float(np.log(c_fa / c_miss) - special.logit(p_target))
+
+
+def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:
+    """Return a quality measure of two recordings as two columns, `name_low` and `name_high`.
+
+    The lower and the higher of both sides, so that swapping them changes nothing. Give durations and
+    magnitudes as logarithms, SNR in dB: what is doubled matters, not what is added.
+
+    Source: the duration and magnitude measures of Thienpondt, Desplanques and Demuynck 2021,
+        arXiv:2010.11255.
+    """
+    return {f"{name}_low": np.minimum(enroll, test), f"{name}_high": np.maximum(enroll, test)}
+
+
+def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:
+    """Return the inputs (N, K) of the trials of `scores[0]`: the systems' scores, then the measures."""
+    first = scores[0]
+    columns = [first.scores, *(_matched(first, other) for other in scores[1:])]
+    for name, values in quality.items():
+        if len(values) != len(first.scores):
+            raise InputError(f"quality measure {name}: {len(values)} values for {len(first.scores)} trials")
+        columns.append(np.asarray(values, np.float64))
+    return np.column_stack(columns)
+
+
+def _matched(first: ScoreList, other: ScoreList) -> Array:
+    """Return the scores of `other` for the pairs of `first`, trial by trial, in whatever order they stand."""
+    trials, theirs = first.trials, other.trials
+    code = {name: i for i, name in enumerate(trials.ids)}
+    local = np.array([code.get(name, -1) for name in theirs.ids], np.int64)
+    enroll, test = local[theirs.enroll], local[theirs.test]
+    known = np.flatnonzero((enroll >= 0) & (test >= 0))
+    keys, at = np.unique(enroll[known] * len(trials.ids) + test[known], return_index=True)
+    wanted = trials.pair_keys()
+    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    missing = np.flatnonzero(keys[place] != wanted) if len(keys) else np.arange(len(wanted))
+    if missing.size:
+        raise InputError(
+            f"{theirs.name}: no score for {missing.size} of the {len(wanted)} pairs of {trials.name}: "
+            f"{named([trials.pair(i) for i in missing[:6]])}"
+        )
+    return other.scores[known][at][place]
+
+
+def _both_classes(labels: NDArray[np.bool_]) -> None:
+    targets = int(np.sum(labels))
+    if not 0 < targets < len(labels):
+        raise InputError(f"{targets} target trials of {len(labels)}: expected targets and non-targets")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,223 @@
+"""The only reader and writer of model folders and of the state of a training that goes on.
+
+Nothing here is a pickle: weights and optimiser tensors are safetensors, everything else is TOML or JSON text.
+Files are written aside, synced and renamed, so that a crash leaves the former file or the new one, never a half.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from speakerverif._files import write_atomically
+from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
+from speakerverif.errors import InputError
+from speakerverif.model import SpeakerModel
+
+CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
+HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else needs it
+STATE = "training/state.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A loaded model with what its folder says about it."""
+
+    path: Path
+    model: SpeakerModel
+    recipe: Recipe
+    trained: dict[str, Any]  # the [trained] table: samples, finished, ...
+    speakers: list[str]  # class index -> speaker
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+
+def fingerprint(model: SpeakerModel) -> str:
+    """Return 16 hex digits that name this model: SHA-256 over features, encoder table and every weight."""
+    digest = hashlib.sha256()
+    identity = {"features": to_dict(model.feature_config), "encoder": model.encoder_table}
+    digest.update(json.dumps(identity, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_model(
+    folder: Path,
+    weights: dict[str, Tensor],
+    head_weights: dict[str, Tensor],
+    recipe: Recipe,
+    speakers: list[str],
+    trained: dict[str, Any],
+) -> None:
+    """Write a model folder that `load_model` takes; other files in the folder stay.
+
+    Args:
+        folder: made where absent.
+        weights: the state dict of the `SpeakerModel`.
+        head_weights: the state dict of the training head; empty where there is none.
+        recipe: what was trained, whole.
+        speakers: class index -> speaker.
+        trained: facts for the `[trained]` table of config.toml.
+    """
+    write_atomically(folder / WEIGHTS, save(_plain(weights)))
+    if head_weights:
+        write_atomically(folder / HEAD, save(_plain(head_weights)))
+    write_atomically(folder / SPEAKERS, "".join(f"{speaker}\n" for speaker in speakers))
+    write_atomically(folder / CARD, _model_card(recipe, speakers, trained))
+    write_atomically(folder / CONFIG, format_toml({**to_dict(recipe), "trained": trained}))
+
+
+def resolve_model(path: Path | None) -> Path:
+    """Return the model folder to use: the one given, else the package's own.
+
+    Raises:
+        InputError: none was given and the package ships none.
+    """
+    if path is not None:
+        return path
+    default = Path(__file__).parent / "default_model"
+    if not default.is_dir():
+        raise InputError("this package ships no model: name one with --model MODEL")
+    return default
+
+
+def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe and the `[trained]` table of a model folder.
+
+    Raises:
+        InputError: no such folder, no or wrong config.toml.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: not a model folder: {CONFIG} is missing")
+    tables = read_toml(folder / CONFIG)
+    trained = tables.pop("trained", {})
+    return from_dict(Recipe, tables, str(folder / CONFIG)), trained
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelFolder:
+    """Return the model of a folder, in eval mode on `device`.
+
+    Raises:
+        InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
+    """
+    folder = Path(folder)
+    recipe, trained = read_config(folder)
+    model = SpeakerModel(recipe.features, recipe.encoder)
+    weights = _read_tensors(folder / WEIGHTS)
+    expected = model.state_dict()
+    wrong = [f"{name} is missing" for name in expected if name not in weights]
+    wrong += [f"{name} is not expected" for name in weights if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}")
+    model.load_state_dict(weights)
+    try:
+        speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
+    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, fingerprint(model))
+
+
+def save_state(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write the state of a training that goes on: named tensors and plain facts, one atomic file."""
+    write_atomically(folder / STATE, save(_plain(tensors), metadata={"facts": json.dumps(facts)}))
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return what `save_state` wrote, or None where no training is under way.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    tensors = _read_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        return tensors, json.loads(file.metadata()["facts"])
+
+
+def load_head(folder: Path) -> dict[str, Tensor]:
+    """Return the training head's weights of a model folder; empty where it has none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return _read_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
+
+
+def finish_training(folder: Path) -> None:
+    """Remove the state of a training that has ended."""
+    shutil.rmtree((folder / STATE).parent, ignore_errors=True)
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as named tensors; hyper-parameters come from the recipe, not from here."""
+    states = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{k}": torch.as_tensor(v) for i, state in states.items() for k, v in state.items() if v is not None}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `flatten_optimizer` took."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            states.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def prefixed(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Return a module's state dict with `prefix` before every name."""
+    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def unprefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors wants them: on the CPU, contiguous, apart from the graph."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path.parent}: not a model folder: {path.name} is missing")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged: {error}") from error
+
+
+def _model_card(recipe: Recipe, speakers: list[str], trained: dict[str, Any]) -> str:
+    facts = "\n".join(f"- {key}: {value}" for key, value in trained.items())
+    return (
+        f"# {recipe.name}\n\nA speaker-embedding model trained with `speakerverif`: waveform in "
+        f"({recipe.features.sample_rate} Hz), embedding out.\n\n"
+        f"- encoder: {recipe.encoder}\n- head: {recipe.head}\n- data: {recipe.data.corpus or 'unnamed'}, "
+        f"{len(speakers)} speakers\n{facts}\n\n"
+        "The licence of the training data governs what this model may be used for.\n"
+    )

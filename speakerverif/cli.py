@@ -1,0 +1,272 @@
+"""The command line: one function a subcommand, each parses, calls one library function and prints.
+
+Imports stand inside the functions, so that `--help` and scoring a score file start at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from speakerverif import cli_score
+from speakerverif.errors import InputError
+
+WRONG_INPUT, FAILURE = 2, 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0 done, 1 failure, 2 wrong input."""
+    arguments = parser().parse_args(argv)
+    if argv is None and arguments.run in (_demo, _run, _train):
+        from speakerverif.allocator import restart_with_kept_memory
+
+        restart_with_kept_memory()
+    try:
+        return arguments.run(arguments)
+    except InputError as error:
+        print(f"speakerverif: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except KeyboardInterrupt:
+        print("speakerverif: interrupted", file=sys.stderr)
+        return FAILURE
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of every subcommand."""
+    top = argparse.ArgumentParser(prog="speakerverif", description="Speaker verification: is this the same person speaking?")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        return command
+
+    command = add("demo", _demo, "synthesise speech, train, embed, score and report, offline")
+    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: demo)")
+    _add_compute(command)
+
+    command = add("run", _run, "run the stages of a recipe")
+    command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    command.add_argument("--data", type=Path, metavar="DIR", help="the corpus")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: out/<recipe name>)")
+    command.add_argument("--stages", metavar="A,B", help="only these, of: prepare,train,finetune,embed,score,report")
+    _add_set(command)
+    _add_compute(command)
+
+    command = add("prepare", _prepare, "check a corpus tree, write manifests and trial lists")
+    command.add_argument("corpus", metavar="CORPUS")
+    command.add_argument("--root", type=Path, required=True, metavar="DIR")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    command = add("train", _train, "train a recipe's model; resumes by itself where MODEL/training exists")
+    command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    command.add_argument("--out", type=Path, required=True, metavar="MODEL")
+    command.add_argument("--manifest", type=Path, metavar="M.tsv", help="training utterances, as `prepare` writes them")
+    command.add_argument("--data", type=Path, metavar="DIR", help="the corpus, prepared beside MODEL where no manifest is given")
+    _add_set(command)
+    _add_compute(command)
+
+    command = add("embed", _embed, "embed recordings")
+    command.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    command.add_argument("--manifest", type=Path, metavar="M.tsv")
+    command.add_argument("--model", type=Path, metavar="MODEL")
+    command.add_argument("--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)")
+    command.add_argument("--out", type=Path, required=True, metavar="E.npz")
+    command.add_argument("--json", type=Path, metavar="FILE")
+    _add_compute(command)
+    _add_batch_size(command)
+
+    command = add("score", cli_score.run, "score a trial list: EER and minDCF with intervals")
+    cli_score.add_arguments(command)
+
+    command = add("verify", _verify, "compare the speakers of two recordings")
+    command.add_argument("enroll", type=Path, metavar="A")
+    command.add_argument("test", type=Path, metavar="B")
+    command.add_argument("--model", type=Path, metavar="MODEL")
+    command.add_argument("--threshold", type=float, metavar="T", help="accept at this score or above")
+    command.add_argument("--json", type=Path, metavar="FILE")
+    _add_compute(command)
+
+    command = add("info", _info, "what a model folder holds")
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument("--json", type=Path, metavar="FILE")
+    return top
+
+
+def _add_compute(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)")
+    command.add_argument("--seed", type=int, metavar="N", help="in place of the recipe's")
+
+
+def _add_batch_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--batch-size", type=_positive, metavar="N", help="recordings at once, at most")
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE", help="change the recipe: train.epochs=5"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    _prepare_compute(arguments)
+    from speakerverif.demo import demo
+
+    demo(arguments.out, device=arguments.device, seed=arguments.seed)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _prepare_compute(arguments)
+    from speakerverif.recipe import STAGES, run
+
+    recipe = _recipe(arguments)
+    stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
+    out = arguments.out or Path("out") / recipe.name
+    run(recipe, out, data_dir=arguments.data, stages=stages, device=arguments.device)
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from speakerverif.recipe import prepare
+
+    for note in prepare(arguments.corpus, arguments.root, arguments.out).notes:
+        print(note)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    _prepare_compute(arguments)
+    from speakerverif.recipe import train_recipe
+
+    model = train_recipe(
+        _recipe(arguments), arguments.out, manifest=arguments.manifest, data_dir=arguments.data, device=arguments.device
+    )
+    print(model)
+    return 0
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    _prepare_compute(arguments)
+    from speakerverif.checkpoint import load_model, resolve_model
+    from speakerverif.embed import BATCH_SIZE, embed, print_failures
+    from speakerverif.lists import Manifest, Utterance
+
+    if bool(arguments.files) == bool(arguments.manifest):
+        raise InputError("give recordings, or a list of them with --manifest")
+    utterances = (
+        list(Manifest.read(arguments.manifest))
+        if arguments.manifest
+        else [Utterance(str(path), str(path), "") for path in arguments.files]
+    )
+    twice = {u.id for u in utterances if sum(v.id == u.id for v in utterances) > 1} if arguments.files else set()
+    if twice:
+        raise InputError(f"given twice: {', '.join(sorted(twice))}")
+    folder = load_model(resolve_model(arguments.model), arguments.device)
+    table = embed(
+        folder, utterances, device=arguments.device, batch_size=arguments.batch_size or BATCH_SIZE, crops=arguments.crops
+    )
+    print_failures(table)
+    if not len(table.ids):
+        raise InputError("nothing could be embedded; no file was written")
+    table.save(arguments.out)
+    print(f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions")
+    _write_json(
+        arguments.json,
+        {
+            "embedded": len(table.ids),
+            "failed": dict(table.failed),
+            "dim": int(table.embeddings.shape[1]),
+            "model": {"name": folder.name, "fingerprint": folder.fingerprint},
+        },
+    )
+    return FAILURE if table.failed else 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    _prepare_compute(arguments)
+    import dataclasses
+
+    from speakerverif.checkpoint import load_model, resolve_model
+    from speakerverif.verify import verify
+
+    folder = load_model(resolve_model(arguments.model), arguments.device)
+    result = verify(folder, arguments.enroll, arguments.test, arguments.threshold, arguments.device)
+    print(f"score {result.score:.4f} (cosine similarity; higher: more likely the same speaker)")
+    for path, duration_s, speech_s in zip(
+        (arguments.enroll, arguments.test), result.durations_s, result.speech_s, strict=True
+    ):
+        print(f"{path}: {duration_s:.1f} s, {speech_s:.1f} s of speech")
+    if result.same_speaker is not None:
+        verdict = "same speaker" if result.same_speaker else "different speakers"
+        print(f"{verdict} at threshold {result.threshold:g}")
+    _write_json(arguments.json, dataclasses.asdict(result))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from speakerverif.checkpoint import load_model
+    from speakerverif.config import to_dict
+
+    folder = load_model(arguments.model)
+    parameters = sum(p.numel() for p in folder.model.parameters())
+    facts = {
+        "name": folder.name,
+        "fingerprint": folder.fingerprint,
+        "sample_rate": folder.model.sample_rate,
+        "embedding_dim": folder.model.embedding_dim,
+        "parameters": parameters,
+        "training_data": folder.recipe.data.corpus or None,
+        "training_classes": len(folder.speakers),
+        "trained": folder.trained,
+        "features": to_dict(folder.recipe.features),
+        "encoder": folder.recipe.encoder,
+        "head": folder.recipe.head,
+    }
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        print(f"{name:16} {value}")
+    _write_json(arguments.json, facts)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Any:
+    from speakerverif.config import load_recipe
+
+    seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
+    return load_recipe(arguments.recipe, arguments.assignments + seed)
+
+
+def _prepare_compute(arguments: argparse.Namespace) -> None:
+    """Set threads and check the device."""
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"--device {arguments.device}: no CUDA device is there; leave it out to use the CPU")
+
+
+def _write_json(path: Path | None, record: dict[str, Any]) -> None:
+    if path is not None:
+        from speakerverif._files import write_atomically
+
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

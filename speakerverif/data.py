@@ -1,0 +1,224 @@
+"""Training data: which crops make up which batch, and how a crop is read.
+
+Both are pure functions of (seed, position), so a resumed run sees exactly what the uninterrupted one would have
+seen, whatever the number of workers, and no state of a sampler or of a worker has to be saved.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from speakerverif import audio
+from speakerverif.augment import Augment, speed
+from speakerverif.config import Recipe, TrainConfig
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest
+
+CropKey = tuple[int, int]  # (epoch, item); item = utterance * crops_per_utterance + repeat
+
+
+class BatchOrder(Sampler[list[CropKey]]):
+    """The batches of a training from `first_step` on.
+
+    Shuffled crops run on through the epochs, so that no crop is dropped at an epoch's end and a position in
+    training is a number of samples. With `speakers_per_batch`, each batch holds that many different speakers
+    with equally many of their utterances, without repeating one where the speaker has enough.
+
+    Args:
+        speaker_index: int (N,), the speaker of every utterance.
+        config: batch size, epochs, balance.
+        seed: of the recipe.
+        first_step: the step to begin with.
+    """
+
+    def __init__(self, speaker_index: np.ndarray, config: TrainConfig, seed: int, first_step: int = 0):
+        self.config, self.seed, self.first_step = config, seed, first_step
+        self.epoch_size = len(speaker_index) * config.crops_per_utterance
+        self.num_steps = max(1, round(config.epochs * self.epoch_size / config.batch_size))
+        self._utterances_of: list[np.ndarray] = []
+        if config.speakers_per_batch:
+            self._utterances_of = self._check_balance(speaker_index)
+
+    def __len__(self) -> int:
+        return self.num_steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[CropKey]]:
+        draw = self._balanced if self.config.speakers_per_batch else self._shuffled
+        return draw()
+
+    def _shuffled(self) -> Iterator[list[CropKey]]:
+        size, permuted, order = self.config.batch_size, -1, np.empty(0, np.int64)
+        for step in range(self.first_step, self.num_steps):
+            batch: list[CropKey] = []
+            for sample in range(step * size, (step + 1) * size):
+                epoch, position = divmod(sample, self.epoch_size)
+                if epoch != permuted:
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.epoch_size)
+                    permuted = epoch
+                batch.append((epoch, int(order[position])))
+            yield batch
+
+    def _balanced(self) -> Iterator[list[CropKey]]:
+        num_speakers = self.config.speakers_per_batch
+        each = self.config.batch_size // num_speakers
+        repeats = self.config.crops_per_utterance
+        for step in range(self.first_step, self.num_steps):
+            rng = np.random.default_rng([self.seed, step])
+            # The crop's own randomness is keyed by (epoch, item), so "epoch" is the step here: no crop repeats.
+            batch: list[CropKey] = []
+            for speaker in rng.choice(len(self._utterances_of), num_speakers, replace=False):
+                utterances = self._utterances_of[speaker]
+                chosen = rng.choice(utterances, each, replace=len(utterances) < each)
+                batch += [(step, int(u) * repeats + k % repeats) for k, u in enumerate(chosen)]
+            yield batch
+
+    def _check_balance(self, speaker_index: np.ndarray) -> list[np.ndarray]:
+        config, num_speakers = self.config, int(speaker_index.max()) + 1
+        if config.batch_size % config.speakers_per_batch:
+            raise InputError(
+                f"train.batch_size {config.batch_size} is not a multiple of "
+                f"train.speakers_per_batch {config.speakers_per_batch}"
+            )
+        if config.speakers_per_batch > num_speakers:
+            raise InputError(f"train.speakers_per_batch {config.speakers_per_batch}: the data have {num_speakers} speakers")
+        order = np.argsort(speaker_index, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(speaker_index, minlength=num_speakers))[:-1])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch."""
+
+    waveform: Tensor  # float32 (batch, samples)
+    labels: Tensor  # int64 (batch,)
+    utterances: Tensor  # int64 (batch,): rows of the manifest, to name them in an error
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader."""
+        return Batch(self.waveform.pin_memory(), self.labels.pin_memory(), self.utterances.pin_memory())
+
+
+class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
+    """Random crops of a manifest's utterances, at a random speed and augmented, of one length.
+
+    An utterance shorter than the crop is repeated until it fills it. Each speed but 1 is a new speaker: the label
+    is `speed * num_speakers + speaker`, with the speeds in the recipe's order.
+
+    Args:
+        manifest: what to read.
+        recipe: crop length, speeds, augmentation, seed.
+        data_dir: what the recipe's noise and room folders are relative to.
+
+    Raises:
+        InputError: no recordings where the recipe says that noise or rooms are.
+    """
+
+    def __init__(self, manifest: Manifest, recipe: Recipe, data_dir: Path | None):
+        self.manifest, self.config, self.seed = manifest, recipe.train, recipe.seed
+        self.sample_rate = recipe.features.sample_rate
+        self.augment = Augment(recipe.augment, self.sample_rate, data_dir or Path(), self._other_speech)
+        self.speeds = recipe.augment.speeds
+        self.crop_samples = round(self.config.crop_s * self.sample_rate)
+        self.speakers = manifest.speakers
+        self._speaker_index = manifest.speaker_index
+        self._cache: dict[int, np.ndarray] = {}
+        self._cache_room = self.config.cache_mb * 1_000_000
+
+    @property
+    def num_classes(self) -> int:
+        """Speakers times speeds."""
+        return len(self.speakers) * len(self.speeds)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class index -> speaker; perturbed speeds carry the factor behind the name."""
+        return [
+            speaker if factor == 1 else f"{speaker}@speed{factor:g}"
+            for factor in self.speeds
+            for speaker in self.speakers
+        ]
+
+    def __len__(self) -> int:
+        return len(self.manifest) * self.config.crops_per_utterance
+
+    def __getitem__(self, key: CropKey) -> tuple[np.ndarray, int, int]:
+        """Return (float32 samples (crop_samples,), label, row of the manifest)."""
+        epoch, item = key
+        row = item // self.config.crops_per_utterance
+        rng = np.random.default_rng([self.seed, epoch, item])
+        choice = int(rng.integers(len(self.speeds)))
+        factor = self.speeds[choice]
+        crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
+        if factor != 1:
+            crop = np.resize(speed(crop, factor), self.crop_samples)
+        label = choice * len(self.speakers) + int(self._speaker_index[row])
+        return self.augment(crop, rng), label, row
+
+    def _other_speech(self, rng: np.random.Generator, num_samples: int) -> np.ndarray:
+        """Return an excerpt of a random utterance, for babble."""
+        return self._read_crop(int(rng.integers(len(self.manifest))), num_samples, rng)
+
+    def _read_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        utterance = self.manifest[row]
+        whole = self._cache.get(row)
+        if whole is None and self._cache_room > 0:
+            whole = self._read(utterance.path, utterance.start_s, utterance.duration_s)
+            if self._cache_room >= 2 * len(whole):
+                self._cache_room -= 2 * len(whole)
+                self._cache[row] = np.round(np.clip(whole, -1, 1) * 32767).astype(np.int16)
+                # Read back what later epochs will see, so that a resumed run, whose cache is cold, equals this one.
+                whole = self._cache[row]
+        if whole is not None:
+            start = int(rng.integers(max(1, len(whole) - length + 1)))
+            crop = whole[start : start + length]
+            if crop.dtype == np.int16:
+                crop = crop.astype(np.float32) / 32767
+        else:
+            available = utterance.duration_s
+            if available is None:
+                available = audio.info(utterance.path).duration_s - utterance.start_s
+            room = max(0.0, available - length / self.sample_rate)
+            start_s = utterance.start_s + float(rng.random()) * room
+            crop = self._read(utterance.path, start_s, min(available, length / self.sample_rate))
+        if len(crop) < length:
+            crop = np.resize(crop, length)  # np.resize repeats; ndarray.resize would pad
+        return crop[:length]
+
+    def _read(self, path: str, start_s: float, duration_s: float | None) -> np.ndarray:
+        samples = audio.read(path, start_s, duration_s, self.sample_rate)
+        if len(samples) == 0 or not np.isfinite(samples).all():
+            found = "no samples" if len(samples) == 0 else "samples that are not finite"
+            raise InputError(f"{path}: {found} in a training crop")
+        return samples
+
+
+def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
+    """Return the crops of one batch as tensors."""
+    crops, labels, rows = zip(*items, strict=True)
+    return Batch(torch.from_numpy(np.stack(crops)), torch.tensor(labels), torch.tensor(rows))
+
+
+def make_loader(dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False) -> DataLoader:
+    """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        # A generator of its own: the loader would otherwise draw from the global one, which dropout uses too.
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_single_thread,
+    )
+
+
+def _single_thread(worker: int) -> None:
+    """Keep a worker from taking the cores that the training step computes on."""
+    torch.set_num_threads(1)

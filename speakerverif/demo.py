@@ -1,0 +1,53 @@
+"""The main job on an embedded default, offline: synthesise, train, embed, score, report."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speakerverif import score
+from speakerverif.checkpoint import load_model, save_model
+from speakerverif.config import Recipe, from_dict, read_toml
+from speakerverif.corpora._prepared import Prepared
+from speakerverif.embed import embed
+from speakerverif.lists import EmbeddingTable, TrialList, Utterance
+from speakerverif.model import SpeakerModel
+from speakerverif.recipe import PREPARED, run
+
+
+def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
+    """Run the demo's recipe on synthetic speech under `out` and print the untrained network beside the trained one."""
+    tables = read_toml(Path(str(files("speakerverif") / "demo.toml")))
+    recipe = from_dict(Recipe, tables if seed is None else {**tables, "seed": seed}, "demo.toml")
+    records = run(recipe, out, data_dir=out / "corpus", device=device)
+    name, record = next(iter(records.items()))
+    untrained = _untrained(recipe, out, name, device)
+    print(_table({"untrained": untrained, "trained": record}))
+    print(
+        f"\nmodel {out / 'model'}\nscores {out / 'scores' / f'{name}.txt'}\nreport {out / 'report' / name / 'index.html'}"
+    )
+
+
+def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, Any]:
+    """Return the record of the same network before training, by the same code."""
+    torch.manual_seed(recipe.seed)
+    folder = out / "untrained"
+    save_model(folder, SpeakerModel(recipe.features, recipe.encoder).state_dict(), {}, recipe, [], {"samples": 0})
+    trained = EmbeddingTable.load(out / "embeddings.npz")
+    prepared = Prepared.load(out / "data" / PREPARED)
+    utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
+    table = embed(load_model(folder, device), utterances, device=device, label="embed untrained")
+    return score.evaluate(score.cosine(TrialList.read(prepared.trials[name]), table))
+
+
+def _table(records: dict[str, dict[str, Any]]) -> str:
+    """Return EER and minDCF with 95 % intervals, one line a system."""
+    lines = [f"{'':10} {'EER %':>22} {'minDCF(0.01)':>26} {'minDCF(0.05)':>26}"]
+    for name, record in records.items():
+        cells = [f"{100 * record['eer']:.2f} [{100 * record['eer_ci95'][0]:.2f}, {100 * record['eer_ci95'][1]:.2f}]"]
+        for p_target in ("0.01", "0.05"):
+            low, high = record["min_dcf_ci95"][p_target]
+            cells.append(f"{record['min_dcf'][p_target]:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"{name:10} {cells[0]:>22} {cells[1]:>26} {cells[2]:>26}")
+    return "\n".join(lines)

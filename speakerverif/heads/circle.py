@@ -1,0 +1,71 @@
+"""Circle loss: same-speaker pairs go to cosine 1, others to 0, each pulled as hard as it is far off."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speakerverif.heads._base import require
+from speakerverif.heads._pairs import PairHead, same_speaker
+
+
+@dataclass(frozen=True)
+class Config:
+    """Circle loss; the paper's values for faces."""
+
+    margin: float = 0.25  # m, cosine units, 0..1: targets are 1 - m and m
+    scale: float = 256.0  # gamma
+
+
+def unified(positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return log(1 + sum exp(negatives) * sum exp(-positives)) of each row: the paper's unified form.
+
+    With positives gamma (s_p - d_p) and negatives gamma (s_n - d_n) it is AM-Softmax of scale gamma and
+    margin d_p - d_n where the similarities are to class weights; divided by gamma it tends, as gamma grows,
+    to the hardest triplet max(0, max s_n - min s_p + d_p - d_n).
+
+    Args:
+        positives: (B, P) weighed similarities; +inf where there is none.
+        negatives: (B, N) likewise; -inf where there is none.
+    """
+    return F.softplus(negatives.logsumexp(dim=1) + (-positives).logsumexp(dim=1))
+
+
+class Circle(PairHead):
+    """Circle loss of every utterance of a batch against all others, averaged.
+
+    Its m relaxes: the loss vanishes inside the circle (s_p - 1)^2 + s_n^2 = 2 m^2, which grows with m. So the
+    margin schedule, which makes heads stricter, leaves it alone.
+
+    Source:
+        Sun et al., "Circle loss", 2020, arXiv 2002.10857, eq. 1 and 4-6; the weights alpha
+        carry no gradient.
+    """
+
+    def __init__(self, config: Config, embedding_dim: int, num_speakers: int):
+        require(0 <= config.margin <= 1, "margin", config.margin, "0..1")
+        require(0 < config.scale < float("inf"), "scale", config.scale, "a number > 0")
+        super().__init__(embedding_dim, num_speakers)
+        self.config = config
+
+    def batch_loss(self, embeddings: Tensor, vectors: Tensor, row: Tensor, cosines: Tensor) -> Tensor:
+        m, gamma = self.config.margin, self.config.scale
+        similarity = F.linear(vectors, vectors)
+        fixed = similarity.detach()
+        positive, negative = same_speaker(row)
+        positives = gamma * F.relu(1 + m - fixed) * (similarity - (1 - m))
+        negatives = gamma * F.relu(fixed + m) * (similarity - m)
+        infinity = torch.inf
+        return unified(
+            positives.masked_fill(~positive, infinity), negatives.masked_fill(~negative, -infinity)
+        ).mean()
+
+
+def build(config: Config, embedding_dim: int, num_speakers: int) -> Circle:
+    """Return the head.
+
+    Raises:
+        InputError: a value out of range.
+    """
+    return Circle(config, embedding_dim, num_speakers)

@@ -1,0 +1,32 @@
+"""Inter-top-K: beside the target's margin, the K other speakers nearest to an embedding are raised."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from speakerverif.heads._base import Head
+from speakerverif.heads._named import build_base
+
+
+@dataclass(frozen=True)
+class Config:
+    """Inter-top-K; K and m' are the paper's."""
+
+    top_k: int = 5  # K, how many other classes are raised
+    top_k_margin: float = 0.06  # m', in the base's unit: cosine (AM) or radians (AAM)
+    base: dict[str, Any] = field(
+        default_factory=lambda: {"name": "aam_softmax"}
+    )  # or am_softmax, with its keys
+
+
+def build(config: Config, embedding_dim: int, num_speakers: int) -> Head:
+    """Return the base head with the K hardest others raised: the same as that head with `top_k` set.
+
+    Source:
+        Zhao et al., "Multi-query multi-head attention pooling and inter-topK penalty for speaker
+        verification", 2021, arXiv 2110.05042, sec. 3.
+
+    Raises:
+        InputError: a base other than AM- or AAM-Softmax, or a value out of range.
+    """
+    table = config.base | {"top_k": config.top_k, "top_k_margin": config.top_k_margin}
+    return build_base(table, embedding_dim, num_speakers, allowed=("am_softmax", "aam_softmax"))

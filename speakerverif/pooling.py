@@ -1,0 +1,221 @@
+"""Pooling over time: frames of any number become one vector an utterance.
+
+Every pooling takes frames `(B, T, C)` and `num_frames` `(B,)`, or None where all rows are full length, and
+computes in float32 whatever the autocast state. Variances are floored before their root, so one frame and
+constant frames have finite values and gradients.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def frame_mask(num_frames: Tensor, length: int) -> Tensor:
+    """Return which frames are real: bool `(B, length)`, True where the index is below `num_frames`."""
+    return torch.arange(length, device=num_frames.device) < num_frames.unsqueeze(1)
+
+
+def masked_mean(frames: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return the mean over each utterance's real frames, float32 `(B, C)`."""
+    if num_frames is None:
+        return frames.mean(1, dtype=torch.float32)
+    mask = frame_mask(num_frames, frames.shape[1]).unsqueeze(-1)
+    return frames.masked_fill(~mask, 0).sum(1, dtype=torch.float32) / num_frames.unsqueeze(1)
+
+
+def mean_and_std(
+    frames: Tensor, num_frames: Tensor | None, variance_floor: float, unbiased: bool
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over each utterance's real frames, each float32 `(B, C)`.
+
+    Args:
+        frames: `(B, T, C)`.
+        num_frames: `(B,)` int64, or None for full length.
+        variance_floor: least variance that the root is taken of.
+        unbiased: divide by n - 1 (by 1 where there is a single frame) rather than by n.
+    """
+    batch, length, _ = frames.shape
+    if num_frames is None:
+        count, mask = frames.new_full((batch,), length, dtype=torch.float32), None
+    else:
+        count, mask = num_frames.float(), frame_mask(num_frames, length).unsqueeze(-1)
+        frames = frames.masked_fill(~mask, 0)
+    mean, variance = _Moments.apply(frames.float(), count.view(-1, 1, 1), mask)
+    if unbiased:
+        variance = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
+    return mean, variance.clamp(min=variance_floor).sqrt()
+
+
+class TemporalAveragePooling(nn.Module):
+    """The mean over time, `(B, C)`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.output_dim = channels
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        return masked_mean(frames, num_frames)
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over time, `(B, 2 C)`.
+
+    Source: Snyder et al., 2018, "X-vectors". Departure: the variance divides by n - 1, as SpeechBrain's and
+    WeSpeaker's do (Kaldi divides by n).
+    """
+
+    def __init__(self, channels: int, variance_floor: float = 1e-8) -> None:
+        super().__init__()
+        self.output_dim = 2 * channels
+        self.variance_floor = variance_floor
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        return torch.cat(mean_and_std(frames, num_frames, self.variance_floor, unbiased=True), 1)
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """Mean and standard deviation under a softmax over time for each channel, `(B, 2 C)`.
+
+    Args:
+        channels: C.
+        attention_channels: width of the attention's hidden layer.
+        global_context: let the attention see the utterance's own mean and deviation beside each frame.
+        norm: ReLU and batch norm before the tanh of the hidden layer (SpeechBrain, TaoRuijie); without, the
+            tanh alone (WeSpeaker and the paper).
+        unbiased_context: the context's variance divides by n - 1 (WeSpeaker, TaoRuijie), not n (SpeechBrain).
+        variance_floor: least variance of context and result.
+
+    Source: Okabe, Koshinaka and Shinoda, 2018, arXiv:1803.10963; channel and context dependent: Desplanques,
+    Thienpondt and Demuynck, 2020, arXiv:2005.07143, equations 1 to 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        attention_channels: int = 128,
+        global_context: bool = True,
+        norm: bool = True,
+        unbiased_context: bool = False,
+        variance_floor: float = 1e-10,
+    ) -> None:
+        super().__init__()
+        self.output_dim = 2 * channels
+        self.channels = channels
+        self.variance_floor = variance_floor
+        self.unbiased_context = unbiased_context
+        self.global_context = global_context
+        self.hidden = nn.Linear(channels * (3 if global_context else 1), attention_channels)
+        self.norm = FrameNorm(attention_channels) if norm else None
+        self.logits = nn.Linear(attention_channels, channels)
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        # The context is the same for every frame, so its share of the product is computed once an utterance.
+        weight, context_weight = self.hidden.weight.tensor_split((self.channels,), 1)
+        if self.global_context:
+            context = torch.cat(
+                mean_and_std(frames, num_frames, self.variance_floor, self.unbiased_context), 1
+            )
+            bias = nn.functional.linear(context, context_weight, self.hidden.bias)
+            hidden = nn.functional.linear(frames, weight) + bias.unsqueeze(1)
+        else:
+            hidden = nn.functional.linear(frames, weight, self.hidden.bias)
+        if self.norm is not None:
+            hidden = self.norm(hidden.relu(), num_frames)
+        # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
+        logits = self.logits(hidden.tanh().flatten(0, 1)).float()
+        if num_frames is not None:
+            mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
+            logits = logits.masked_fill(~mask, -torch.inf)
+        _, mean, variance = _SoftmaxStatistics.apply(logits, frames.float())
+        return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
+
+
+class FrameNorm(nn.BatchNorm1d):
+    """Batch norm of frames `(B, T, C)` over the last axis; padding is left out of training's statistics."""
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if num_frames is None or not self.training:
+            # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.
+            return super().forward(frames.reshape(-1, frames.shape[-1])).view(frames.shape)
+        mask = frame_mask(num_frames, frames.shape[1])
+        real = super().forward(frames[mask])
+        return real.new_zeros(frames.shape).masked_scatter(mask.unsqueeze(-1), real)
+
+
+def _pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors a few utterances at a time: on a CPU so many that a piece stays in its cache."""
+    batch, floats = len(tensors[0]), tensors[0][0].numel()
+    rows = max(1, 2**18 // max(floats, 1)) if tensors[0].device.type == "cpu" else batch
+    for start in range(0, batch, rows):
+        yield tuple(None if t is None else t[start : start + rows] for t in tensors)
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and variance (divided by n) of frames over time; padding is zero, and False in `mask`.
+
+    The frames are centred before squaring: E[x^2] - mean^2 loses all digits where they are nearly constant.
+    """
+
+    @staticmethod
+    def forward(ctx, frames: Tensor, count: Tensor, mask: Tensor | None):  # type: ignore[override]
+        mean = frames.sum(1, keepdim=True) / count
+        variance = torch.empty_like(mean)
+        for x, m, v, mask_x in _pieces(frames, mean, variance, mask):
+            torch.sum(_centred(x, m, mask_x).square_(), 1, keepdim=True, out=v)
+        variance /= count
+        ctx.save_for_backward(frames, mean, count, mask)
+        return mean.squeeze(1), variance.squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor):  # type: ignore[override]
+        frames, mean, count, mask = ctx.saved_tensors
+        offset, slope = grad_mean.unsqueeze(1) / count, 2 * grad_variance.unsqueeze(1) / count
+        grad = torch.empty_like(frames)
+        for x, m, a, b, mask_x, g in _pieces(frames, mean, offset, slope, mask, grad):
+            torch.addcmul(a, _centred(x, m, mask_x), b, out=g)
+        # At padding the gradient is left non-zero: masking the frames, which came before, has none there.
+        return grad, None, None
+
+
+def _centred(frames: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
+    centred = frames - mean
+    return centred if mask is None else centred.masked_fill_(~mask, 0)
+
+
+class _SoftmaxStatistics(torch.autograd.Function):
+    """Mean and variance of frames under w = softmax over time of logits, with the gradient in closed form.
+
+    With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
+    Autograd's own chain takes three times as many passes over memory and keeps every step of it.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        mean, variance = (frames.new_empty(len(frames), 1, frames.shape[2]) for _ in range(2))
+        weights = logits.view(frames.shape)
+        for w, x, m, v in _pieces(weights, frames, mean, variance):
+            w.sub_(w.amax(1, keepdim=True)).exp_()
+            w.mul_(w.sum(1, keepdim=True).reciprocal_())
+            torch.sum(w * x, 1, keepdim=True, out=m)
+            torch.sum((x - m).square_().mul_(w), 1, keepdim=True, out=v)
+        ctx.mark_dirty(logits)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, frames, mean, variance)
+        return logits, mean.squeeze(1), variance.squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, _, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        weights, frames, mean, variance = ctx.saved_tensors
+        weights = weights.view(frames.shape)
+        given = (weights, frames, mean, variance, grad_mean.unsqueeze(1), grad_variance.unsqueeze(1))
+        grad_logits, grad_frames = torch.empty_like(weights), torch.empty_like(frames)
+        for w, x, m, v, gm, gv, gl, gx in _pieces(*given, grad_logits, grad_frames):
+            centred = x - m
+            slope = torch.addcmul(gm, centred, gv)
+            torch.mul(torch.addcmul(slope, centred, gv), w, out=gx)
+            torch.mul(slope.mul_(centred).sub_(gv * v), w, out=gl)
+        return grad_logits.flatten(0, 1), grad_frames

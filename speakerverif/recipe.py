@@ -1,0 +1,261 @@
+"""The stages of a recipe, each resumable and skipped when nothing that it depends on has changed.
+
+`prepare` checks the corpus and writes lists, `train` and `finetune` write model folders, `embed` the embeddings of
+every file in the trial lists, `score` the scores and records, `report` a page to look at.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speakerverif import build, score
+from speakerverif._files import write_atomically
+from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
+from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
+from speakerverif.corpora._prepared import Prepared
+from speakerverif.embed import WHOLE, embed, print_failures
+from speakerverif.errors import InputError
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
+from speakerverif.metrics import DetCurve
+from speakerverif.model import SpeakerModel
+from speakerverif.train import Validate, train
+
+PREPARED = "prepared.json"
+STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_dir: Path | None,
+    stages: tuple[str, ...] = STAGES,
+    device: str = "cpu",
+) -> dict[str, dict[str, Any]]:
+    """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
+
+    Args:
+        recipe: what to do.
+        out: where everything is written.
+        data_dir: the corpus.
+        stages: those to run, in the order of `STAGES`; what they need of the others must be there.
+        device: "cpu" or "cuda".
+
+    Raises:
+        InputError: unknown stage, wrong data, wrong recipe.
+    """
+    for stage in stages:
+        if stage not in STAGES:
+            raise InputError(f"--stages: unknown stage {stage!r}; {nearest(stage, list(STAGES))}")
+    work = _Run(recipe, out, data_dir, device)
+    work.print_plan(stages)
+    for stage in STAGES:
+        if stage in stages:
+            work.do(stage)
+    return work.records()
+
+
+def prepare(corpus: str, root: Path | None, out: Path) -> Prepared:
+    """Check a corpus tree and write its manifests and trial lists under `out`.
+
+    Raises:
+        InputError: unknown corpus, or a tree that is not what it should be.
+    """
+    known = build.names("corpora")
+    if corpus not in known:
+        raise InputError(f"unknown corpus {corpus!r}; {nearest(corpus, known)}")
+    if root is None:
+        raise InputError(f"where is {corpus}? name its folder with --data DIR")
+    module = importlib.import_module(f"speakerverif.corpora.{corpus}")
+    prepared: Prepared = module.prepare(root.absolute(), out.absolute())
+    prepared.save(out / PREPARED)
+    return prepared
+
+
+def train_recipe(
+    recipe: Recipe, out: Path, *, manifest: Path | None, data_dir: Path | None, device: str = "cpu"
+) -> Path:
+    """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
+
+    Raises:
+        InputError: neither is given, or what `train` raises.
+    """
+    if manifest is not None:
+        return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
+    prepared = prepare(recipe.data.corpus, data_dir, out / "data")
+    validate = validation(recipe, prepared, device)
+    return train(recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate)
+
+
+def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
+    """Return the utterances to train on; says on standard error what the recipe's minimal duration leaves out."""
+    manifest = Manifest.read(prepared.train)
+    shortest = recipe.data.min_duration_s
+    if shortest <= 0:
+        return manifest
+    kept = manifest.select(manifest.duration_s >= shortest)
+    print(f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out", file=sys.stderr)
+    return kept
+
+
+def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | None:
+    """Return what scores a model on the recipe's validation list, by the same code that users score with."""
+    name = recipe.data.validation_trials
+    if not name:
+        return None
+    trials = TrialList.read(_trials_path(prepared, name))
+    utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trials.ids]
+
+    def validate(model: SpeakerModel) -> dict[str, float]:
+        """Return EER and minDCF(0.01) of the model as it stands."""
+        folder = ModelFolder(Path(), model, recipe, {}, [], fingerprint(model))
+        curve = DetCurve.of(score.cosine(trials, embed(folder, utterances, device=device, label="validate")))
+        return {"eer": curve.eer().rate, "min_dcf_0.01": curve.min_dcf(0.01).cost}
+
+    return validate
+
+
+def _trials_path(prepared: Prepared, name: str) -> Path:
+    if name not in prepared.trials:
+        raise InputError(f"unknown trial list {name!r}; {nearest(name, list(prepared.trials))}")
+    return prepared.trials[name]
+
+
+@dataclass
+class _Run:
+    """One run of a recipe into one folder."""
+
+    recipe: Recipe
+    out: Path
+    data_dir: Path | None
+    device: str
+
+    def do(self, stage: str) -> None:
+        """Run a stage, unless it was done with the same inputs."""
+        stamp = self.out / "stages" / f"{stage}.json"
+        key = self._key(stage)
+        if stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key:
+            print(f"{stage}: done before, nothing has changed", file=sys.stderr)
+            return
+        print(f"{stage}:", file=sys.stderr)
+        steps: dict[str, Callable[[], None]] = {
+            "prepare": self._prepare,
+            "train": self._train,
+            "finetune": self._finetune,
+            "embed": self._embed,
+            "score": self._score,
+            "report": self._report,
+        }
+        steps[stage]()
+        write_atomically(stamp, json.dumps({"key": key}) + "\n")
+
+    def _key(self, stage: str) -> str:
+        """Return a hash of everything that a stage's result depends on: its part of the recipe and the stages before."""
+        tables = to_dict(self.recipe)
+        parts = {
+            "prepare": {"data": self.recipe.data.corpus, "dir": str(self.data_dir and self.data_dir.resolve())},
+            "train": {k: v for k, v in tables.items() if k not in ("finetune", "score", "name")},
+            "finetune": {"finetune": tables["finetune"]},
+            "embed": {},
+            "score": {"score": tables["score"]},
+            "report": {},
+        }
+        before = [self._key(earlier) for earlier in STAGES[STAGES.index(stage) - 1 : STAGES.index(stage)]]
+        return hashlib.sha256(json.dumps([stage, parts[stage], before], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def prepared(self) -> Prepared:
+        """What the prepare stage wrote."""
+        return Prepared.load(self.out / "data" / PREPARED)
+
+    @property
+    def model(self) -> Path:
+        """The folder of the model to evaluate: the fine-tuned one where the recipe has that stage."""
+        return self.out / ("finetuned" if self.recipe.finetune else "model")
+
+    @property
+    def trials(self) -> dict[str, Path]:
+        """The trial lists to score, by name."""
+        names = self.recipe.score.trials or tuple(self.prepared.trials)
+        return {name: _trials_path(self.prepared, name) for name in names}
+
+    def print_plan(self, stages: tuple[str, ...]) -> None:
+        """Say on standard error what is about to happen."""
+        recipe, config = self.recipe, self.recipe.train
+        head = " ".join(f"{k}={v}" for k, v in recipe.head.items())
+        print(
+            f"{recipe.name}: {', '.join(s for s in STAGES if s in stages)} -> {self.out}\n"
+            f"  data {recipe.data.corpus} in {self.data_dir}; seed {recipe.seed}; device {self.device}\n"
+            f"  encoder {' '.join(f'{k}={v}' for k, v in recipe.encoder.items())}; head {head}\n"
+            f"  {config.epochs:g} epochs of {config.crop_s:g} s crops, batch {config.batch_size}, {config.optimizer} "
+            f"{config.learning_rate:g} -> {config.final_learning_rate:g} ({config.lr_schedule})",
+            file=sys.stderr,
+        )
+
+    def _prepare(self) -> None:
+        for note in prepare(self.recipe.data.corpus, self.data_dir, self.out / "data").notes:
+            print(f"  {note}", file=sys.stderr)
+
+    def _train(self) -> None:
+        self._train_into(self.recipe, self.out / "model", None)
+
+    def _finetune(self) -> None:
+        if not self.recipe.finetune:
+            return
+        tables = merge({**to_dict(self.recipe), "finetune": {}}, self.recipe.finetune)
+        self._train_into(from_dict(Recipe, tables, "[finetune]"), self.out / "finetuned", self.out / "model")
+
+    def _train_into(self, recipe: Recipe, folder: Path, start_from: Path | None) -> None:
+        manifest = training_manifest(recipe, self.prepared)
+        validate = validation(recipe, self.prepared, self.device)
+        train(
+            recipe,
+            manifest,
+            folder,
+            data_dir=self.data_dir,
+            device=self.device,
+            validate=validate,
+            start_from=start_from,
+        )
+
+    def _embed(self) -> None:
+        ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
+        utterances = [Utterance(i, str(self.prepared.audio_root / i), "") for i in ids]
+        table = embed(load_model(self.model, self.device), utterances, device=self.device)
+        print_failures(table)
+        if table.failed:
+            raise InputError(f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded")
+        table.save(self.out / "embeddings.npz")
+
+    def _score(self) -> None:
+        table = EmbeddingTable.load(self.out / "embeddings.npz")
+        for name, path in self.trials.items():
+            scores = score.cosine(TrialList.read(path), table)
+            record = score.evaluate(
+                scores,
+                p_targets=self.recipe.score.p_target,
+                crops=WHOLE,
+                model={"name": self.recipe.name, "fingerprint": table.fingerprint},
+                training_speakers=Manifest.read(self.prepared.train).speakers,
+            )
+            write_atomically(self.out / "scores" / f"{name}.json", json.dumps(record, indent=2) + "\n")
+            scores.write(self.out / "scores" / f"{name}.txt")
+            print(score.format_record(record) + "\n")
+
+    def _report(self) -> None:
+        from speakerverif.report import write_report
+
+        for name, path in self.trials.items():
+            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
+            write_report(scores, self.records()[name], self.out / "report" / name)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return the records of the score stage, by trial list."""
+        paths = sorted((self.out / "scores").glob("*.json"))
+        return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}

@@ -1,0 +1,245 @@
+"""Trials and embeddings to scores, and scores to the record that says how good they are."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from speakerverif.audit import EnrollMap, Units, audit, units_of
+from speakerverif.errors import InputError
+from speakerverif.lists import EmbeddingTable, ScoreList, TrialList, named
+from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
+
+AUDITED = ("missing", "self_pairs", "duplicates", "mirrored")
+BLOCK = 256  # trials gathered at once: both sides of a block stay in the processor's cache
+
+
+def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | None = None) -> ScoreList:
+    """Return the cosine similarity of every trial, in [-1, 1].
+
+    Args:
+        trials: pairs of ids; with `enroll_map` the enroll ids are models.
+        table: has an embedding for every file, of any length but zero.
+        enroll_map: model -> ids of its files. A model is the mean of their unit vectors, scaled to length 1.
+
+    Raises:
+        InputError: files without an embedding or models without files (all named together), embeddings that
+            are zero or not finite.
+    """
+    enroll_codes, test_codes = np.unique(trials.enroll), np.unique(trials.test)
+    enrolled = [trials.ids[i] for i in enroll_codes.tolist()]
+    if enroll_map is None:
+        members: Mapping[str, Sequence[str]] = {name: (name,) for name in enrolled}
+    else:
+        members = enroll_map
+        lacking = [name for name in enrolled if name not in enroll_map]
+        if lacking:
+            raise InputError(
+                f"{trials.name}: {len(lacking)} models are not in the enroll map: {named(lacking)}"
+            )
+    groups = [members[name] for name in enrolled]
+    files = [name for group in groups for name in group] + [trials.ids[i] for i in test_codes.tolist()]
+    vectors = unit(table.embeddings, table.ids, table.rows_of(files))
+    count = len(files) - len(test_codes)
+    enroll, test = vectors[:count], vectors[count:]
+    if enroll_map is not None:
+        starts = np.cumsum([0] + [len(group) for group in groups[:-1]])
+        means = np.add.reduceat(enroll, starts)
+        enroll = unit(means, enrolled, np.arange(len(means)))
+    row = np.zeros((2, len(trials.ids)), np.int64)
+    row[0, enroll_codes], row[1, test_codes] = np.arange(len(enroll_codes)), np.arange(len(test_codes))
+    enroll_row, test_row = row[0][trials.enroll], row[1][trials.test]
+    scores = np.empty(len(trials))
+    for i in range(0, len(trials), BLOCK):
+        block = slice(i, i + BLOCK)
+        scores[block] = np.einsum("ij,ij->i", enroll[enroll_row[block]], test[test_row[block]])
+    return ScoreList(trials, scores, "cosine")
+
+
+def unit(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Return the chosen rows, float32 (len(rows), dim), each scaled to length 1.
+
+    Raises:
+        InputError: a row that is zero or not finite, named by its id.
+    """
+    chosen = embeddings[rows]
+    lengths = np.sqrt(np.einsum("ij,ij->i", chosen, chosen))
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        names = list(dict.fromkeys(ids[i] for i in rows[bad].tolist()))
+        raise InputError(f"{len(names)} embeddings are zero or not finite numbers: {named(names)}")
+    chosen /= lengths[:, None]
+    return chosen
+
+
+def evaluate(
+    scores: ScoreList,
+    *,
+    p_targets: Sequence[float] = (0.01, 0.05),
+    samples: int = 1000,
+    seed: int = 0,
+    speakers: Mapping[str, str] | None = None,
+    enroll_map: EnrollMap | None = None,
+    crops: str | None = None,
+    norm: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    training_speakers: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """Return the JSON record of a scoring; rates are fractions, an infinite threshold is null.
+
+    Args:
+        scores: with labels.
+        p_targets: priors of a target trial for the detection costs.
+        samples: of the bootstrap; 0 gives no intervals.
+        seed: of the bootstrap.
+        speakers: file -> speaker; None: told from the paths (see `units_of`).
+        enroll_map: model -> its files.
+        crops: what of each file was embedded; None: not known.
+        norm: how the scores were normalised; None: not at all.
+        model: name and fingerprint of the model; None: not known.
+        training_speakers: whom the model learnt from, to count those in the trials; None: not known.
+
+    Raises:
+        InputError: no labels, one class only, scores that are not finite, a pair with both labels.
+    """
+    began = time.perf_counter()
+    trials, curve = scores.trials, DetCurve.of(scores)
+    labels = np.asarray(trials.labels)
+    found, units = audit(trials, enroll_map), units_of(trials, speakers, enroll_map)
+    eer, keys = curve.eer(), {f"{p:g}": p for p in p_targets}
+    costs = {key: curve.min_dcf(p) for key, p in keys.items()}
+    is_llr, known = scores.kind == "llr", units.kind == "speaker"
+    record: dict[str, Any] = {
+        "trials": len(trials),
+        "targets": int(curve.misses[-1]),
+        "nontargets": int(curve.false_alarms[0]),
+        "eer": eer.rate,
+        "eer_ci95": None,
+        "eer_threshold": eer.threshold,
+        "min_dcf": {key: cost.cost for key, cost in costs.items()},
+        "min_dcf_ci95": None,
+        "min_dcf_at": {
+            key: {"threshold": _finite(cost.threshold), "p_miss": cost.p_miss, "p_fa": cost.p_fa}
+            for key, cost in costs.items()
+        },
+        "act_dcf": {key: act_dcf(scores.scores, labels, p).cost for key, p in keys.items()}
+        if is_llr
+        else None,
+        "cllr": cllr(scores.scores, labels) if is_llr else None,
+        "min_cllr": curve.min_cllr(),
+        "score_kind": scores.kind,
+        "crops": crops,
+        "norm": norm,
+        "bootstrap": None,
+        "list": {
+            "name": trials.name,
+            "sha256": trials.sha256,
+            "known_as": found.known_as,
+            "missing": 0,  # a trial without a score is an error, never left out
+            "self_pairs": found.self_pairs,
+            "duplicates": found.duplicates,
+            "mirrored": found.mirrored,
+            "labels_against_speakers": int(((units.enroll == units.test) != labels).sum()) if known else None,
+        },
+        "model": model,
+    }
+    if model is not None:
+        seen = set(units.names) & set(training_speakers) if known and training_speakers is not None else None
+        record["model"] = {**model, "training_speakers_in_trials": None if seen is None else len(seen)}
+    if samples:
+        record |= _intervals(scores, units, keys, samples, seed)
+    record["seconds"] = time.perf_counter() - began
+    return record
+
+
+def _intervals(
+    scores: ScoreList, units: Units, p_targets: dict[str, float], samples: int, seed: int
+) -> dict[str, Any]:
+    """Return the part of the record that the bootstrap makes."""
+    drawn = bootstrap(
+        scores.scores,
+        np.asarray(scores.trials.labels),
+        units.enroll,
+        units.test,
+        list(p_targets.values()),
+        samples,
+        seed,
+    )
+    return {
+        "eer_ci95": interval(drawn.eer),
+        "min_dcf_ci95": {key: interval(drawn.min_dcf[:, j]) for j, key in enumerate(p_targets)},
+        "bootstrap": {
+            "unit": units.kind,
+            "units": len(units.names),
+            "samples": samples,
+            "seed": seed,
+            "redrawn": drawn.redrawn,
+        },
+    }
+
+
+def _finite(threshold: float) -> float | None:
+    """Return a threshold as JSON can hold it: none accepts nothing."""
+    return threshold if np.isfinite(threshold) else None
+
+
+def describe(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the figures of a record as rows of text, a header first; costs with their operating point."""
+    rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "threshold", "misses", "false alarms")]
+    ranges = {key: f"{low:.4f} – {high:.4f}" for key, (low, high) in (record["min_dcf_ci95"] or {}).items()}
+    range_of_eer = "{:.3f} – {:.3f} %".format(*(100 * x for x in record["eer_ci95"] or ())) if ranges else ""
+    rows.append(
+        ("EER", f"{100 * record['eer']:.3f} %", range_of_eer, f"{record['eer_threshold']:.4f}", "", "")
+    )
+    for key, cost in record["min_dcf"].items():
+        at = record["min_dcf_at"][key]
+        threshold = "reject all" if at["threshold"] is None else f"{at['threshold']:.4f}"
+        rates = (f"{100 * at[name]:.3f} %" for name in ("p_miss", "p_fa"))
+        rows.append((f"minDCF({key})", f"{cost:.4f}", ranges.get(key, ""), threshold, *rates))
+    others = [(f"actDCF({key})", cost) for key, cost in (record["act_dcf"] or {}).items()]
+    others += [("Cllr", record["cllr"]), ("min Cllr", record["min_cllr"])]
+    rows += [(name, f"{value:.4f}", "", "", "", "") for name, value in others if value is not None]
+    return rows
+
+
+def format_record(record: dict[str, Any]) -> str:
+    """Return a record as text to read: the list, the table of figures, how they came about."""
+    found = record["list"]
+    lines = [
+        f"{found['known_as'] or found['name'] or 'trials'}: {record['trials']:,} trials, "
+        f"{record['targets']:,} target and {record['nontargets']:,} non-target",
+        ", ".join(f"{found[key]:,} {key}".replace("_", "-") for key in AUDITED),
+    ]
+    if found["labels_against_speakers"]:
+        lines.append(f"{found['labels_against_speakers']:,} labels disagree with the speakers of their files")
+    widths = (14, 9, 19, 12, 11, 14)
+    for row in describe(record):
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append((f"{row[0]:{widths[0]}}" + "".join(cells)).rstrip())
+    lines.insert(-len(describe(record)), "")
+    return "\n".join([*lines, "", *_made(record)])
+
+
+def _made(record: dict[str, Any]) -> list[str]:
+    """Return what else one has to know to compare the figures with others."""
+    parts = [f"scores: {record['score_kind']}"]
+    if record["crops"]:
+        parts.append(record["crops"])
+    if record["norm"]:
+        parts.append(" ".join(f"{key} {value}" for key, value in record["norm"].items()))
+    if record["model"]:
+        named_model = " ".join(
+            filter(None, (record["model"].get("name"), record["model"].get("fingerprint")))
+        )
+        seen = record["model"]["training_speakers_in_trials"]
+        parts.append(
+            f"model {named_model}" + ("" if seen is None else f", trained on {seen} of the trials' speakers")
+        )
+    lines = ["; ".join(parts)]
+    if drawn := record["bootstrap"]:
+        lines.append(
+            f"intervals: {drawn['samples']:,} bootstrap samples over {drawn['units']:,} {drawn['unit']}s, "
+            f"seed {drawn['seed']}"
+        )
+    return lines

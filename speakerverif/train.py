@@ -1,0 +1,301 @@
+"""The training loop: from a manifest to a model folder.
+
+Every random choice follows from (seed, step), so a run that was interrupted and resumed equals the uninterrupted
+one bit for bit on a CPU. Schedules are counted in samples.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speakerverif import build, checkpoint
+from speakerverif.config import Recipe, to_dict
+from speakerverif.data import BatchOrder, CropDataset, make_loader
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest
+from speakerverif.log import TrainingLog
+from speakerverif.model import SpeakerModel
+from speakerverif.progress import Progress
+from speakerverif.schedules import learning_rate, margin_fraction
+from speakerverif.spec_augment import spec_augment
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Validate = Callable[[SpeakerModel], dict[str, float]]
+
+
+def train(
+    recipe: Recipe,
+    manifest: Manifest,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    validate: Validate | None = None,
+    start_from: Path | None = None,
+    stop_after_steps: int | None = None,
+) -> Path:
+    """Train a model and return its folder; continue where `out/training` holds the state of the same recipe.
+
+    Args:
+        recipe: what to train and how.
+        manifest: the training utterances; its speakers become the classes.
+        out: the model folder, a working model at every checkpoint.
+        data_dir: what the noise and room folders of the recipe are relative to.
+        device: "cpu" or "cuda".
+        validate: called with the model in eval mode; its figures are logged.
+        start_from: a model folder whose weights to begin with (fine-tuning).
+        stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
+
+    Raises:
+        InputError: wrong recipe or data, another recipe's training in `out`, a loss that is not finite (the
+            utterances of the batch are named).
+    """
+    torch.manual_seed(recipe.seed)
+    config = recipe.train
+    dataset = CropDataset(manifest, recipe, data_dir)
+    model = SpeakerModel(recipe.features, recipe.encoder).to(device)
+    head = build.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
+    if start_from is not None:
+        load_weights(model, head, dataset.class_names, start_from)
+    optimizer = make_optimizer(recipe, [*model.parameters(), *head.parameters()])
+    scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16" and device != "cpu")
+    average = Average.make(recipe, model)
+
+    step = 0
+    if (state := resume(out, recipe, manifest)) is not None:
+        tensors, facts = state
+        step = facts["step"]
+        model.load_state_dict(checkpoint.unprefixed(tensors, "model."))
+        head.load_state_dict(checkpoint.unprefixed(tensors, "head."))
+        average.load(tensors, facts)
+        checkpoint.restore_optimizer(optimizer, tensors)
+        scaler.load_state_dict(facts["scaler"])
+        torch.set_rng_state(tensors["rng"])
+    order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step)
+    steps_per_epoch = order.epoch_size / config.batch_size
+    loader = make_loader(dataset, order, config.workers, pin_memory=device != "cpu")
+
+    def save(finished: bool) -> None:
+        """Write the model as it stands and, while training goes on, what it takes to continue."""
+        samples = step * config.batch_size
+        trained = {"samples": samples, "epochs": samples / order.epoch_size, "finished": finished}
+        weights = average.weights if average.weights else model.state_dict()
+        checkpoint.save_model(out, weights, head.state_dict(), recipe, dataset.class_names, trained)
+        if finished:
+            checkpoint.finish_training(out)
+            return
+        tensors = {
+            **checkpoint.prefixed(model, "model."),
+            **checkpoint.prefixed(head, "head."),
+            **average.tensors(),
+            **checkpoint.flatten_optimizer(optimizer),
+            "rng": torch.get_rng_state(),
+        }
+        facts = {"step": step, "average_count": average.count, "scaler": scaler.state_dict(), **identity(manifest)}
+        checkpoint.save_state(out, tensors, facts)
+
+    def run_validation() -> dict[str, float]:
+        """Validate with the weights that would be saved, then put the training weights back."""
+        assert validate is not None
+        training_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if average.weights:
+            model.load_state_dict(average.weights)
+        figures = validate(model.eval())
+        model.load_state_dict(training_weights)
+        model.train()
+        return figures
+
+    model.train()
+    head.train()
+    saved_at = time.monotonic()
+    validate_every = max(1, round(config.validate_every_epochs * steps_per_epoch)) if config.validate_every_epochs else 0
+    total = order.num_steps * config.batch_size
+    with (
+        TrainingLog(out, step) as log,
+        Progress(total, "train", "crop", done=step * config.batch_size) as progress,
+    ):
+        batches = iter(loader)
+        for _ in range(len(order)):
+            step_started = time.monotonic()
+            batch = next(batches)
+            waited_s = time.monotonic() - step_started
+
+            epoch = step / steps_per_epoch
+            rate = learning_rate(config, epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            head.margin_fraction = margin_fraction(config.margin_schedule, epoch)
+
+            waveform, labels = batch.waveform.to(device), batch.labels.to(device)
+            with torch.no_grad():
+                lengths = torch.full((len(waveform),), waveform.shape[1], device=device)
+                features, num_frames = model.features(waveform, lengths)
+                generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
+                features = spec_augment(features, num_frames, recipe.augment.spec, generator)
+            precision = PRECISIONS[config.precision]
+            with torch.autocast(device, precision, enabled=precision != torch.float32):
+                embeddings = model.encoder(features, None)
+            loss, cosines = head(embeddings, labels)
+            loss_value = loss.item()
+            if not torch.isfinite(loss):
+                raise InputError(non_finite_loss(loss_value, step, embeddings, [manifest[r].id for r in batch.utterances.tolist()]))
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            grad_norm = nn.utils.clip_grad_norm_(
+                [*model.parameters(), *head.parameters()], config.max_grad_norm or float("inf")
+            )
+            scaler.step(optimizer)
+            scaler.update()
+            step += 1
+            average.after_step(model, step, order.num_steps, steps_per_epoch)
+
+            step_s = time.monotonic() - step_started
+            figures = {
+                "step": step,
+                "samples": step * config.batch_size,
+                "epoch": step / steps_per_epoch,
+                "loss": loss_value,
+                "accuracy": head.accuracy(cosines, labels).item(),
+                "learning_rate": rate,
+                "margin_fraction": head.margin_fraction,
+                "grad_norm": grad_norm.item(),
+                "crops_per_s": config.batch_size / step_s,
+                "data_wait": waited_s / step_s,
+            }
+            if validate is not None and validate_every and step % validate_every == 0 and step < order.num_steps:
+                figures |= run_validation()
+            log.write(figures)
+            progress.update(config.batch_size, log.summary())
+            if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+                save(finished=False)
+                saved_at = time.monotonic()
+            if stop_after_steps is not None and step >= stop_after_steps and step < order.num_steps:
+                save(finished=False)
+                return out
+        if validate is not None:
+            figures = run_validation()
+            log.write({"step": step, **figures})
+            progress.note("validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    save(finished=True)
+    return out
+
+
+def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return SGD with Nesterov momentum, or AdamW; weight decay falls on every parameter, as in the peers' recipes."""
+    config = recipe.train
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(
+            parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
+        )
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def identity(manifest: Manifest) -> dict[str, Any]:
+    """Return what must be the same for a training to be continued, besides the recipe."""
+    return {"utterances": len(manifest), "speakers": len(manifest.speakers)}
+
+
+def resume(out: Path, recipe: Recipe, manifest: Manifest) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the state that a former run of this recipe left in `out`, or None to start anew.
+
+    Raises:
+        InputError: the folder holds a training of another recipe or other data, or a finished model.
+    """
+    if not (out / checkpoint.CONFIG).is_file():
+        return None
+    former, trained = checkpoint.read_config(out)
+    if trained.get("finished"):
+        raise InputError(f"{out} holds a finished model; choose another --out or remove it")
+    if former != recipe:
+        changed = [k for k, v in to_dict(recipe).items() if to_dict(former)[k] != v]
+        raise InputError(f"{out} holds the training of a recipe that differs in {', '.join(changed)}; choose another --out")
+    state = checkpoint.load_state(out)
+    if state is None:
+        raise InputError(f"{out}: the training is not finished, and its state {checkpoint.STATE} is missing")
+    for name, value in identity(manifest).items():
+        if state[1][name] != value:
+            raise InputError(f"{out}: trained on {state[1][name]} {name} so far, the data now have {value}")
+    return state
+
+
+def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], start_from: Path) -> None:
+    """Put the weights of a model folder into `model`, and its head into `head` where the classes are the same.
+
+    Raises:
+        InputError: the folder's model has other features or another encoder.
+    """
+    former = checkpoint.load_model(start_from)
+    try:
+        model.load_state_dict(former.model.state_dict())
+    except RuntimeError as error:
+        raise InputError(f"{start_from} does not fit the recipe's features and encoder: {error}") from error
+    weights = checkpoint.load_head(start_from)
+    shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
+        head.load_state_dict(weights)
+    else:
+        print(f"{start_from} was trained on other classes or another head: this one begins anew", file=sys.stderr)
+
+
+def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:
+    """Return the message for a loss that is not finite: the utterances to blame, or the whole batch."""
+    bad = [name for name, ok in zip(ids, torch.isfinite(embeddings).all(dim=1).tolist(), strict=True) if not ok]
+    found = "their embeddings are not finite" if bad else "every embedding is finite; the batch was"
+    return (
+        f"the loss is {loss} at step {step}: {found}: {', '.join(bad or ids)}. "
+        "Lower train.learning_rate, or look at these recordings."
+    )
+
+
+@dataclass
+class Average:
+    """Averaged weights: an exponential moving average, or the mean over the last epochs' ends, or none."""
+
+    kind: str
+    ema_decay: float
+    last_k: int
+    weights: dict[str, Tensor]  # empty: nothing averaged yet
+    count: int = 0
+
+    @staticmethod
+    def make(recipe: Recipe, model: SpeakerModel) -> "Average":
+        """Return the average that the recipe asks for, still empty."""
+        return Average(recipe.train.average, recipe.train.ema_decay, recipe.train.last_k, {})
+
+    def after_step(self, model: SpeakerModel, step: int, num_steps: int, steps_per_epoch: float) -> None:
+        """Take the model's weights in, where this step is one to average."""
+        if self.kind == "ema":
+            # Early on the plain mean of what was seen, so that the random start is soon forgotten.
+            self._mix(model, 1 - min(self.ema_decay, self.count / (self.count + 1)))
+        elif self.kind == "last_k":
+            epochs_left = (num_steps - step) / steps_per_epoch
+            ends_epoch = int(step / steps_per_epoch) > int((step - 1) / steps_per_epoch) or step == num_steps
+            if ends_epoch and epochs_left < self.last_k:
+                self._mix(model, 1 / (self.count + 1))
+
+    def _mix(self, model: SpeakerModel, share: float) -> None:
+        self.count += 1
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                if name not in self.weights or not tensor.is_floating_point():
+                    self.weights[name] = tensor.clone()
+                else:
+                    self.weights[name].lerp_(tensor, share)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the averaged weights under names for the training state."""
+        return {f"average.{name}": tensor for name, tensor in self.weights.items()}
+
+    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Put back what `tensors` returned."""
+        self.weights = checkpoint.unprefixed(tensors, "average.")
+        self.count = facts["average_count"]

@@ -1,0 +1,305 @@
+"""Back ends against hand-worked values, brute force and other implementations."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import linalg
+from scipy.stats import multivariate_normal
+
+from speakerverif.backends import cosine, lda, plda, wccn
+from speakerverif.errors import InputError
+
+FITTED = [
+    cosine.build(cosine.Config(subtract_mean=True)),
+    lda.build(lda.Config(dim=3)),
+    wccn.build(wccn.Config()),
+    wccn.build(wccn.Config(covariance="total")),
+    plda.build(plda.Config()),
+    plda.build(plda.Config(lda_dim=3, length_norm=False)),
+]
+
+
+def draw(rng, speakers=40, utterances=6, dim=5, between=None, within=None, mean=0.0):
+    """Return embeddings float32 (N, dim) and labels (N,) of the two-covariance model."""
+    between = np.diag(np.linspace(2, 0.5, dim)) if between is None else between
+    within = np.eye(dim) if within is None else within
+    counts = np.broadcast_to(utterances, speakers)
+    labels = np.repeat(np.arange(speakers), counts)
+    offsets = rng.multivariate_normal(np.zeros(dim), between, speakers)
+    noise = rng.multivariate_normal(np.zeros(dim), within, len(labels))
+    return (mean + offsets[labels] + noise).astype(np.float32), labels
+
+
+def covariance(rng, dim):
+    root = rng.standard_normal((dim, dim + 2))
+    return root @ root.T / dim
+
+
+def all_pairs(rows, columns):
+    i, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    return i.ravel(), j.ravel()
+
+
+def test_cosine_by_hand():
+    backend = cosine.build(cosine.Config())
+    enroll = np.array([[3.0, 0.0], [0.0, 0.5], [1.0, 1.0]], np.float32)
+    test = np.array([[2.0, 0.0], [3.0, 4.0]], np.float32)
+    scores = backend.score(enroll, test, np.array([0, 1, 2, 0]), np.array([0, 0, 0, 1]))
+    assert_allclose(scores, [1, 0, np.sqrt(0.5), 0.6], atol=1e-7)
+    assert scores.dtype == np.float64
+
+
+def test_several_enrolment_utterances_weigh_alike_whatever_their_length():
+    backend = cosine.build(cosine.Config())
+    enroll = np.array([[100.0, 0.0], [0.0, 1.0], [0.0, 5.0]], np.float32)  # a model of two, a model of one
+    scores = backend.score(
+        enroll, np.array([[1.0, 0.0]], np.float32), np.array([0, 1]), np.zeros(2, int), np.array([2, 1])
+    )
+    assert_allclose(scores, [np.sqrt(0.5), 0.0], atol=1e-7)
+
+
+def test_mean_subtraction_by_hand():
+    backend = cosine.build(cosine.Config(subtract_mean=True))
+    backend.fit(np.array([[0.0, 0.0], [2.0, 4.0]], np.float32), np.array([0, 1]))
+    scores = backend.score(np.array([[2.0, 2.0]]), np.array([[1.0, 3.0]]), np.array([0]), np.array([0]))
+    assert_allclose(scores, [0.0], atol=1e-7)  # (1, 0) and (0, 1) around the mean (1, 2)
+
+
+def test_lda_agrees_with_scikit_learn():
+    discriminant = pytest.importorskip("sklearn.discriminant_analysis")
+    rng = np.random.default_rng(0)
+    values, labels = draw(rng, utterances=rng.integers(2, 9, 40))
+    backend = lda.build(lda.Config(dim=3))
+    backend.fit(values, labels)
+    oracle = discriminant.LinearDiscriminantAnalysis(solver="eigen", n_components=3).fit(values, labels)
+    ours = (values - backend.mean) @ backend.matrix
+    theirs = (values - backend.mean) @ oracle.scalings_[:, :3]
+    assert_allclose(np.abs(ours), np.abs(theirs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["within", "total"])
+def test_whitening_makes_its_covariance_the_identity(kind):
+    rng = np.random.default_rng(1)
+    values, labels = draw(rng, within=covariance(rng, 5))
+    backend = wccn.build(wccn.Config(covariance=kind))
+    backend.fit(values, labels)
+    mapped = (values.astype(np.float64) - backend.mean) @ backend.matrix
+    if kind == "within":
+        mapped -= np.stack([mapped[labels == label].mean(axis=0) for label in labels])
+    freedom = len(values) - (40 if kind == "within" else 1)
+    assert_allclose(mapped.T @ mapped / freedom, np.eye(5), atol=1e-9)
+
+
+def brute_force_llr(enroll, test, mean, between, within):
+    """Return log p(all | one speaker) − log p(enroll) − log p(test), from dense stacked covariances."""
+
+    def log_density(rows):
+        count = len(rows)
+        dense = np.kron(np.ones((count, count)), between) + np.kron(np.eye(count), within)
+        return multivariate_normal(np.tile(mean, count), dense).logpdf(np.ravel(rows))
+
+    return log_density(np.vstack([enroll, test])) - log_density(enroll) - log_density(test[None])
+
+
+def trained(rng, dim=3):
+    """Return a PLDA of random parameters, without any processing before it."""
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.centre, backend.projection = rng.standard_normal(dim), np.eye(dim)
+    backend.mean = rng.standard_normal(dim)
+    backend.between, backend.within = covariance(rng, dim), covariance(rng, dim)
+    return backend
+
+
+def test_plda_scores_are_the_exact_likelihood_ratio_for_any_number_of_enrolment_utterances():
+    rng = np.random.default_rng(2)
+    backend = trained(rng)
+    counts = np.array([1, 4, 2, 1])
+    enroll, test = rng.standard_normal((8, 3)), rng.standard_normal((5, 3))
+    i, j = all_pairs(4, 5)
+    scores = backend.score(enroll, test, i, j, counts)
+    models = np.split(enroll, np.cumsum(counts)[:-1])
+    mean = backend.mean + backend.centre
+    expected = [
+        brute_force_llr(models[a], test[b], mean, backend.between, backend.within)
+        for a, b in zip(i, j, strict=True)
+    ]
+    assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_plda_of_single_utterances_is_symmetric():
+    rng = np.random.default_rng(3)
+    backend = trained(rng)
+    left, right = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
+    rows = np.arange(6)
+    assert_allclose(
+        backend.score(left, right, rows, rows), backend.score(right, left, rows, rows), rtol=1e-10
+    )
+
+
+def test_plda_scores_agree_with_speechbrain_for_the_same_parameters():
+    oracle = pytest.importorskip("speechbrain.processing.PLDA_LDA")
+    rng = np.random.default_rng(4)
+    backend = trained(rng, dim=4)
+    backend.centre = np.zeros(4)
+    enroll, test = rng.standard_normal((5, 4)), rng.standard_normal((7, 4))
+
+    def statistics(rows, prefix):
+        names = np.array([f"{prefix}{k}" for k in range(len(rows))], dtype=object)
+        none = np.array([None] * len(rows))
+        return oracle.StatObject_SB(names, names, none, none, np.ones((len(rows), 1)), rows.copy()), names
+
+    enrolled, models = statistics(enroll, "e")
+    tested, segments = statistics(test, "t")
+    factor = linalg.cholesky(backend.between, lower=True)
+    theirs = oracle.fast_PLDA_scoring(
+        enrolled, tested, oracle.Ndx(models=models, testsegs=segments), backend.mean, factor, backend.within
+    )
+    # SpeechBrain's constant is log|K2|/2 − log|K1| with K1, K2 inverses: the same as ours. The orders of
+    # models and segments are its own (sorted), here ours too.
+    assert_allclose(
+        backend.score(enroll, test, *all_pairs(5, 7)), theirs.scoremat.ravel(), rtol=1e-9, atol=1e-9
+    )
+
+
+def log_likelihood(values, labels, mean, between, within):
+    total = 0.0
+    for label in np.unique(labels):
+        rows = values[labels == label]
+        count = len(rows)
+        dense = np.kron(np.ones((count, count)), between) + np.kron(np.eye(count), within)
+        total += multivariate_normal(np.tile(mean, count), dense).logpdf(rows.ravel())
+    return total
+
+
+def test_em_never_lowers_the_likelihood_and_passes_that_of_the_truth():
+    rng = np.random.default_rng(5)
+    between, within = covariance(rng, 3), covariance(rng, 3)
+    values, labels = draw(rng, 60, rng.integers(1, 7, 60), 3, between, within)
+    history = []
+    for iterations in (0, 1, 2, 5, 20):
+        backend = plda.build(plda.Config(length_norm=False, iterations=iterations))
+        backend.fit(values, labels)
+        centred = values - backend.centre
+        history.append(log_likelihood(centred, labels, backend.mean, backend.between, backend.within))
+    assert np.all(np.diff(history) > 0)
+    assert history[-1] > log_likelihood(values, labels, np.zeros(3), between, within)
+
+
+def test_em_recovers_the_covariances():
+    rng = np.random.default_rng(6)
+    between, within = covariance(rng, 4), covariance(rng, 4)
+    values, labels = draw(rng, 3000, 5, 4, between, within, mean=3.0)
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.fit(values, labels)
+    assert linalg.norm(backend.between - between) < 0.08 * linalg.norm(between)
+    assert linalg.norm(backend.within - within) < 0.05 * linalg.norm(within)
+
+
+def test_one_em_step_agrees_with_the_textbook():
+    """Brümmer and De Villiers 2010: one speaker after the other, with dense inverses."""
+    rng = np.random.default_rng(7)
+    values, labels = draw(rng, 12, rng.integers(1, 5, 12), 3)
+    values = values.astype(np.float64)
+    mean, between, within = values.mean(axis=0), covariance(rng, 3), covariance(rng, 3)
+    speakers, posteriors = np.unique(labels), []
+    for speaker in speakers:
+        rows = values[labels == speaker]
+        spread = linalg.inv(linalg.inv(between) + len(rows) * linalg.inv(within))
+        posteriors.append((spread @ linalg.inv(within) @ (rows - mean).sum(axis=0), spread))
+    expected_between = np.mean([np.outer(y, y) + spread for y, spread in posteriors], axis=0)
+    expected_mean = np.mean([values[k] - posteriors[label][0] for k, label in enumerate(labels)], axis=0)
+    residuals = [values[k] - expected_mean - posteriors[label][0] for k, label in enumerate(labels)]
+    expected_within = np.mean(
+        [np.outer(r, r) + posteriors[label][1] for r, label in zip(residuals, labels, strict=True)], axis=0
+    )
+    found = plda._em(values, labels, between, within, 1)
+    for ours, textbook in zip(found, (expected_mean, expected_between, expected_within), strict=True):
+        assert_allclose(ours, textbook, atol=1e-10)
+
+
+def test_coral_plus_only_enlarges_and_weight_zero_keeps_the_covariances():
+    rng = np.random.default_rng(8)
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.fit(*draw(rng, 200))
+    before = backend.state()
+    stretched = draw(rng, 200)[0] * np.array([3.0, 1, 1, 1, 0.2], np.float32) + 7
+    backend.adapt(stretched, weight=0.0)
+    assert_allclose(backend.between, before["between"])
+    backend.adapt(stretched, weight=1.0)
+    grown = backend.between + backend.within - before["between"] - before["within"]
+    assert linalg.eigvalsh(grown).min() > -1e-9
+    assert backend.within[0, 0] > 5 * before["within"][0, 0]
+    assert_allclose(backend.centre, stretched.mean(axis=0), rtol=1e-5)
+
+
+def test_coral_plus_in_one_dimension_by_hand():
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.centre, backend.projection, backend.mean = np.zeros(1), np.eye(1), np.zeros(1)
+    backend.between, backend.within = np.array([[3.0]]), np.array([[1.0]])
+    backend.adapt(np.array([[4.0], [-4.0], [0.0]]), weight=0.5)  # variance 16: four times the model's 4
+    assert_allclose([backend.between.item(), backend.within.item()], [7.5, 2.5])
+
+
+def test_supervised_adaptation_goes_all_the_way_to_the_new_domain():
+    rng = np.random.default_rng(9)
+    backend = plda.build(plda.Config(length_norm=False, iterations=50))
+    backend.fit(*draw(rng, 300))
+    within = np.diag([4.0, 0.3, 1, 1, 1])
+    backend.adapt(*draw(rng, 500, within=within), weight=1.0)
+    assert_allclose(np.diag(backend.within), np.diag(within), rtol=0.15)
+
+
+@pytest.mark.parametrize("backend", FITTED, ids=lambda backend: type(backend).__name__)
+def test_every_back_end_separates_saves_and_does_not_mind_order(backend, tmp_path):
+    rng = np.random.default_rng(10)
+    values, labels = draw(rng)
+    backend.fit(values, labels)
+    fresh, _ = draw(rng, 20, 2)
+    i, j = all_pairs(20, 20)
+    scores = backend.score(fresh[::2], fresh[1::2], i, j)
+    assert np.isfinite(scores).all()
+    assert scores[i == j].mean() > scores[i != j].mean() + 0.2
+    shuffled = rng.permutation(len(i))
+    assert_allclose(
+        backend.score(fresh[::2], fresh[1::2], i[shuffled], j[shuffled]),
+        scores[shuffled],
+        rtol=1e-9,
+        atol=1e-9,
+    )
+
+    backend.save(tmp_path / "backend.npz")
+    again = type(backend).__new__(type(backend))
+    again.load(tmp_path / "backend.npz")
+    np.testing.assert_array_equal(again.score(fresh[::2], fresh[1::2], i, j), scores)
+
+
+@pytest.mark.parametrize("backend", FITTED, ids=lambda backend: type(backend).__name__)
+def test_blocks_change_nothing(backend, monkeypatch):
+    rng = np.random.default_rng(11)
+    backend.fit(*draw(rng))
+    values, _ = draw(rng, 6, 2)
+    whole = backend.score(values, values, *all_pairs(12, 12))
+    monkeypatch.setattr("speakerverif.backends._linear._BLOCK_VALUES", 35)
+    assert_allclose(backend.score(values, values, *all_pairs(12, 12)), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    rng = np.random.default_rng(12)
+    values, labels = draw(rng, 3, 2)
+    with pytest.raises(InputError, match="not trained"):
+        plda.build(plda.Config()).score(values, values, labels, labels)
+    with pytest.raises(InputError, match="expected 1 to 2"):
+        lda.build(lda.Config(dim=3)).fit(values, labels)
+    with pytest.raises(InputError, match="singular"):
+        wccn.build(wccn.Config()).fit(values, labels)
+    with pytest.raises(InputError, match="total covariance of 5 dimensions is singular"):
+        plda.build(plda.Config()).fit(values[:4], labels[:4])
+    with pytest.raises(InputError, match="two utterances or more"):
+        plda.build(plda.Config()).fit(values, np.arange(len(values)))
+    with pytest.raises(InputError, match=r"rows \[2\]: expected embeddings that are finite"):
+        cosine.build(cosine.Config()).score(np.eye(3)[[0, 1, 1]] * [[1], [1], [0]], values, labels, labels)
+    with pytest.raises(InputError, match="adding up to 6"):
+        cosine.build(cosine.Config()).score(values, values, labels, labels, np.array([2, 2]))
+    cosine.build(cosine.Config()).save(tmp_path / "other.npz")
+    with pytest.raises(InputError, match="expected arrays centre"):
+        plda.build(plda.Config()).load(tmp_path / "other.npz")

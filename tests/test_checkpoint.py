@@ -1,0 +1,64 @@
+"""Model folders: what goes in comes out, and what is damaged is named."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from speakerverif.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model, resolve_model
+from speakerverif.errors import InputError
+
+
+def copy_of(model: Path, to: Path) -> Path:
+    return Path(shutil.copytree(model, to / "copy"))
+
+
+def test_loading_gives_the_same_model(tiny_model: Path) -> None:
+    first, second = load_model(tiny_model), load_model(tiny_model)
+    assert first.fingerprint == second.fingerprint == fingerprint(first.model)
+    waveform = torch.randn(2, 8000)
+    assert torch.equal(first.model(waveform), second.model(waveform))
+    assert not first.model.training and first.trained["finished"] is True
+
+
+def test_fingerprint_tells_weights_and_features_apart(tiny_model: Path) -> None:
+    model = load_model(tiny_model).model
+    before = fingerprint(model)
+    with torch.no_grad():
+        next(model.encoder.parameters()).flatten()[0].add_(1e-6)
+    assert fingerprint(model) != before
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, SPEAKERS])
+def test_a_missing_file_is_named(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    folder = copy_of(tiny_model, tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=name):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_damaged_weights_are_named(tiny_model: Path, tmp_path: Path, keep: int) -> None:
+    folder = copy_of(tiny_model, tmp_path)
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        load_model(folder)
+
+
+def test_weights_of_another_network_are_listed(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_model, tmp_path)
+    config = (folder / CONFIG).read_text()
+    (folder / CONFIG).write_text(config.replace("mfa_channels = 24", "mfa_channels = 32"))
+    with pytest.raises(InputError, match=r"does not fit config.toml: .*has shape .* expected"):
+        load_model(folder)
+    (folder / CONFIG).write_text(config.replace("mfa_channels", "mfa_chanels"))
+    with pytest.raises(InputError, match=r"unknown key 'mfa_chanels'; did you mean 'mfa_channels'"):
+        load_model(folder)
+
+
+def test_without_a_model_the_option_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--model"):
+        resolve_model(None)
+    with pytest.raises(InputError, match="no such model folder"):
+        load_model(tmp_path / "none")

@@ -1,0 +1,173 @@
+"""The enrolment store: identification by hand and by brute force, crashes, concurrent writers, the index."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from speakerverif import norm
+from speakerverif.errors import InputError
+from speakerverif.store import Store
+
+ENROLL_FOREVER = """
+import sys, numpy as np
+from speakerverif.store import Store
+folder, who = sys.argv[1:]
+store = Store(folder, "model", create=True)
+rng = np.random.default_rng(0)
+for i in range(int(1e9)):
+    store.enroll(f"{who}{i}", rng.standard_normal((3, 8)))
+    print(i, flush=True)
+"""
+
+
+def writer(folder, who):
+    command = [sys.executable, "-c", ENROLL_FOREVER, str(folder), who]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def clusters(rng, speakers, dim, utterances=1, cosine=0.7):
+    """Return models and queries whose expected similarity to their model is `cosine`."""
+    centres = norm.unit(rng.standard_normal((speakers, dim), dtype=np.float32))
+    noise = norm.unit(rng.standard_normal((speakers * utterances, dim), dtype=np.float32))
+    own = np.repeat(centres, utterances, axis=0)
+    return centres, cosine * own + np.sqrt(1 - cosine**2, dtype=np.float32) * noise
+
+
+def test_identification_by_hand(tmp_path):
+    store = Store(tmp_path, "model", create=True)
+    assert store.enroll("anna", np.array([[10.0, 0.0], [0.0, 0.1]])) == 2  # model (1, 1) / √2
+    assert store.enroll("bert", np.array([-1.0, 0.0])) == 1
+    found = store.identify(np.array([2.0, 0.0]), threshold=0.7)
+    assert [name for name, _ in found.candidates] == ["anna", "bert"]
+    assert_allclose([similarity for _, similarity in found.candidates], [np.sqrt(0.5), -1], rtol=1e-6)
+    assert found.name == "anna"
+    assert store.identify(np.array([2.0, 0.0]), threshold=0.8).name is None
+    assert store.identify(np.array([2.0, 0.0])).name is None  # no threshold, no decision
+    assert store.names() == ["anna", "bert"]
+
+
+def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
+    rng = np.random.default_rng(0)
+    centres, utterances = clusters(rng, 50, 16, 3)
+    store, other = Store(tmp_path, "model", create=True), Store(tmp_path, "model")
+    for i in range(50):
+        store.enroll(f"s{i:02}", utterances[3 * i : 3 * i + 3])
+    models = norm.unit_means(utterances.astype(np.float64), np.repeat(np.arange(50), 3), 50)
+    names, found = store.models()
+    assert names == [f"s{i:02}" for i in range(50)]
+    assert_allclose(found, models, atol=1e-6)
+    for query in centres[:5]:
+        order = np.argsort(models @ query)[::-1][:7]
+        candidates = other.identify(query, top=7).candidates
+        assert [name for name, _ in candidates] == [f"s{i:02}" for i in order]
+        assert_allclose([similarity for _, similarity in candidates], (models @ query)[order], atol=1e-6)
+
+    store.enroll("new", centres[0])
+    assert other.identify(centres[0]).candidates[0][0] == "new"
+    assert store.remove("new") == 1
+    assert other.identify(centres[0]).candidates[0][0] == "s00"
+    assert "new" not in other.names()
+
+
+def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path):
+    store = Store(tmp_path, "model", create=True)
+    for name in ("zoe", "anna", "bert"):
+        store.enroll(name, np.array([1.0, 2.0]))
+    assert [name for name, _ in store.identify(np.array([1.0, 2.0]), top=2).candidates] == ["zoe", "anna"]
+
+
+def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
+    process = writer(tmp_path, "a")
+    acknowledged = [int(process.stdout.readline()) for _ in range(30)]
+    process.kill()
+    acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
+    process.wait()
+    store = Store(tmp_path, "model")
+    names = set(store.names())
+    assert {f"a{i}" for i in acknowledged} <= names
+    assert len(names) <= len(acknowledged) + 1  # at most one was written and not yet acknowledged
+    assert store.enroll("a0", np.ones(8)) == 4  # and whole: three utterances and this one
+
+
+def test_two_processes_create_and_write_at_once(tmp_path):
+    processes = {who: writer(tmp_path, who) for who in "ab"}
+    for process in processes.values():
+        for i in range(20):
+            assert int(process.stdout.readline()) == i
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+    names = Store(tmp_path, "model").names()
+    assert {f"{who}{i}" for who in "ab" for i in range(20)} <= set(names)
+
+
+def test_a_failed_enrolment_leaves_nothing_behind(tmp_path):
+    store = Store(tmp_path, "model", create=True)
+    with pytest.raises(InputError, match=r"rows \[1\]: expected embeddings that are finite"):
+        store.enroll("anna", np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    store.enroll("bert", np.ones(2))
+    with pytest.raises(InputError, match="holds embeddings of 2 dimensions, found 3"):
+        store.enroll("anna", np.ones(3))
+    assert store.names() == ["bert"]
+
+
+def test_another_model_s_embeddings_are_refused(tmp_path):
+    Store(tmp_path, "first", create=True).enroll("anna", np.ones(4))
+    with pytest.raises(InputError, match="of model first, not of second"):
+        Store(tmp_path, "second", create=True)
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(InputError, match=r"no enrolment store"):
+        Store(tmp_path / "none", "model")
+    (tmp_path / "store.db").write_text("not a database, but long enough to be taken for one" * 20)
+    with pytest.raises(InputError, match=r"store\.db: file is not a database"):
+        Store(tmp_path, "model")
+    store = Store(tmp_path / "empty", "model", create=True)
+    with pytest.raises(InputError, match="nobody is enrolled"):
+        store.identify(np.ones(4))
+    with pytest.raises(InputError, match="nobody named 'anna'"):
+        store.remove("anna")
+    with pytest.raises(InputError, match="found an empty one"):
+        store.enroll(" ", np.ones(4))
+    store.enroll("anna", np.ones(4))
+    with pytest.raises(InputError, match="holds embeddings of 4 dimensions, found 5"):
+        store.identify(np.ones(5))
+
+
+def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    store = Store(tmp_path, "model", create=True)
+    store.enroll("anna", np.ones(4))
+    with pytest.raises(InputError, match="pip install faiss-cpu"):
+        store.build_index()
+
+
+def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path):
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(1)
+    models, queries = clusters(rng, 400, 32)
+    store = Store(tmp_path, "model", create=True)
+    for i in range(390):
+        store.enroll(f"s{i}", models[i])
+    store.build_index()
+    for query in queries[:20]:
+        exact, indexed = store.identify(query), store.identify(query, use_index=True)
+        assert indexed.candidates[0][0] == exact.candidates[0][0]
+        assert_allclose(indexed.candidates[0][1], exact.candidates[0][1], atol=1e-6)
+
+    for i in range(390, 400):
+        store.enroll(f"s{i}", models[i])
+    store.enroll("s0", models[1])  # whose model in the index is out of date
+    for query in (models[395], models[0], models[1]):
+        exact, indexed = store.identify(query, top=3), store.identify(query, top=3, use_index=True)
+        assert [name for name, _ in indexed.candidates] == [name for name, _ in exact.candidates]
+        assert_allclose([v for _, v in indexed.candidates], [v for _, v in exact.candidates], atol=1e-6)
+
+    store.remove("s5")  # whose embeddings must not stay in the index
+    assert not (tmp_path / "index.faiss").exists()
+    with pytest.raises(InputError, match="build it first"):
+        store.identify(models[5], use_index=True)

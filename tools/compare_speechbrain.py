@@ -1,0 +1,281 @@
+"""Train SpeechBrain's ECAPA recipe and ours on the same files for the same time, and print both in one table.
+
+    python tools/compare_speechbrain.py --data DIR --minutes 10 --seeds 0 1 2 --out DIR
+
+For every seed, each system trains in a process of its own, one after the other, with the same number of threads
+and the same allocator settings. Ours trains by its recipe, the number of epochs chosen by a short measurement so
+that it takes the time given; SpeechBrain then gets exactly the seconds that ours took. Both encoders have the
+same number of parameters. SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation,
+ECAPA_TDNN, cosine classifier, AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate
+(spread over the time it has), and its noise, reverberation, speed, frequency and chunk drops, concatenated to the
+clean crops. Its recordings are decoded before its clock starts. Embeddings are of whole utterances, one by one for
+SpeechBrain (its padding changes results), scored with our metrics. Runs that are done are not repeated.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+LISTS = ("trials", "trials_hard")
+CROP_S, CLEAN_BATCH = 3.0, 16
+
+
+def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Path) -> dict[str, float]:
+    """Train our recipe for about `minutes`; return seconds, crops per second and parameters."""
+    from speakerverif import audio
+    from speakerverif.checkpoint import load_model
+    from speakerverif.config import load_recipe
+    from speakerverif.embed import embed_waveforms
+    from speakerverif.lists import Manifest
+    from speakerverif.recipe import prepare
+    from speakerverif.train import train
+
+    prepared = prepare("speechocean762", data, out / "prepared")
+    manifest = Manifest.read(prepared.train)
+
+    def run(folder: Path, epochs: float) -> float:
+        recipe = load_recipe(recipe_path, [f"seed={seed}", f"train.epochs={epochs}"])
+        started = time.monotonic()
+        train(recipe, manifest, folder, data_dir=data.parent)
+        return time.monotonic() - started
+
+    batch = load_recipe(recipe_path).train.batch_size
+    short, long = 4 * batch / len(manifest), 20 * batch / len(manifest)
+    warm_s, long_s = run(out / "warm-up", short), run(out / "measure", long)
+    epochs_per_s = (long - short) / (long_s - warm_s)
+    epochs = 60 * minutes * epochs_per_s
+    seconds = run(out / "model", epochs)
+    folder = load_model(out / "model")
+
+    files = _dev_files(data)
+    waveforms = {name: audio.read(path) for name, path in files.items()}
+    started = time.monotonic()
+    ids = sorted(files, key=lambda name: len(waveforms[name]))
+    blocks = [ids[i : i + 16] for i in range(0, len(ids), 16)]
+    vectors = np.concatenate(
+        [embed_waveforms(folder.model, [waveforms[n] for n in block]) for block in blocks]
+    )
+    embed_s = time.monotonic() - started
+    _save(out, ids, vectors)
+    return {
+        "seconds": seconds,
+        "crops": round(epochs * len(manifest) / batch) * batch,
+        "parameters": sum(p.numel() for p in folder.model.encoder.parameters()),
+        "embed_audio_s_per_s": sum(map(len, waveforms.values())) / 16000 / embed_s,
+    }
+
+
+def train_speechbrain(data: Path, out: Path, seconds: float, seed: int) -> dict[str, float]:
+    """Train SpeechBrain's recipe for `seconds`; return the same figures."""
+    import torch
+    from speechbrain.augment.augmenter import Augmenter
+    from speechbrain.augment.time_domain import AddNoise, AddReverb, DropChunk, DropFreq, SpeedPerturb
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+    from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+    from speechbrain.processing.features import InputNormalization
+
+    from speakerverif import audio
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    table = [line.split() for line in (data / "train" / "wav.scp").read_text().splitlines()]
+    speaker_of = dict(line.split() for line in (data / "train" / "utt2spk").read_text().splitlines())
+    speakers = sorted(set(speaker_of.values()))
+    recordings = [audio.read(data / path) for _, path in table]
+    labels = np.array([speakers.index(speaker_of[name]) for name, _ in table])
+
+    features, normalise = Fbank(n_mels=80), InputNormalization(norm_type="sentence", std_norm=False)
+    encoder = ECAPA_TDNN(
+        80,
+        channels=[256, 256, 256, 256, 768],
+        kernel_sizes=[5, 3, 3, 3, 1],
+        dilations=[1, 2, 3, 4, 1],
+        groups=[1] * 5,
+        attention_channels=128,
+        lin_neurons=192,
+    )
+    classifier = Classifier(192, out_neurons=len(speakers))
+    cost = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
+    optimizer = torch.optim.Adam(
+        [*encoder.parameters(), *classifier.parameters()], lr=1e-8, weight_decay=2e-6
+    )
+    augment = Augmenter(
+        concat_original=True,
+        augmentations=[
+            SpeedPerturb(16000, speeds=[95, 100, 105]),
+            AddNoise(_annotation(data.parent / "noise", out), snr_low=0, snr_high=15),
+            AddReverb(_annotation(data.parent / "rirs", out)),
+            DropFreq(drop_freq_low=0, drop_freq_count_low=1, drop_freq_count_high=3, drop_freq_width=0.05),
+            DropChunk(drop_length_low=1000, drop_length_high=2000, drop_count_low=1, drop_count_high=5),
+        ],
+        min_augmentations=5,
+        max_augmentations=5,
+    )
+    samples, crops, order = round(CROP_S * 16000), 0, np.empty(0, np.int64)
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < seconds:
+        if len(order) < CLEAN_BATCH:
+            order = rng.permutation(len(recordings))
+        rows, order = order[:CLEAN_BATCH], order[CLEAN_BATCH:]
+        clean = np.stack([_crop(recordings[row], samples, rng) for row in rows])
+        wavs, lengths = augment(torch.from_numpy(clean), torch.ones(len(rows)))
+        targets = torch.from_numpy(labels[rows]).repeat(len(wavs) // len(rows)).unsqueeze(1)
+        done = elapsed / seconds
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-8 + (1e-3 - 1e-8) * (1 - abs(2 * done - 1))
+        loss = cost(classifier(encoder(normalise(features(wavs), lengths))), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        crops += len(wavs)
+    trained_s = time.monotonic() - started
+
+    encoder.eval()
+    files = _dev_files(data)
+    waveforms = {name: torch.from_numpy(audio.read(path))[None] for name, path in files.items()}
+    started = time.monotonic()
+    with torch.inference_mode():
+        vectors = [
+            encoder(normalise(features(wav), torch.ones(1)))[0, 0].numpy() for wav in waveforms.values()
+        ]
+    embed_s = time.monotonic() - started
+    _save(out, list(files), np.stack(vectors))
+    return {
+        "seconds": trained_s,
+        "crops": crops,
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+        "embed_audio_s_per_s": sum(w.shape[1] for w in waveforms.values()) / 16000 / embed_s,
+    }
+
+
+def _crop(recording: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+    start = int(rng.integers(max(1, len(recording) - samples + 1)))
+    return np.resize(recording[start : start + samples], samples)
+
+
+def _annotation(folder: Path, out: Path) -> str:
+    """Write SpeechBrain's table of a folder of recordings and return its path."""
+    from speakerverif import audio
+
+    path = out / f"{folder.name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
+        for recording in sorted(folder.glob("*.flac")):
+            writer.writerow([recording.stem, audio.info(recording).duration_s, recording, "flac", ""])
+    return str(path)
+
+
+def _dev_files(data: Path) -> dict[str, Path]:
+    """Return id -> path of the dev recordings; the trial lists name them by path."""
+    rows = [line.split() for line in (data / "dev" / "wav.scp").read_text().splitlines()]
+    return {path: data / path for _, path in rows}
+
+
+def _save(out: Path, ids: list[str], vectors: np.ndarray) -> None:
+    from speakerverif.lists import EmbeddingTable
+
+    unknown = np.full(len(ids), np.nan, np.float32)
+    EmbeddingTable(ids, vectors.astype(np.float32), unknown, unknown, ["ok"] * len(ids), "").save(
+        out / "dev.npz"
+    )
+
+
+def worker(arguments: argparse.Namespace) -> None:
+    """Train one system and write its figures."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    out = arguments.out
+    if arguments.system == "ours":
+        figures = train_ours(arguments.data, out, arguments.minutes, arguments.seeds[0], arguments.recipe)
+    else:
+        figures = train_speechbrain(arguments.data, out, 60 * arguments.minutes, arguments.seeds[0])
+    (out / "figures.json").write_text(json.dumps(figures, indent=2))
+
+
+def measure(arguments: argparse.Namespace, system: str, seed: int, minutes: float) -> dict[str, float]:
+    """Return the figures of one system and seed, from a former run or from a fresh process."""
+    from speakerverif.allocator import tunables
+
+    out = arguments.out / f"{system}-{seed}"
+    if not (out / "figures.json").is_file():
+        command = [
+            sys.executable,
+            __file__,
+            "--system",
+            system,
+            "--seeds",
+            str(seed),
+            "--minutes",
+            str(minutes),
+        ]
+        command += ["--data", str(arguments.data), "--out", str(out), "--threads", str(arguments.threads)]
+        command += ["--recipe", str(arguments.recipe)]
+        subprocess.run(command, check=True, env={**os.environ, "GLIBC_TUNABLES": tunables()})
+    return json.loads((out / "figures.json").read_text())
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Run everything and print the table."""
+    from speakerverif.lists import EmbeddingTable, TrialList
+    from speakerverif.metrics import DetCurve, paired_bootstrap
+    from speakerverif.score import cosine, speaker_of_path
+
+    figures: dict[tuple[str, int], dict[str, float]] = {}
+    for seed in arguments.seeds:
+        figures["ours", seed] = measure(arguments, "ours", seed, arguments.minutes)
+        figures["speechbrain", seed] = measure(
+            arguments, "speechbrain", seed, figures["ours", seed]["seconds"] / 60
+        )
+    print(
+        "system      seed  parameters  seconds  crops/s  embed x real time  EER % trials  EER % trials_hard"
+    )
+    trials = {name: TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS}
+    scores: dict[tuple[str, int, str], np.ndarray] = {}
+    for (system, seed), found in figures.items():
+        table = EmbeddingTable.load(arguments.out / f"{system}-{seed}" / "dev.npz")
+        for name in LISTS:
+            scores[system, seed, name] = cosine(trials[name], table).scores
+        eers = [100 * DetCurve.from_scores(scores[system, seed, n], trials[n].labels).eer() for n in LISTS]
+        print(
+            f"{system:11} {seed:4}  {found['parameters']:10,.0f}  {found['seconds']:7.0f}  "
+            f"{found['crops'] / found['seconds']:7.1f}  {found['embed_audio_s_per_s']:17.0f}  {eers[0]:12.2f}  {eers[1]:17.2f}"
+        )
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="the speechocean762 folder; noise/ and rirs/ stand beside it"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/speechocean762/ecapa.toml")
+    parser.add_argument("--system", choices=["ours", "speechbrain"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.system:
+        worker(arguments)
+    else:
+        compare(arguments)
+
+
+if __name__ == "__main__":
+    main()
