@@ -108,21 +108,21 @@ class Mood:
 def draw_voice(rng: np.random.Generator) -> Voice:
     """Return a random speaker: 43 % men, 43 % women, 14 % children, whose pitch and size overlap."""
     group = rng.choice(3, p=(0.43, 0.43, 0.14))
-    tract_cm = (16.8, 14.8, 12.8)[group] * np.exp(rng.normal(0, 0.045))
+    tract_cm = (16.8, 14.8, 12.8)[group] * np.exp(rng.normal(0, 0.055))
     f0_hz = (118.0, 200.0, 245.0)[group] * np.exp(rng.normal(0, 0.17))
     return Voice(
         f0_hz=f0_hz,
         f0_range=rng.uniform(0.04, 0.14),
         tract_cm=tract_cm,
-        formant_scale=np.exp(rng.normal(0, 0.035, 8)),
-        vowels=np.exp(rng.normal(0, 0.045, (len(VOWELS), 3))),
+        formant_scale=np.exp(rng.normal(0, 0.055, 8)),
+        vowels=np.exp(rng.normal(0, 0.055, (len(VOWELS), 3))),
         bandwidth=rng.uniform(0.8, 1.5),
         open_quotient=rng.uniform(0.45, 0.75),
         closing=rng.uniform(0.18, 0.42),
-        breathiness=rng.uniform(0.01, 0.10),
+        breathiness=np.exp(rng.uniform(np.log(0.01), np.log(0.2))),
         jitter=rng.uniform(0.004, 0.015),
         shimmer=rng.uniform(0.02, 0.08),
-        hiss=np.exp(rng.normal(0, 0.08)),
+        hiss=np.exp(rng.normal(0, 0.12)),
         nasality=rng.uniform(0.0, 0.35),
         nasal_hz=rng.uniform(800, 1200),
         side_cavity_hz=rng.uniform(3800, 5200) * 15.5 / tract_cm,

@@ -185,15 +185,15 @@ def recording(shape: Shape, speaker: int, session: int, utterance: int) -> Array
 def _session(seed: int, speaker: int, session: int) -> _Session:
     rng = np.random.default_rng((seed, _SESSION, speaker, session))
     room = augment.simulated_room(
-        rng, SAMPLE_RATE, t60_s=rng.uniform(0.15, 0.5), direct_to_reverberant_db=rng.uniform(0.0, 15.0)
+        rng, SAMPLE_RATE, t60_s=rng.uniform(0.15, 0.4), direct_to_reverberant_db=rng.uniform(3.0, 18.0)
     )
     return _Session(
         mood=Mood(
-            f0=np.exp(rng.normal(0, 0.06)), tempo=np.exp(rng.normal(0, 0.08)), effort=rng.uniform(-1, 1)
+            f0=np.exp(rng.normal(0, 0.05)), tempo=np.exp(rng.normal(0, 0.06)), effort=rng.uniform(-0.6, 0.6)
         ),
         channel=augment.convolve(np.pad(room.astype(np.float64), (0, 512)), _microphone(rng)),
         noise_exponent=rng.uniform(0.3, 2.0),
-        snr_db=rng.uniform(12.0, 35.0),
+        snr_db=rng.uniform(15.0, 40.0),
         level_db=rng.uniform(-32.0, -18.0),
     )
 
@@ -203,8 +203,8 @@ def _microphone(rng: np.random.Generator) -> Array:
     size = 1024
     hz = np.arange(size // 2 + 1) * SAMPLE_RATE / size
     nodes_hz = np.geomspace(80, 8000, 7)
-    gain_db = np.interp(np.log(np.maximum(hz, 1)), np.log(nodes_hz), rng.normal(0, 3.0, 7))
-    low_hz, high_hz = np.exp(rng.uniform(np.log(40), np.log(300))), rng.uniform(3400, 8000)
+    gain_db = np.interp(np.log(np.maximum(hz, 1)), np.log(nodes_hz), rng.normal(0, 2.0, 7))
+    low_hz, high_hz = np.exp(rng.uniform(np.log(40), np.log(300))), rng.uniform(4500, 8000)
     gain_db -= 10 * np.log10(1 + (low_hz / np.maximum(hz, 1)) ** 4) + 10 * np.log10(1 + (hz / high_hz) ** 12)
     # Minimum phase by folding the cepstrum: the response starts at once, as a real one does.
     cepstrum = fft.irfft(gain_db * np.log(10) / 20, size)
