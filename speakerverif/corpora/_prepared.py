@@ -32,7 +32,12 @@ class Prepared:
     def save(self, path: Path) -> None:
         """Write it as JSON, for the stages of a recipe that come later."""
         trials = {name: str(where) for name, where in self.trials.items()}
-        fields = {"train": str(self.train), "trials": trials, "audio_root": str(self.audio_root), "notes": self.notes}
+        fields = {
+            "train": str(self.train),
+            "trials": trials,
+            "audio_root": str(self.audio_root),
+            "notes": self.notes,
+        }
         write_atomically(path, json.dumps(fields, indent=2) + "\n")
 
     @staticmethod
@@ -43,7 +48,9 @@ class Prepared:
             InputError: nothing was prepared there.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`")
+            raise InputError(
+                f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`"
+            )
         fields = json.loads(path.read_text("utf-8"))
         trials = {name: Path(where) for name, where in fields["trials"].items()}
         return Prepared(Path(fields["train"]), trials, Path(fields["audio_root"]), fields["notes"])
@@ -103,9 +110,17 @@ def balanced_trials(
         num_trials: how many in all; fewer where the pairs run out.
         rng: draws pairs, sides and order.
         name: of the list.
+
+    Raises:
+        InputError: no pair that may be a target trial, or none that may be a non-target.
     """
     pairs = [np.argwhere(np.triu(mask, 1)) for mask in (targets, nontargets)]
     each = min(num_trials // 2, *(len(p) for p in pairs))
+    if each == 0:
+        raise InputError(
+            f"{name}: {len(ids)} utterances give {len(pairs[0])} target and {len(pairs[1])} non-target "
+            "pairs; expected some of both: is the corpus complete?"
+        )
     drawn = np.concatenate([rng.permutation(p)[:each] for p in pairs])
     labels = np.repeat([True, False], each)
     order = rng.permutation(2 * each)
