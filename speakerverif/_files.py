@@ -1,6 +1,7 @@
 """Text files of whitespace-separated columns, read in bounded memory; files written whole or not at all."""
 
 import os
+from bisect import insort
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,18 +21,21 @@ class WrongRows:
 
     def __init__(self) -> None:
         self.count = 0
-        self.first: list[str] = []
+        self.first: list[tuple[int, str]] = []  # (line, message), by line
 
     def add(self, line: int, text: bytes, why: str) -> None:
         """Take in one wrong row: its line number (from 1), its text, what is wrong with it."""
         self.count += 1
-        if len(self.first) < self.SHOWN:
+        if len(self.first) < self.SHOWN or line < self.first[-1][0]:
             shown = text.strip().decode("utf-8", "backslashreplace")
-            self.first.append(f"line {line}: {why}: {shown if len(shown) <= 80 else shown[:77] + '...'!r}")
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
+            insort(self.first, (line, f"line {line}: {why}: {shown!r}"))
+            del self.first[self.SHOWN :]
 
     def __str__(self) -> str:
         more = f"; and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
-        return f"{self.count} wrong row{'s' * (self.count != 1)}: {'; '.join(self.first)}{more}"
+        listed = "; ".join(message for _, message in self.first)
+        return f"{self.count} wrong row{'s' * (self.count != 1)}: {listed}{more}"
 
 
 class Rows:

@@ -20,14 +20,18 @@ import soxr
 
 from speakerverif.errors import InputError
 
-# soxr against torchaudio's default resampling: faster, errors of 1e-6 in mid band where that one's are 2e-3, flat
-# up to 0.9 of the Nyquist frequency; a stream gives bit for bit what the whole file gives; no torch to import.
+# soxr against torchaudio's default resampling: faster, errors of 1e-6 in mid band where that one's are 2e-3,
+# flat up to 0.9 of the Nyquist frequency, a stream bit for bit equal to the whole, and no torch to import.
 QUALITY = "HQ"
 # Decoded around a part that is resampled; the filters reach 0.02 s.
 CONTEXT_S = 0.1
 # A list rounded to centiseconds may ask for this much more than the file holds; any more is an error.
 SLACK_S = 0.01
 CHUNK_FRAMES = 1 << 20  # decoded at a time, so that an hour of 48 kHz stereo needs 8 MB
+
+
+class _NotForSoundfile(Exception):
+    """Why ffmpeg must read a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,15 @@ def info(path: str | Path) -> AudioInfo:
     """Return what the header says, without decoding.
 
     Raises:
-        InputError: missing, empty or a folder; not audio; a WAV file cut off; ffmpeg needed and not there.
+        InputError: missing, empty or a folder; not audio; cut off, where that shows (WAV, Ogg); ffmpeg needed
+            and not there.
     """
     _check_file(path)
     try:
-        with sf.SoundFile(path) as sound:
-            _check_wav_size(sound, path)
+        with _soundfile(path) as sound:
             return AudioInfo(sound.samplerate, sound.channels, sound.frames / sound.samplerate)
-    except sf.LibsndfileError as error:
-        return _ffmpeg_info(path, error.error_string)
+    except _NotForSoundfile as reason:
+        return _ffmpeg_info(path, reason)
 
 
 def read(
@@ -140,10 +144,9 @@ def _open(
     _check_file(path)
     with ExitStack() as stack:
         try:
-            sound = stack.enter_context(sf.SoundFile(path))
-        except sf.LibsndfileError as error:
-            sound = stack.enter_context(_ffmpeg(path, stop_s, error.error_string))
-        _check_wav_size(sound, path)
+            sound = stack.enter_context(_soundfile(path))
+        except _NotForSoundfile as reason:
+            sound = stack.enter_context(_ffmpeg(path, stop_s, reason))
         whole_s = float(max(0, math.floor(start_s - CONTEXT_S)))
         begin_s = start_s if sound.samplerate == sample_rate else whole_s
         first = round(begin_s * sound.samplerate)
@@ -158,7 +161,7 @@ def _open(
 
 
 def _mono_chunks(sound: sf.SoundFile, path: str | Path, frames: int | None) -> Iterator[np.ndarray]:
-    """Yield the next `frames` samples (None: all that follow); the last chunk alone is short, perhaps empty."""
+    """Yield the next `frames` samples (None: all that follow); the last chunk alone is short, maybe empty."""
     seekable = sound.seekable()
     left = sound.frames - sound.tell() if seekable else math.inf
     wanted = left if frames is None else min(frames, left)
@@ -190,26 +193,55 @@ def _check_file(path: str | Path) -> None:
         raise InputError(f"{path}: empty file (0 bytes)")
 
 
-def _check_wav_size(sound: sf.SoundFile, path: str | Path) -> None:
-    """Raise `InputError` for a WAV file shorter than its header says: libsndfile only notes that in its log.
+def _soundfile(path: str | Path) -> sf.SoundFile:
+    """Return a file opened with soundfile, where its header can be believed about its length.
 
-    Programs that write to a pipe don't know the size and leave 0 or a number near 2^31 or 2^32; those pass.
+    Raises:
+        _NotForSoundfile: another format; or an MP3 file without a length, which libsndfile then guesses from
+            the first frame's bit rate, cutting off what lies beyond.
+        InputError: a WAV file shorter than its header says, or an Ogg file that ends within a page, which
+            libsndfile only notes in its log. Programs that write WAV to a pipe don't know the size and leave
+            0 or a number near 2^31 or 2^32; those pass.
     """
-    if sound.format not in ("WAV", "WAVEX"):
-        return
+    try:
+        sound = sf.SoundFile(path)
+    except sf.LibsndfileError as error:
+        raise _NotForSoundfile(error.error_string.rstrip(".")) from error
+    if sound.format == "MP3" and not _mp3_has_length(path):
+        sound.close()
+        raise _NotForSoundfile("an MP3 file whose header tells no length")
+    if sound.format == "OGG" and "Junk after the last page" in sound.extra_info:
+        sound.close()
+        raise InputError(f"{path}: cut off: its last Ogg page is not whole")
     noted = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
-    if noted and int(noted[2]) < int(noted[1]) < 0x7FFF0000:
+    if noted and sound.format.startswith("WAV") and int(noted[2]) < int(noted[1]) < 0x7FFF0000:
+        sound.close()
         raise InputError(
-            f"{path}: cut off: the header announces {noted[1]} bytes of samples, {noted[2]} are there"
+            f"{path}: cut off: header announces {noted[1]} bytes of samples, {noted[2]} are there"
         )
+    return sound
 
 
-def _ffmpeg_command(path: str | Path, reason: str, options: list[str]) -> list[str]:
+def _mp3_has_length(path: str | Path) -> bool:
+    """Return whether the first frame tells how many follow, as nearly all encoders write it."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+        tag = (
+            sum(byte << 7 * i for i, byte in enumerate(reversed(head[6:10]))) + 10
+            if head[:3] == b"ID3"
+            else 0
+        )
+        file.seek(tag)
+        first_frame = file.read(2048)
+    return any(name in first_frame for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def _ffmpeg_command(path: str | Path, reason: Exception, options: list[str]) -> list[str]:
     """Return the command that opens `path` with ffmpeg; `reason` is why soundfile didn't."""
     executable = shutil.which("ffmpeg")
     if executable is None:
         raise InputError(
-            f"{path}: soundfile can't read it ({reason.rstrip('.')}) and ffmpeg, which reads m4a and more, "
+            f"{path}: soundfile can't read it ({reason}) and ffmpeg, which reads m4a and more, "
             "is not installed: install ffmpeg, or convert the file to WAV or FLAC"
         )
     # The whitelist keeps a playlist that poses as audio from reaching for the network.
@@ -218,7 +250,7 @@ def _ffmpeg_command(path: str | Path, reason: str, options: list[str]) -> list[s
 
 
 @contextmanager
-def _ffmpeg(path: str | Path, stop_s: float | None, reason: str) -> Iterator[sf.SoundFile]:
+def _ffmpeg(path: str | Path, stop_s: float | None, reason: Exception) -> Iterator[sf.SoundFile]:
     """Yield what ffmpeg decodes, up to a little past `stop_s`, as an open sound that can't be sought in.
 
     Decoding starts at the beginning and the reader drops what it doesn't want: ffmpeg's own seeking lands up
@@ -249,7 +281,7 @@ def _ffmpeg(path: str | Path, stop_s: float | None, reason: str) -> Iterator[sf.
             process.kill()
 
 
-def _ffmpeg_info(path: str | Path, reason: str) -> AudioInfo:
+def _ffmpeg_info(path: str | Path, reason: Exception) -> AudioInfo:
     """Return what ffmpeg says about the first audio stream."""
     # Without an output ffmpeg describes the input and exits with an error.
     done = subprocess.run(_ffmpeg_command(path, reason, []), capture_output=True, text=True, errors="replace")

@@ -174,7 +174,12 @@ def finish_training(folder: Path) -> None:
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimiser's state as named tensors; hyper-parameters come from the recipe, not from here."""
     states = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{k}": torch.as_tensor(v) for i, state in states.items() for k, v in state.items() if v is not None}
+    return {
+        f"optimizer.{i}.{k}": torch.as_tensor(v)
+        for i, state in states.items()
+        for k, v in state.items()
+        if v is not None
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every subcommand."""
-    top = argparse.ArgumentParser(prog="speakerverif", description="Speaker verification: is this the same person speaking?")
+    top = argparse.ArgumentParser(
+        prog="speakerverif", description="Speaker verification: is this the same person speaking?"
+    )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
@@ -47,14 +49,20 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     command = add("demo", _demo, "synthesise speech, train, embed, score and report, offline")
-    command.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: demo)")
+    command.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: demo)"
+    )
     _add_compute(command)
 
     command = add("run", _run, "run the stages of a recipe")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     command.add_argument("--data", type=Path, metavar="DIR", help="the corpus")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: out/<recipe name>)")
-    command.add_argument("--stages", metavar="A,B", help="only these, of: prepare,train,finetune,embed,score,report")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: out/<recipe name>)"
+    )
+    command.add_argument(
+        "--stages", metavar="A,B", help="only these, of: prepare,train,finetune,embed,score,report"
+    )
     _add_set(command)
     _add_compute(command)
 
@@ -66,8 +74,15 @@ def parser() -> argparse.ArgumentParser:
     command = add("train", _train, "train a recipe's model; resumes by itself where MODEL/training exists")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     command.add_argument("--out", type=Path, required=True, metavar="MODEL")
-    command.add_argument("--manifest", type=Path, metavar="M.tsv", help="training utterances, as `prepare` writes them")
-    command.add_argument("--data", type=Path, metavar="DIR", help="the corpus, prepared beside MODEL where no manifest is given")
+    command.add_argument(
+        "--manifest", type=Path, metavar="M.tsv", help="training utterances, as `prepare` writes them"
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the corpus, prepared beside MODEL where no manifest is given",
+    )
     _add_set(command)
     _add_compute(command)
 
@@ -75,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="*", type=Path, metavar="FILE")
     command.add_argument("--manifest", type=Path, metavar="M.tsv")
     command.add_argument("--model", type=Path, metavar="MODEL")
-    command.add_argument("--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)")
+    command.add_argument(
+        "--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)"
+    )
     command.add_argument("--out", type=Path, required=True, metavar="E.npz")
     command.add_argument("--json", type=Path, metavar="FILE")
     _add_compute(command)
@@ -100,7 +117,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_compute(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)")
+    command.add_argument(
+        "--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)"
+    )
     command.add_argument("--seed", type=int, metavar="N", help="in place of the recipe's")
 
 
@@ -110,7 +129,12 @@ def _add_batch_size(command: argparse.ArgumentParser) -> None:
 
 def _add_set(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE", help="change the recipe: train.epochs=5"
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe: train.epochs=5",
     )
 
 
@@ -153,7 +177,11 @@ def _train(arguments: argparse.Namespace) -> int:
     from speakerverif.recipe import train_recipe
 
     model = train_recipe(
-        _recipe(arguments), arguments.out, manifest=arguments.manifest, data_dir=arguments.data, device=arguments.device
+        _recipe(arguments),
+        arguments.out,
+        manifest=arguments.manifest,
+        data_dir=arguments.data,
+        device=arguments.device,
     )
     print(model)
     return 0
@@ -172,18 +200,26 @@ def _embed(arguments: argparse.Namespace) -> int:
         if arguments.manifest
         else [Utterance(str(path), str(path), "") for path in arguments.files]
     )
-    twice = {u.id for u in utterances if sum(v.id == u.id for v in utterances) > 1} if arguments.files else set()
+    twice = (
+        {u.id for u in utterances if sum(v.id == u.id for v in utterances) > 1} if arguments.files else set()
+    )
     if twice:
         raise InputError(f"given twice: {', '.join(sorted(twice))}")
     folder = load_model(resolve_model(arguments.model), arguments.device)
     table = embed(
-        folder, utterances, device=arguments.device, batch_size=arguments.batch_size or BATCH_SIZE, crops=arguments.crops
+        folder,
+        utterances,
+        device=arguments.device,
+        batch_size=arguments.batch_size or BATCH_SIZE,
+        crops=arguments.crops,
     )
     print_failures(table)
     if not len(table.ids):
         raise InputError("nothing could be embedded; no file was written")
     table.save(arguments.out)
-    print(f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions")
+    print(
+        f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions"
+    )
     _write_json(
         arguments.json,
         {

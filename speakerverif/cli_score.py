@@ -158,6 +158,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--bootstrap {args.bootstrap}: expected 0 or more samples")
     inputs = (args.trials, args.scores, args.embeddings, args.cohort, args.enroll_map, args.speakers)
     taken = {path.resolve() for path in inputs if path}
+    if args.scores and args.scores.resolve() == args.trials.resolve():
+        raise InputError(f"--scores {args.scores}: is the trial list itself; its labels are no scores")
     for name in ("out_scores", "json"):
         path = getattr(args, name)
         if path and path.resolve() in taken:
@@ -174,7 +176,7 @@ def _scores(
     """Return the scores and what `evaluate` is to say of their making.
 
     Args:
-        sound: every row of the list could be read. Where not, nothing is embedded: only what is missing is found.
+        sound: every row could be read; where not, nothing is embedded and only what is missing is found.
     """
     from speakerverif.lists import EmbeddingTable, ScoreList
     from speakerverif.score import cosine

@@ -143,7 +143,9 @@ class Recipe:
     head: dict[str, Any] = field(default_factory=lambda: {"name": "am_softmax"})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    finetune: dict[str, Any] = field(default_factory=dict)  # what a second stage changes: [finetune.train] ...
+    finetune: dict[str, Any] = field(
+        default_factory=dict
+    )  # what a second stage changes: [finetune.train] ...
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 

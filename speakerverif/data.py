@@ -86,7 +86,9 @@ class BatchOrder(Sampler[list[CropKey]]):
                 f"train.speakers_per_batch {config.speakers_per_batch}"
             )
         if config.speakers_per_batch > num_speakers:
-            raise InputError(f"train.speakers_per_batch {config.speakers_per_batch}: the data have {num_speakers} speakers")
+            raise InputError(
+                f"train.speakers_per_batch {config.speakers_per_batch}: the data have {num_speakers} speakers"
+            )
         order = np.argsort(speaker_index, kind="stable")
         return np.split(order, np.cumsum(np.bincount(speaker_index, minlength=num_speakers))[:-1])
 
@@ -204,7 +206,9 @@ def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
     return Batch(torch.from_numpy(np.stack(crops)), torch.tensor(labels), torch.tensor(rows))
 
 
-def make_loader(dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False) -> DataLoader:
+def make_loader(
+    dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False
+) -> DataLoader:
     """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one)."""
     return DataLoader(
         dataset,

@@ -25,7 +25,8 @@ def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
     untrained = _untrained(recipe, out, name, device)
     print(_table({"untrained": untrained, "trained": record}))
     print(
-        f"\nmodel {out / 'model'}\nscores {out / 'scores' / f'{name}.txt'}\nreport {out / 'report' / name / 'index.html'}"
+        f"\nmodel   {out / 'model'}\nscores  {out / 'scores' / f'{name}.txt'}\n"
+        f"report  {out / 'report' / name / 'index.html'}"
     )
 
 
@@ -33,7 +34,9 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, A
     """Return the record of the same network before training, by the same code."""
     torch.manual_seed(recipe.seed)
     folder = out / "untrained"
-    save_model(folder, SpeakerModel(recipe.features, recipe.encoder).state_dict(), {}, recipe, [], {"samples": 0})
+    save_model(
+        folder, SpeakerModel(recipe.features, recipe.encoder).state_dict(), {}, recipe, [], {"samples": 0}
+    )
     trained = EmbeddingTable.load(out / "embeddings.npz")
     prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
@@ -45,7 +48,9 @@ def _table(records: dict[str, dict[str, Any]]) -> str:
     """Return EER and minDCF with 95 % intervals, one line a system."""
     lines = [f"{'':10} {'EER %':>22} {'minDCF(0.01)':>26} {'minDCF(0.05)':>26}"]
     for name, record in records.items():
-        cells = [f"{100 * record['eer']:.2f} [{100 * record['eer_ci95'][0]:.2f}, {100 * record['eer_ci95'][1]:.2f}]"]
+        cells = [
+            f"{100 * record['eer']:.2f} [{100 * record['eer_ci95'][0]:.2f}, {100 * record['eer_ci95'][1]:.2f}]"
+        ]
         for p_target in ("0.01", "0.05"):
             low, high = record["min_dcf_ci95"][p_target]
             cells.append(f"{record['min_dcf'][p_target]:.3f} [{low:.3f}, {high:.3f}]")

@@ -1,6 +1,7 @@
 """Recordings to embeddings: exact whatever the batch, in bounded memory, with a status for every file."""
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class Piece:
     row: int
     start_s: float
     duration_s: float
+    to_end: bool = False  # read to where the file ends, which a header may have rounded
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def embed(
         except InputError as error:
             table_rows[row] = Embedded(None, 0.0, str(error))
             continue
-        pieces += _cut(row, utterance.start_s, durations[row], crops, folder.recipe.train.crop_s)
+        pieces += _cut(row, utterance, durations[row], crops, folder.recipe.train.crop_s)
 
     done: dict[int, list[tuple[np.ndarray | None, float, str]]] = {}
     with Progress(len(pieces), label, "piece") as progress:
@@ -125,14 +127,15 @@ def _duration(utterance: Utterance) -> float:
     return audio.info(utterance.path).duration_s - utterance.start_s
 
 
-def _cut(row: int, start_s: float, duration_s: float, crops: int, crop_s: float) -> list[Piece]:
+def _cut(row: int, utterance: Utterance, duration_s: float, crops: int, crop_s: float) -> list[Piece]:
     """Return the pieces of one recording: itself, equal parts of a long one, or evenly spaced crops."""
     if crops > 0 and duration_s > crop_s:
         starts = np.linspace(0, duration_s - crop_s, crops) if crops > 1 else [(duration_s - crop_s) / 2]
-        return [Piece(row, start_s + float(s), crop_s) for s in starts]
-    parts = max(1, int(np.ceil(duration_s / LONGEST_PIECE_S)))
+        return [Piece(row, utterance.start_s + float(start), crop_s) for start in starts]
+    parts = max(1, math.ceil(duration_s / LONGEST_PIECE_S))
     length = duration_s / parts
-    return [Piece(row, start_s + i * length, length) for i in range(parts)]
+    to_end = parts == 1 and utterance.duration_s is None
+    return [Piece(row, utterance.start_s + i * length, length, to_end) for i in range(parts)]
 
 
 def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
@@ -155,10 +158,8 @@ def _embed_pieces(
 
     def read(piece: Piece) -> tuple[np.ndarray, float, str]:
         utterance = utterances[piece.row]
-        whole = piece.start_s == 0 and utterance.duration_s is None
+        wanted = None if piece.to_end else piece.duration_s
         try:
-            # No duration for a whole file: the end is where the file ends, not where its header was rounded to.
-            wanted = None if whole and piece.duration_s <= LONGEST_PIECE_S else piece.duration_s
             waveform = audio.read(utterance.path, piece.start_s, wanted, model.sample_rate)
         except InputError as error:
             return np.empty(0, np.float32), 0.0, str(error)
@@ -185,7 +186,9 @@ def _combine(results: list[tuple[np.ndarray | None, float, str]]) -> Embedded:
     """Return a recording's embedding from its pieces': a single one as it is, several as their mean direction."""
     vectors = [vector for vector, _, _ in results if vector is not None]
     speech_s = sum(speech for _, speech, _ in results)
-    broken = next((status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")), None)
+    broken = next(
+        (status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")), None
+    )
     if not vectors or (broken and len(results) > 1):
         return Embedded(None, speech_s, broken or results[0][2])
     if len(results) == 1:
@@ -199,7 +202,9 @@ def _table(
     """Return the table of what could be embedded, in the order given; the rest by name in `failed`."""
     good = [i for i, row in enumerate(rows) if row is not None and row.embedding is not None]
     failed = {
-        utterances[i].id: row.status for i, row in enumerate(rows) if row is not None and row.embedding is None
+        utterances[i].id: row.status
+        for i, row in enumerate(rows)
+        if row is not None and row.embedding is None
     }
     dim = len(rows[good[0]].embedding) if good else 0  # type: ignore[union-attr, arg-type]
     return EmbeddingTable(

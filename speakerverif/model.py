@@ -46,6 +46,8 @@ class SpeakerModel(nn.Module):
             float32 (batch, embedding_dim), not length-normalised.
         """
         if num_samples is None:
-            lengths = torch.full((waveform.shape[0],), waveform.shape[1], dtype=torch.int64, device=waveform.device)
+            lengths = torch.full(
+                (waveform.shape[0],), waveform.shape[1], dtype=torch.int64, device=waveform.device
+            )
             return self.encoder(self.features(waveform, lengths)[0], None)
         return self.encoder(*self.features(waveform, num_samples))

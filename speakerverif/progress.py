@@ -26,7 +26,9 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=label, unit=unit, initial=done, dynamic_ncols=True, file=sys.stderr)
+            self._bar = tqdm(
+                total=total, desc=label, unit=unit, initial=done, dynamic_ncols=True, file=sys.stderr
+            )
 
     def update(self, count: int, status: str = "") -> None:
         """Add `count` finished units and show `status`, a short text such as the loss."""
@@ -53,6 +55,8 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -4,7 +4,6 @@
 every file in the trial lists, `score` the scores and records, `report` a page to look at.
 """
 
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -90,7 +89,9 @@ def train_recipe(
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
     prepared = prepare(recipe.data.corpus, data_dir, out / "data")
     validate = validation(recipe, prepared, device)
-    return train(recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate)
+    return train(
+        recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate
+    )
 
 
 def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
@@ -100,7 +101,10 @@ def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
     if shortest <= 0:
         return manifest
     kept = manifest.select(manifest.duration_s >= shortest)
-    print(f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out", file=sys.stderr)
+    print(
+        f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out",
+        file=sys.stderr,
+    )
     return kept
 
 
@@ -156,10 +160,13 @@ class _Run:
         write_atomically(stamp, json.dumps({"key": key}) + "\n")
 
     def _key(self, stage: str) -> str:
-        """Return a hash of everything that a stage's result depends on: its part of the recipe and the stages before."""
+        """Return a hash of all that a stage's result depends on: its part of the recipe, the stages before it."""
         tables = to_dict(self.recipe)
         parts = {
-            "prepare": {"data": self.recipe.data.corpus, "dir": str(self.data_dir and self.data_dir.resolve())},
+            "prepare": {
+                "data": self.recipe.data.corpus,
+                "dir": str(self.data_dir and self.data_dir.resolve()),
+            },
             "train": {k: v for k, v in tables.items() if k not in ("finetune", "score", "name")},
             "finetune": {"finetune": tables["finetune"]},
             "embed": {},
@@ -230,7 +237,9 @@ class _Run:
         table = embed(load_model(self.model, self.device), utterances, device=self.device)
         print_failures(table)
         if table.failed:
-            raise InputError(f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded")
+            raise InputError(
+                f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded"
+            )
         table.save(self.out / "embeddings.npz")
 
     def _score(self) -> None:

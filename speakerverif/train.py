@@ -98,7 +98,12 @@ def train(
             **checkpoint.flatten_optimizer(optimizer),
             "rng": torch.get_rng_state(),
         }
-        facts = {"step": step, "average_count": average.count, "scaler": scaler.state_dict(), **identity(manifest)}
+        facts = {
+            "step": step,
+            "average_count": average.count,
+            "scaler": scaler.state_dict(),
+            **identity(manifest),
+        }
         checkpoint.save_state(out, tensors, facts)
 
     def run_validation() -> dict[str, float]:
@@ -115,7 +120,9 @@ def train(
     model.train()
     head.train()
     saved_at = time.monotonic()
-    validate_every = max(1, round(config.validate_every_epochs * steps_per_epoch)) if config.validate_every_epochs else 0
+    validate_every = (
+        max(1, round(config.validate_every_epochs * steps_per_epoch)) if config.validate_every_epochs else 0
+    )
     total = order.num_steps * config.batch_size
     with (
         TrainingLog(out, step) as log,
@@ -145,7 +152,11 @@ def train(
             loss, cosines = head(embeddings, labels)
             loss_value = loss.item()
             if not torch.isfinite(loss):
-                raise InputError(non_finite_loss(loss_value, step, embeddings, [manifest[r].id for r in batch.utterances.tolist()]))
+                raise InputError(
+                    non_finite_loss(
+                        loss_value, step, embeddings, [manifest[r].id for r in batch.utterances.tolist()]
+                    )
+                )
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
@@ -170,7 +181,12 @@ def train(
                 "crops_per_s": config.batch_size / step_s,
                 "data_wait": waited_s / step_s,
             }
-            if validate is not None and validate_every and step % validate_every == 0 and step < order.num_steps:
+            if (
+                validate is not None
+                and validate_every
+                and step % validate_every == 0
+                and step < order.num_steps
+            ):
                 figures |= run_validation()
             log.write(figures)
             progress.update(config.batch_size, log.summary())
@@ -183,7 +199,9 @@ def train(
         if validate is not None:
             figures = run_validation()
             log.write({"step": step, **figures})
-            progress.note("validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+            progress.note(
+                "validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            )
     save(finished=True)
     return out
 
@@ -194,7 +212,11 @@ def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.opti
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return torch.optim.SGD(
-            parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
+            parameters,
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=nesterov,
         )
     return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
 
@@ -217,7 +239,9 @@ def resume(out: Path, recipe: Recipe, manifest: Manifest) -> tuple[dict[str, Ten
         raise InputError(f"{out} holds a finished model; choose another --out or remove it")
     if former != recipe:
         changed = [k for k, v in to_dict(recipe).items() if to_dict(former)[k] != v]
-        raise InputError(f"{out} holds the training of a recipe that differs in {', '.join(changed)}; choose another --out")
+        raise InputError(
+            f"{out} holds the training of a recipe that differs in {', '.join(changed)}; choose another --out"
+        )
     state = checkpoint.load_state(out)
     if state is None:
         raise InputError(f"{out}: the training is not finished, and its state {checkpoint.STATE} is missing")
@@ -243,12 +267,17 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
         head.load_state_dict(weights)
     else:
-        print(f"{start_from} was trained on other classes or another head: this one begins anew", file=sys.stderr)
+        print(
+            f"{start_from} was trained on other classes or another head: this one begins anew",
+            file=sys.stderr,
+        )
 
 
 def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:
     """Return the message for a loss that is not finite: the utterances to blame, or the whole batch."""
-    bad = [name for name, ok in zip(ids, torch.isfinite(embeddings).all(dim=1).tolist(), strict=True) if not ok]
+    bad = [
+        name for name, ok in zip(ids, torch.isfinite(embeddings).all(dim=1).tolist(), strict=True) if not ok
+    ]
     found = "their embeddings are not finite" if bad else "every embedding is finite; the batch was"
     return (
         f"the loss is {loss} at step {step}: {found}: {', '.join(bad or ids)}. "

@@ -28,9 +28,13 @@ class Verification:
 
 
 def verify(
-    folder: ModelFolder, enroll: str | Path, test: str | Path, threshold: float | None = None, device: str = "cpu"
+    folder: ModelFolder,
+    enroll: str | Path,
+    test: str | Path,
+    threshold: float | None = None,
+    device: str = "cpu",
 ) -> Verification:
-    """Return the cosine similarity of two recordings' embeddings, in [-1, 1]; higher means more likely the same speaker.
+    """Return the cosine similarity of two recordings' embeddings; higher means more likely the same speaker.
 
     Args:
         folder: the loaded model.

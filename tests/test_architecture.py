@@ -74,15 +74,19 @@ def test_imports_go_down(path: Path) -> None:
         if there not in FLOOR_OF:
             continue  # a name defined in speakerverif/__init__.py
         if there == here:
-            shared = bool(inner) and inner[0].startswith("_")
+            shared = not inner or inner[0].startswith("_")  # the folder itself: to look up a file by its name
             assert shared or path.name == "__init__.py", f"{path.name} imports its sibling {name}"
         else:
             side_by_side = FLOOR_OF[there] == FLOOR_OF[here] and there.startswith("_")
-            assert FLOOR_OF[there] > FLOOR_OF[here] or side_by_side, f"{path} imports {there}, which is not below it"
+            assert FLOOR_OF[there] > FLOOR_OF[here] or side_by_side, (
+                f"{path} imports {there}, which is not below it"
+            )
 
 
 def test_no_file_holds_two_ideas() -> None:
-    long = {str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text("utf-8").splitlines())) > 400}
+    long = {
+        str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text("utf-8").splitlines())) > 400
+    }
     assert not long
 
 

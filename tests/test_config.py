@@ -13,7 +13,11 @@ from speakerverif.errors import InputError
 def test_recipe_survives_toml() -> None:
     recipe = from_dict(
         Recipe,
-        {"name": 'quote " and \\ and \n', "augment": {"speeds": [1, 0.9]}, "encoder": {"name": "ecapa", "channels": 8}},
+        {
+            "name": 'quote " and \\ and \n',
+            "augment": {"speeds": [1, 0.9]},
+            "encoder": {"name": "ecapa", "channels": 8},
+        },
         "here",
     )
     assert recipe.augment.speeds == (1.0, 0.9)

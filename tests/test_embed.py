@@ -67,7 +67,12 @@ def test_too_little_speech_has_a_name_and_stops_nobody(folder: ModelFolder, tmp_
     assert list(table.ids) == ["good"]
     assert np.isfinite(table.embeddings).all()
     assert set(table.failed) == set(names) - {"good"}
-    for name, status in {"silent": "silent", "constant": "constant", "clipped": "clipped", "nan": "non_finite"}.items():
+    for name, status in {
+        "silent": "silent",
+        "constant": "constant",
+        "clipped": "clipped",
+        "nan": "non_finite",
+    }.items():
         assert table.failed[name] == status
     assert "text.wav" in table.failed["text"] and "absent.wav" in table.failed["absent"]
 

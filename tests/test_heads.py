@@ -94,14 +94,14 @@ def test_loss_falls_and_accuracy_rises_when_embeddings_follow_the_gradient(
     embeddings = nn.Parameter(embeddings)
     optimizer = torch.optim.Adam([embeddings, *head.parameters()], lr=0.1)
     first, _ = head(embeddings, labels)
-    for _ in range(60):
+    for _ in range(100):
         optimizer.zero_grad()
-        loss, cosines = head(embeddings, labels)
-        loss.backward()
+        order = torch.randperm(len(labels))  # gives every utterance its turn as the query of its speaker
+        head(embeddings[order], labels[order])[0].backward()
         optimizer.step()
+    loss, cosines = head(embeddings, labels)
     assert loss < first / 2
-    # The angular prototypical loss places queries and means, not every single utterance.
-    assert head.accuracy(cosines, labels) >= (0.75 if name == "angular_prototypical" else 1)
+    assert head.accuracy(cosines, labels) > 0.9
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY)
@@ -474,7 +474,7 @@ def test_center_moves_each_centre_present_by_the_batch_counts() -> None:
 def test_scale_of_metric_losses_cannot_leave_the_positive() -> None:
     for name in ("ge2e", "angular_prototypical"):
         head, (embeddings, labels) = make(name), batch()
-        assert float(head.affine(torch.tensor(1.0))) == pytest.approx(10 - 5)
+        assert head.affine(torch.tensor(1.0)).item() == pytest.approx(10 - 5)
         optimizer = torch.optim.SGD(head.parameters(), lr=50.0)
         for _ in range(20):
             optimizer.zero_grad()

@@ -7,7 +7,9 @@ from speakerverif.schedules import learning_rate, margin_fraction
 
 
 def test_exponential_is_wespeakers() -> None:
-    config = TrainConfig(epochs=150, learning_rate=0.1, final_learning_rate=5e-5, lr_schedule="exponential", warmup_epochs=6)
+    config = TrainConfig(
+        epochs=150, learning_rate=0.1, final_learning_rate=5e-5, lr_schedule="exponential", warmup_epochs=6
+    )
     assert learning_rate(config, 0) == 0
     assert learning_rate(config, 3) == pytest.approx(0.1 * 5e-4 ** (3 / 150) * 0.5)
     assert learning_rate(config, 75) == pytest.approx(0.1 * 5e-4**0.5)
@@ -15,7 +17,9 @@ def test_exponential_is_wespeakers() -> None:
 
 
 def test_cosine_falls_from_the_end_of_the_warm_up() -> None:
-    config = TrainConfig(epochs=10, learning_rate=1.0, final_learning_rate=0.0, lr_schedule="cosine", warmup_epochs=2)
+    config = TrainConfig(
+        epochs=10, learning_rate=1.0, final_learning_rate=0.0, lr_schedule="cosine", warmup_epochs=2
+    )
     values = [learning_rate(config, e) for e in (0, 1, 2, 6, 10)]
     assert values == pytest.approx([0, 0.5, 1, 0.5, 0])
 

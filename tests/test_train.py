@@ -24,10 +24,14 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
 
 def figures(folder: Path) -> list[dict[str, float]]:
     """Return the log without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in ("crops_per_s", "data_wait")} for line in read_log(folder)]
+    return [
+        {k: v for k, v in line.items() if k not in ("crops_per_s", "data_wait")} for line in read_log(folder)
+    ]
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "average": "last_k", "last_k": 1}], ids=["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "sgd", "average": "last_k", "last_k": 1}], ids=["adamw", "sgd"]
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(
     tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, changes: dict
 ) -> None:
@@ -55,29 +59,41 @@ def test_an_interrupted_training_is_already_a_model(
     assert folder.speakers == [f"spk{s}{suffix}" for suffix in ("", "@speed0.9") for s in range(6)]
 
 
-def test_a_worker_process_changes_nothing(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+def test_a_worker_process_changes_nothing(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     here = train(with_train(tiny_recipe, epochs=1.0), tiny_manifest, tmp_path / "here")
     worker = train(with_train(tiny_recipe, epochs=1.0, workers=1), tiny_manifest, tmp_path / "worker")
     assert (here / WEIGHTS).read_bytes() == (worker / WEIGHTS).read_bytes()
 
 
-def test_loss_falls_and_speakers_are_learnt(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+def test_loss_falls_and_speakers_are_learnt(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     recipe = dataclasses.replace(
         with_train(tiny_recipe, epochs=20.0, learning_rate=5e-3, average="none"),
         augment=dataclasses.replace(tiny_recipe.augment, speeds=(1.0,), probability=0.0),
     )
     log = read_log(train(recipe, tiny_manifest, tmp_path / "m"))
-    assert np.mean([line["accuracy"] for line in log[-8:]]) > 0.8 > np.mean([line["accuracy"] for line in log[:8]])
+    assert (
+        np.mean([line["accuracy"] for line in log[-8:]])
+        > 0.8
+        > np.mean([line["accuracy"] for line in log[:8]])
+    )
 
 
-def test_balanced_batches_serve_metric_losses(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+def test_balanced_batches_serve_metric_losses(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     recipe = dataclasses.replace(with_train(tiny_recipe, speakers_per_batch=3), head={"name": "am_softmax"})
     assert len(read_log(train(recipe, tiny_manifest, tmp_path / "m"))) == 8
     with pytest.raises(InputError, match="not a multiple"):
         train(with_train(tiny_recipe, speakers_per_batch=4), tiny_manifest, tmp_path / "n")
 
 
-def test_another_recipe_does_not_continue_here(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+def test_another_recipe_does_not_continue_here(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     train(tiny_recipe, tiny_manifest, tmp_path / "m", stop_after_steps=2)
     before = (tmp_path / "m" / WEIGHTS).read_bytes()
     with pytest.raises(InputError, match="differs in train"):
@@ -87,15 +103,21 @@ def test_another_recipe_does_not_continue_here(tmp_path: Path, tiny_recipe: Reci
     assert (tmp_path / "m" / WEIGHTS).read_bytes() == before
 
 
-def test_a_finished_model_is_not_written_over(tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+def test_a_finished_model_is_not_written_over(
+    tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     before = (tiny_model / CONFIG).read_bytes()
     with pytest.raises(InputError, match="finished model"):
         train(tiny_recipe, tiny_manifest, tiny_model)
     assert (tiny_model / CONFIG).read_bytes() == before
 
 
-def test_non_finite_loss_names_the_utterances(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
-    recipe = with_train(tiny_recipe, learning_rate=1e30, warmup_epochs=0.0, max_grad_norm=0.0, optimizer="sgd")
+def test_non_finite_loss_names_the_utterances(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
+    recipe = with_train(
+        tiny_recipe, learning_rate=1e30, warmup_epochs=0.0, max_grad_norm=0.0, optimizer="sgd"
+    )
     with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+.*spk\d/\d.wav"):
         train(recipe, tiny_manifest, tmp_path / "m")
 
@@ -103,12 +125,20 @@ def test_non_finite_loss_names_the_utterances(tmp_path: Path, tiny_recipe: Recip
 def test_non_finite_recording_is_named(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
     samples = np.full(16000, np.nan, np.float32)
     soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
-    bad = Manifest.from_utterances([*tiny_manifest, Utterance("nan", str(tmp_path / "nan.wav"), "spk0", 0.0, 1.0)])
+    bad = Manifest.from_utterances(
+        [*tiny_manifest, Utterance("nan", str(tmp_path / "nan.wav"), "spk0", 0.0, 1.0)]
+    )
     with pytest.raises(InputError, match=r"nan.wav: samples that are not finite"):
         train(with_train(tiny_recipe, epochs=3.0), bad, tmp_path / "m")
 
 
-def test_fine_tuning_starts_from_a_model(tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capsys: pytest.CaptureFixture) -> None:
+def test_fine_tuning_starts_from_a_model(
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_recipe: Recipe,
+    tiny_manifest: Manifest,
+    capsys: pytest.CaptureFixture,
+) -> None:
     recipe = with_train(tiny_recipe, learning_rate=0.0, final_learning_rate=0.0, average="none", epochs=0.25)
     start = load_file(tiny_model / WEIGHTS)
     tuned = load_file(train(recipe, tiny_manifest, tmp_path / "a", start_from=tiny_model) / WEIGHTS)
@@ -124,7 +154,9 @@ def test_fine_tuning_starts_from_a_model(tmp_path: Path, tiny_model: Path, tiny_
 
 
 def test_bfloat16_trains(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
-    log = read_log(train(with_train(tiny_recipe, precision="bfloat16", epochs=0.5), tiny_manifest, tmp_path / "m"))
+    log = read_log(
+        train(with_train(tiny_recipe, precision="bfloat16", epochs=0.5), tiny_manifest, tmp_path / "m")
+    )
     assert all(np.isfinite(line["loss"]) for line in log)
 
 

@@ -206,11 +206,15 @@ def worker(arguments: argparse.Namespace) -> None:
     (out / "figures.json").write_text(json.dumps(figures, indent=2))
 
 
+def _folder(arguments: argparse.Namespace, system: str, seed: int) -> Path:
+    return arguments.out / f"{system}-{seed}"
+
+
 def measure(arguments: argparse.Namespace, system: str, seed: int, minutes: float) -> dict[str, float]:
     """Return the figures of one system and seed, from a former run or from a fresh process."""
     from speakerverif.allocator import tunables
 
-    out = arguments.out / f"{system}-{seed}"
+    out = _folder(arguments, system, seed)
     if not (out / "figures.json").is_file():
         command = [
             sys.executable,
@@ -229,10 +233,11 @@ def measure(arguments: argparse.Namespace, system: str, seed: int, minutes: floa
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run everything and print the table."""
+    """Run everything and print the tables."""
+    from speakerverif.audit import units_of
     from speakerverif.lists import EmbeddingTable, TrialList
-    from speakerverif.metrics import DetCurve, paired_bootstrap
-    from speakerverif.score import cosine, speaker_of_path
+    from speakerverif.metrics import det_curve, paired_bootstrap
+    from speakerverif.score import cosine
 
     figures: dict[tuple[str, int], dict[str, float]] = {}
     for seed in arguments.seeds:
@@ -240,20 +245,35 @@ def compare(arguments: argparse.Namespace) -> None:
         figures["speechbrain", seed] = measure(
             arguments, "speechbrain", seed, figures["ours", seed]["seconds"] / 60
         )
-    print(
-        "system      seed  parameters  seconds  crops/s  embed x real time  EER % trials  EER % trials_hard"
-    )
     trials = {name: TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS}
-    scores: dict[tuple[str, int, str], np.ndarray] = {}
-    for (system, seed), found in figures.items():
-        table = EmbeddingTable.load(arguments.out / f"{system}-{seed}" / "dev.npz")
-        for name in LISTS:
-            scores[system, seed, name] = cosine(trials[name], table).scores
-        eers = [100 * DetCurve.from_scores(scores[system, seed, n], trials[n].labels).eer() for n in LISTS]
-        print(
-            f"{system:11} {seed:4}  {found['parameters']:10,.0f}  {found['seconds']:7.0f}  "
-            f"{found['crops'] / found['seconds']:7.1f}  {found['embed_audio_s_per_s']:17.0f}  {eers[0]:12.2f}  {eers[1]:17.2f}"
+    scores = {
+        (system, seed, name): cosine(
+            trials[name], EmbeddingTable.load(_folder(arguments, system, seed) / "dev.npz")
         )
+        for system, seed in figures
+        for name in LISTS
+    }
+    print("system       seed  parameters  seconds  crops/s  embedding x real time  EER % trials  trials_hard")
+    for (system, seed), found in figures.items():
+        eers = [100 * det_curve(scores[system, seed, n].scores, trials[n].labels).eer().rate for n in LISTS]
+        print(
+            f"{system:12} {seed:4}  {found['parameters']:10,.0f}  {found['seconds']:7.0f}  "
+            f"{found['crops'] / found['seconds']:7.1f}  {found['embed_audio_s_per_s']:21.0f}  "
+            f"{eers[0]:12.2f}  {eers[1]:11.2f}"
+        )
+    print(
+        "\nEER of ours less SpeechBrain's, in percent points; 95 % interval by a paired bootstrap over speakers"
+    )
+    for name in LISTS:
+        labels, units = trials[name].labels, units_of(trials[name])
+        for seed in arguments.seeds:
+            pair = [scores[system, seed, name].scores for system in ("speechbrain", "ours")]
+            found = paired_bootstrap(pair[0], pair[1], labels, units.enroll, units.test)
+            low, high = found.interval
+            print(
+                f"{name:12} {seed:4}  {100 * found.difference:6.2f}  "
+                f"[{100 * low:.2f}, {100 * high:.2f}]  p = {found.p_value:.3f}"
+            )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ def add_angle(cosine: Tensor, margin: float) -> Tensor:
     SpeechBrain and pytorch-metric-learning. No arccos: its gradient is infinite at both ends.
     """
     # The floor only keeps the root's gradient from becoming 0 * inf where theta is 0 or pi.
-    sine = ((1 - cosine) * (1 + cosine)).clamp_min(1e-12).sqrt()
+    sine = (1 - cosine.square()).clamp_min(1e-12).sqrt()
     turned = cosine * math.cos(margin) - sine * math.sin(margin)
     return torch.where(cosine > math.cos(math.pi - margin), turned, cosine - margin * math.sin(margin))
 
