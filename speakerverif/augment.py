@@ -6,12 +6,14 @@ crop sounds the same whatever worker makes it.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from scipy import fft, signal
 
 from speakerverif import audio
@@ -23,6 +25,7 @@ Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 
 ReadSpeech = Callable[[np.random.Generator, int], Waveform]
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+TAIL_ENERGY = 1e-6  # share of a recorded response's energy that its end may hold and be cut off: -60 dB
 CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and process: 17 minutes at 16 kHz
 
 
@@ -252,8 +255,9 @@ def convolve(waveform: Waveform, response: Waveform) -> Waveform:
 def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
     """Return a recorded room impulse response made ready for `convolve`.
 
-    The strongest sample, taken for the direct sound, comes first, so speech stays where it was; the energy is
-    1, so its level stays about the same.
+    The strongest sample, taken for the direct sound, comes first, so speech stays where it was; the tail ends
+    where less than `TAIL_ENERGY` is left of it, which saves time; the energy is 1, so the level stays about the
+    same.
 
     Raises:
         InputError: the recording is digital silence.
@@ -261,7 +265,8 @@ def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
     direct = recorded[np.abs(recorded).argmax() :] if len(recorded) else recorded
     if not direct.any():
         raise InputError(f"{where}: digital silence; expected a room impulse response")
-    return _unit_energy(direct)
+    left = np.cumsum(np.square(direct[::-1], dtype=np.float64))[::-1]
+    return _unit_energy(direct[left > TAIL_ENERGY * left[0]])
 
 
 def _unit_energy(response: Waveform) -> Waveform:
@@ -305,7 +310,8 @@ def telephone(waveform: Waveform, sample_rate: int) -> Waveform:
     Source: ITU-T G.711 (1988), its continuous µ = 255 curve, not the piecewise-linear tables.
     """
     rate = Fraction(8000, sample_rate)
-    narrow = _resample(waveform, rate)
+    # One more sample at 8 kHz, lest rounding make the way back too short.
+    narrow = _resample(np.pad(waveform, (0, math.ceil(1 / rate))), rate)
     narrow = signal.sosfilt(_telephone_band(), narrow).astype(np.float32)
     rms = np.float32(np.sqrt(power(narrow)))
     if rms == 0:
@@ -332,13 +338,14 @@ def speed(waveform: Waveform, factor: float) -> Waveform:
         factor: above 0; taken to the nearest fraction of integers up to 100, so 0.9, 1.1 and 1.05 are exact.
 
     Returns:
-        float32 of ceil(samples / factor) samples.
+        float32 of round(samples / factor) samples.
     """
     return _resample(waveform, 1 / Fraction(factor).limit_denominator(100))
 
 
 def _resample(waveform: Waveform, ratio: Fraction) -> Waveform:
-    """Return the waveform with `ratio` times as many samples, by polyphase filtering in float32."""
+    """Return the waveform with `ratio` times as many samples."""
     if ratio == 1:
         return waveform
-    return signal.resample_poly(waveform, ratio.numerator, ratio.denominator)
+    # For training crops soxr's medium quality does: half the time of `audio.QUALITY`, 0.25 dB at the band's edge.
+    return soxr.resample(waveform, ratio.denominator, ratio.numerator, quality="MQ")

@@ -110,9 +110,17 @@ def balanced_trials(
         num_trials: how many in all; fewer where the pairs run out.
         rng: draws pairs, sides and order.
         name: of the list.
+
+    Raises:
+        InputError: no pair that may be a target trial, or none that may be a non-target.
     """
     pairs = [np.argwhere(np.triu(mask, 1)) for mask in (targets, nontargets)]
     each = min(num_trials // 2, *(len(p) for p in pairs))
+    if each == 0:
+        raise InputError(
+            f"{name}: {len(ids)} utterances give {len(pairs[0])} target and {len(pairs[1])} non-target "
+            "pairs; expected some of both: is the corpus complete?"
+        )
     drawn = np.concatenate([rng.permutation(p)[:each] for p in pairs])
     labels = np.repeat([True, False], each)
     order = rng.permutation(2 * each)
