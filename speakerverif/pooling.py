@@ -6,6 +6,7 @@ constant frames have finite values and gradients.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,8 @@ class AttentiveStatisticsPooling(nn.Module):
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
-        _, mean, variance = _SoftmaxStatistics.apply(logits, frames.float())
+        _, statistics = _SoftmaxStatistics.apply(logits, frames.float())
+        mean, variance = statistics.unbind(1)
         return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
 
 
@@ -144,12 +146,12 @@ class FrameNorm(nn.BatchNorm1d):
         return real.new_zeros(frames.shape).masked_scatter(mask.unsqueeze(-1), real)
 
 
-def _pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+def _pieces(first: Tensor, *rest: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """Yield tensors a few utterances at a time: on a CPU so many that a piece stays in its cache."""
-    batch, floats = len(tensors[0]), tensors[0][0].numel()
-    rows = max(1, 2**18 // max(floats, 1)) if tensors[0].device.type == "cpu" else batch
-    for start in range(0, batch, rows):
-        yield tuple(None if t is None else t[start : start + rows] for t in tensors)
+    on_cpu = first.device.type == "cpu"
+    rows = max(1, 2**18 // first[0].numel()) if on_cpu else len(first)
+    for start in range(0, len(first), rows):
+        yield tuple(None if t is None else t[start : start + rows] for t in (first, *rest))
 
 
 class _Moments(torch.autograd.Function):
@@ -186,7 +188,9 @@ def _centred(frames: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class _SoftmaxStatistics(torch.autograd.Function):
-    """Mean and variance of frames under w = softmax over time of logits, with the gradient in closed form.
+    """Mean and variance `(B, 2, C)` of frames under w = softmax over time of logits, `(B T, C)`.
+
+    The weights are left in the place of the logits, and returned first because autograd wants to know.
 
     With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
     Autograd's own chain takes three times as many passes over memory and keeps every step of it.
@@ -194,26 +198,28 @@ class _SoftmaxStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        mean, variance = (frames.new_empty(len(frames), 1, frames.shape[2]) for _ in range(2))
         weights = logits.view(frames.shape)
-        for w, x, m, v in _pieces(weights, frames, mean, variance):
+        statistics = frames.new_empty(len(frames), 2, frames.shape[2])
+        for w, x, m, v in _pieces(weights, frames, *statistics.split(1, 1)):
             w.sub_(w.amax(1, keepdim=True)).exp_()
             w.mul_(w.sum(1, keepdim=True).reciprocal_())
             torch.sum(w * x, 1, keepdim=True, out=m)
             torch.sum((x - m).square_().mul_(w), 1, keepdim=True, out=v)
         ctx.mark_dirty(logits)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, frames, mean, variance)
-        return logits, mean.squeeze(1), variance.squeeze(1)
+        ctx.save_for_backward(logits, frames, statistics)
+        return logits, statistics
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, _, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        weights, frames, mean, variance = ctx.saved_tensors
-        weights = weights.view(frames.shape)
-        given = (weights, frames, mean, variance, grad_mean.unsqueeze(1), grad_variance.unsqueeze(1))
+    def backward(ctx, _: None, grad: Tensor | None):  # type: ignore[override]
+        if grad is None:
+            return None, None
+        logits, frames, statistics = ctx.saved_tensors
+        weights = logits.view(frames.shape)
         grad_logits, grad_frames = torch.empty_like(weights), torch.empty_like(frames)
-        for w, x, m, v, gm, gv, gl, gx in _pieces(*given, grad_logits, grad_frames):
+        given = (weights, frames, *statistics.split(1, 1), *grad.split(1, 1), grad_logits, grad_frames)
+        for w, x, m, v, gm, gv, gl, gx in _pieces(*given):
             centred = x - m
             slope = torch.addcmul(gm, centred, gv)
             torch.mul(torch.addcmul(slope, centred, gv), w, out=gx)

@@ -3,22 +3,25 @@
 import pytest
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-from torch import Tensor, nn
+from speechbrain.lobes.models.Xvector import Xvector
+from torch import nn
 
-from speakerverif.encoders import ecapa
+from speakerverif.encoders import ecapa, xvector
 
 NUM_MELS = 20
 NUM_FRAMES = torch.tensor([60, 23, 41, 9])
 
-# What each piece of a SpeechBrain parameter's name is called here, applied from top to bottom.
-ECAPA_NAMES = (
-    ("blocks.0.", "input."),
-    ("blocks.1.", "blocks.0."),
-    ("blocks.2.", "blocks.1."),
-    ("blocks.3.", "blocks.2."),
-    ("res2net_block.blocks.", "res2.parts."),
-    ("tdnn1.", "reduce."),
-    ("tdnn2.", "expand."),
+# What each piece of a SpeechBrain parameter's name is called here: first one beginning, then all that fit.
+ECAPA_BLOCKS = (
+    ("blocks.0", "input"),
+    ("blocks.1", "blocks.0"),
+    ("blocks.2", "blocks.1"),
+    ("blocks.3", "blocks.2"),
+)
+ECAPA_PIECES = (
+    ("res2net_block.blocks", "res2.parts"),
+    ("tdnn1", "reduce"),
+    ("tdnn2", "expand"),
     ("se_block.conv1.conv", "se.squeeze"),
     ("se_block.conv2.conv", "se.excite"),
     ("asp.tdnn.conv.conv", "pooling.hidden"),
@@ -29,25 +32,32 @@ ECAPA_NAMES = (
     ("conv.conv", "affine"),
     ("norm.norm", "norm"),
 )
+# Each of five layers is convolution, activation, norm; then pooling, and the linear layer.
+XVECTOR_BLOCKS = (
+    *((f"blocks.{3 * i}.conv", f"frames.{i}.affine") for i in range(5)),
+    *((f"blocks.{3 * i + 2}.norm", f"frames.{i}.norm") for i in range(5)),
+    ("blocks.16.w", "embedding"),
+)
+Names = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
+ECAPA_NAMES: Names = (ECAPA_BLOCKS, ECAPA_PIECES)
+XVECTOR_NAMES: Names = (XVECTOR_BLOCKS, ())
 
 
-def renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    # The first three rows rename blocks by number: only at the front, and only once.
-    for old, new in table:
-        if old.startswith("blocks."):
-            if name.startswith(old):
-                name = new + name.removeprefix(old)
-                table = tuple(row for row in table if not row[0].startswith("blocks."))
-                return renamed(name, table)
-        else:
-            name = name.replace(old, new)
+def renamed(name: str, names: Names) -> str:
+    blocks, pieces = names
+    for old, new in blocks:
+        if name.startswith(old + "."):
+            name = new + name.removeprefix(old)
+            break
+    for old, new in pieces:
+        name = name.replace(old, new)
     return name
 
 
-def copy_weights(source: nn.Module, target: nn.Module, table: tuple[tuple[str, str], ...]) -> None:
+def copy_weights(source: nn.Module, target: nn.Module, names: Names) -> None:
     """Load `source`'s parameters and statistics; a kernel of width 1 becomes a matrix."""
     shapes = {name: value.shape for name, value in target.state_dict().items()}
-    weights = {renamed(name, table): value for name, value in source.state_dict().items()}
+    weights = {renamed(name, names): value for name, value in source.state_dict().items()}
     assert weights.keys() == shapes.keys()
     target.load_state_dict({name: value.reshape(shapes[name]) for name, value in weights.items()})
 
@@ -66,36 +76,48 @@ def randomize_norms(model: nn.Module) -> None:
 def ecapa_pair() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     peer = ECAPA_TDNN(NUM_MELS, channels=[32] * 4 + [48], lin_neurons=12, attention_channels=8, se_channels=8)
+    sizes = {"channels": 32, "mfa_channels": 48, "attention_channels": 8, "se_channels": 8}
+    ours = ecapa.build(ecapa.Config(**sizes, embedding_dim=12, padding="reflect"), NUM_MELS)
     randomize_norms(peer)
-    config = ecapa.Config(
-        channels=32, mfa_channels=48, embedding_dim=12, attention_channels=8, se_channels=8, padding="reflect"
-    )
-    ours = ecapa.build(config, NUM_MELS)
     copy_weights(peer, ours, ECAPA_NAMES)
     return peer.eval(), ours.eval()
 
 
-def alone(peer: nn.Module, features: Tensor) -> Tensor:
-    """SpeechBrain's embedding of every utterance by itself."""
-    rows = [peer(row[None, :n])[:, 0] for row, n in zip(features, NUM_FRAMES, strict=True)]
-    return torch.cat(rows)
+@pytest.fixture
+def xvector_pair(monkeypatch) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    peer = Xvector(tdnn_channels=[32] * 4 + [48], lin_neurons=12, in_channels=NUM_MELS)
+    # Its pooling adds noise to the mean, at evaluation too.
+    monkeypatch.setattr(peer.blocks[15], "_get_gauss_noise", lambda shape, device: torch.zeros(shape))
+    settings = {"padding": "reflect", "activation": "leaky_relu"}
+    ours = xvector.build(
+        xvector.Config(channels=32, pooling_channels=48, embedding_dim=12, **settings), NUM_MELS
+    )
+    randomize_norms(peer)
+    copy_weights(peer, ours, XVECTOR_NAMES)
+    return peer.eval(), ours.eval()
 
 
-def test_ecapa_ragged_batch_equals_each_file_alone(ecapa_pair):
-    peer, ours = ecapa_pair
+@pytest.fixture(params=["ecapa", "xvector"])
+def pair(request) -> tuple[nn.Module, nn.Module, Names]:
+    names = {"ecapa": ECAPA_NAMES, "xvector": XVECTOR_NAMES}[request.param]
+    return *request.getfixturevalue(f"{request.param}_pair"), names
+
+
+def test_a_ragged_batch_equals_each_file_alone(pair):
+    peer, ours, _ = pair
     features = torch.randn(len(NUM_FRAMES), int(NUM_FRAMES.max()), NUM_MELS)
-    torch.testing.assert_close(ours(features, NUM_FRAMES), alone(peer, features), atol=1e-4, rtol=0)
+    alone = [peer(row[None, :n])[:, 0] for row, n in zip(features, NUM_FRAMES, strict=True)]
+    torch.testing.assert_close(ours(features, NUM_FRAMES), torch.cat(alone), atol=1e-4, rtol=0)
 
 
-def test_ecapa_training_step_has_the_same_gradients(ecapa_pair):
-    peer, ours = (model.train() for model in ecapa_pair)
-    features = torch.randn(6, 50, NUM_MELS)
-    target = torch.randn(6, 12)
-    (ours(features) * target).sum().backward()
-    (peer(features)[:, 0] * target).sum().backward()
-    gradients = dict(ours.named_parameters())
+def test_a_training_step_has_the_same_gradients(pair):
+    peer, ours, names = pair
+    features, target = torch.randn(6, 50, NUM_MELS), torch.randn(6, 12)
+    (ours.train()(features) * target).sum().backward()
+    (peer.train()(features)[:, 0] * target).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     for name, parameter in peer.named_parameters():
-        ours_now = gradients[renamed(name, ECAPA_NAMES)].grad
-        error = (ours_now.flatten() - parameter.grad.flatten()).norm()
-        # A bias before a normalisation has no gradient but rounding, hence the absolute part.
+        error = (gradients[renamed(name, names)].flatten() - parameter.grad.flatten()).norm()
+        # Where a normalisation follows, a bias has no gradient but rounding: hence the absolute part.
         assert error <= 1e-3 * parameter.grad.norm() + 1e-4, name

@@ -98,6 +98,8 @@ class _ShiftedProducts(torch.autograd.Function):
 class TDNN(nn.Module):
     """One TDNN layer: convolution over time (a linear layer where the kernel is 1), activation, batch norm.
 
+    `num_frames` counts the frames that come out: `lost_frames` fewer than went in, where there is no padding.
+
     Args:
         norm: "affine", "plain" (without scale and offset) or "none".
     """
@@ -119,6 +121,7 @@ class TDNN(nn.Module):
             else TimeConv(in_channels, out_channels, kernel_size, dilation, padding)
         )
         self.pointwise = kernel_size == 1
+        self.lost_frames = dilation * (kernel_size - 1) if padding == "none" else 0
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, affine=norm == "affine") if norm != "none" else None
 

@@ -1,0 +1,196 @@
+"""What every encoder promises: each file in `encoders/` is found and held to it."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speakerverif import config, encoders
+from speakerverif.encoders import ecapa, xvector
+from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
+from speakerverif.errors import InputError
+
+NUM_MELS = 80
+NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
+# The settings that the encoders here differ by, beside every encoder's own defaults.
+SMALL = {"channels": 16, "mfa_channels": 24, "attention_channels": 8, "se_channels": 4, "embedding_dim": 6}
+VARIANTS = [
+    *((name, {}) for name in NAMES),
+    ("ecapa", {**SMALL, "padding": "reflect", "sum_inputs": True, "final_norm": True}),
+    ("ecapa", {**SMALL, "mfa_norm": False, "attention_norm": False, "unbiased_context": True}),
+    ("ecapa", {**SMALL, "global_context": False, "res2_scale": 4}),
+    ("xvector", {"channels": 16, "pooling_channels": 24, "padding": "reflect", "activation": "leaky_relu"}),
+    ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
+]
+
+
+def count_parameters(name: str, **settings) -> int:
+    module = importlib.import_module(f"speakerverif.encoders.{name}")
+    return sum(p.numel() for p in module.build(module.Config(**settings), 80).parameters())
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{VARIANTS.index(v)}")
+def encoder(request) -> nn.Module:
+    name, settings = request.param
+    module = importlib.import_module(f"speakerverif.encoders.{name}")
+    torch.manual_seed(0)
+    model = module.build(config.from_dict(module.Config, settings, name), NUM_MELS)
+    for norm in model.modules():  # as after some training, so that an offset reaches the padding
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.running_mean.normal_(0, 0.3)
+            norm.running_var.uniform_(0.5, 2)
+            if norm.affine:
+                nn.init.normal_(norm.bias, 0, 0.3)
+    return model
+
+
+def features(*num_frames: int) -> tuple[Tensor, Tensor]:
+    """Random features, with large values where no encoder may look."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(len(num_frames), max(num_frames), NUM_MELS, generator=generator)
+    for row, n in zip(rows, num_frames, strict=True):
+        row[n:] = 100
+    return rows, torch.tensor(num_frames)
+
+
+def test_shape_and_dtype(encoder):
+    rows, _ = features(20, 20, 20)
+    assert encoder(rows).shape == (3, encoder.embedding_dim)
+    assert encoder(rows).dtype == torch.float32
+
+
+def test_unknown_key_is_an_error():
+    for name in NAMES:
+        module = importlib.import_module(f"speakerverif.encoders.{name}")
+        with pytest.raises(InputError, match="no_such_key"):
+            config.from_dict(module.Config, {"no_such_key": 1}, name)
+
+
+def test_every_parameter_has_a_finite_gradient(encoder):
+    rows, num_frames = features(30, 1, 17)
+    (encoder(rows, num_frames) * torch.randn(3, encoder.embedding_dim)).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("length", [1, 25])
+def test_constant_frames_are_finite(encoder, length):
+    rows = torch.randn(3, 1, NUM_MELS).expand(-1, length, -1).clone().requires_grad_()
+    (encoder(rows) * torch.randn(3, encoder.embedding_dim)).sum().backward()
+    assert rows.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in encoder.parameters())
+
+
+def test_padding_never_trains(encoder):
+    """In training mode too, batch statistics and gradients see real frames only."""
+    rows, num_frames = features(30, 12, 17)
+    rows.requires_grad_()
+    embeddings = encoder(rows, num_frames)
+    embeddings.sum().backward()
+    other = rows.detach().clone()
+    for row, gradient, n in zip(other, rows.grad, num_frames, strict=True):
+        row[n:] = -3
+        assert gradient[n:].abs().max() == 0 if n < 30 else True
+    torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_ragged_batch_equals_each_row_alone(encoder):
+    encoder.eval()
+    rows, num_frames = features(40, 9, 23, 1, 3)
+    together = encoder(rows, num_frames)
+    for row, n, embedding in zip(rows, num_frames, together, strict=True):
+        torch.testing.assert_close(encoder(row[None, :n])[0], embedding, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(encoder(row[None, :n], n[None])[0], embedding, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_evaluation_is_stateless(encoder):
+    encoder.eval()
+    rows, _ = features(20, 20)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    first = encoder(rows)
+    encoder(rows + 1)
+    assert torch.equal(encoder(rows), first)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@torch.no_grad()
+def test_bfloat16_autocast_stays_close(encoder):
+    encoder.eval()
+    rows, num_frames = features(30, 12)
+    exact = encoder(rows, num_frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder(rows, num_frames).float()
+    assert nn.functional.cosine_similarity(exact, rough).min() > 0.99
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "none"])
+def test_time_conv_equals_torch(padding):
+    torch.manual_seed(0)
+    conv = TimeConv(5, 7, 3, 4, padding).double()
+    frames = torch.randn(2, 13, 5, dtype=torch.float64)
+    image = frames.transpose(1, 2)
+    if padding != "none":
+        image = nn.functional.pad(image, (4, 4), mode="constant" if padding == "zeros" else "reflect")
+    expected = nn.functional.conv1d(image, conv.weight, conv.bias, dilation=4).transpose(1, 2)
+    torch.testing.assert_close(conv(frames), expected)
+
+
+def test_time_conv_gradient():
+    frames = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *given: _ShiftedProducts.apply(*given, 2), (frames, weight, bias))
+
+
+def test_reflection_repeats_in_short_utterances():
+    conv = TimeConv(1, 1, 3, 2, "reflect")
+    nn.init.ones_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    # Frames 10, 20 continue as ... 10 20 [10 20] 10 20 ...; two to the left and right of each is itself.
+    assert conv(torch.tensor([[[10.0], [20.0]]])).flatten().tolist() == [30.0, 60.0]
+
+
+def test_xvector_without_padding_refuses_what_is_too_short():
+    model = xvector.build(xvector.Config(padding="none"), NUM_MELS).eval()
+    rows, num_frames = features(20, 14)
+    with pytest.raises(InputError, match="14 frames is too short"):
+        model(rows, num_frames)
+    assert model(rows[:, :15]).isfinite().all()
+
+
+def test_xvector_without_padding_is_exact_in_a_ragged_batch():
+    model = xvector.build(xvector.Config(channels=16, padding="none"), NUM_MELS).eval()
+    rows, num_frames = features(30, 15, 22)
+    for row, n, embedding in zip(rows, num_frames, model(rows, num_frames), strict=True):
+        torch.testing.assert_close(model(row[None, :n])[0], embedding, atol=1e-5, rtol=1e-4)
+
+
+def test_parameter_counts_are_the_other_projects():
+    """Counted from their code at 80 mels, embedding model only."""
+    wespeaker = {"mfa_norm": False, "attention_norm": False}
+    taoruijie = {"attention_channels": 256, "mfa_norm": False, "final_norm": True, "sum_inputs": True}
+    assert count_parameters("ecapa", channels=512) == 6_194_048
+    assert count_parameters("ecapa", channels=512, **wespeaker) == 6_190_720
+    assert count_parameters("ecapa", channels=1024, mfa_channels=3072) == 20_767_552
+    assert count_parameters("ecapa", channels=1024) == 14_660_416
+    assert count_parameters("ecapa", channels=1024, **wespeaker) == 14_657_088
+    assert count_parameters("ecapa", channels=1024, **taoruijie) == 15_444_544
+    assert count_parameters("xvector") == 4_354_964
+    assert count_parameters("xvector", norm_affine=False, segment_layers=2) == 4_610_524
+    assert count_parameters("xvector", norm_affine=False) == 4_347_868
+
+
+def test_sum_inputs_feeds_each_block_all_outputs_before_it():
+    model = ecapa.build(ecapa.Config(**SMALL, sum_inputs=True), NUM_MELS).eval()
+    seen = []
+    for layer in [model.input, *model.blocks]:
+        layer.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    model(features(12)[0])
+    (_, x0), (in1, x1), (in2, x2), (in3, _) = seen
+    torch.testing.assert_close(in1, x0)
+    torch.testing.assert_close(in2, x0 + x1)
+    torch.testing.assert_close(in3, x0 + x1 + x2)

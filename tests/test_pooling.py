@@ -1,0 +1,137 @@
+"""Pooling against hand-worked values, NumPy and itself without padding."""
+
+import numpy as np
+import pytest
+import torch
+
+from speakerverif import pooling
+
+
+def ragged() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    frames, num_frames = torch.randn(4, 9, 5), torch.tensor([9, 1, 4, 7])
+    for row, n in zip(frames, num_frames, strict=True):
+        row[n:] = 1e3
+    return frames, num_frames
+
+
+def poolings() -> list[torch.nn.Module]:
+    torch.manual_seed(1)
+    attentive = [
+        pooling.AttentiveStatisticsPooling(5, 3, context, norm, unbiased)
+        for context, norm, unbiased in [(True, True, False), (True, False, True), (False, True, False)]
+    ]
+    return [pooling.TemporalAveragePooling(5), pooling.StatisticsPooling(5), *attentive]
+
+
+def test_statistics_by_hand():
+    frames = torch.tensor([[[1.0], [3.0], [8.0], [99.0]]])
+    # Mean 4; squared distances 9, 1, 16 sum to 26, and 26 / 2 = 13.
+    result = pooling.StatisticsPooling(1)(frames, torch.tensor([3]))
+    torch.testing.assert_close(result, torch.tensor([[4.0, 13.0**0.5]]))
+    assert pooling.TemporalAveragePooling(1)(frames, torch.tensor([3])).item() == 4.0
+
+
+def test_attention_by_hand():
+    """Weights 1/4 and 3/4 on frames 0 and 4: mean 3, variance 9/4 + 3/4 = 3."""
+    pool = pooling.AttentiveStatisticsPooling(1, 1, global_context=False, norm=False)
+    with torch.no_grad():
+        # tanh(50 x) is 0 and 1 at the two frames, so the logits differ by log 3.
+        pool.hidden.weight.fill_(50.0)
+        pool.hidden.bias.zero_()
+        pool.logits.weight.fill_(np.log(3.0))
+    result = pool(torch.tensor([[[0.0], [4.0]]]))
+    torch.testing.assert_close(result, torch.tensor([[3.0, 3.0**0.5]]))
+
+
+def test_attentive_pooling_equals_its_formula():
+    """The formula in NumPy: context concatenated to every frame, as the paper writes it."""
+    pool = poolings()[3]
+    frames, _ = ragged()
+    with torch.no_grad():
+        found = pool(frames).numpy()
+    hidden, bias, logits = (
+        p.detach().numpy() for p in (pool.hidden.weight, pool.hidden.bias, pool.logits.weight)
+    )
+    for row, result in zip(frames.numpy(), found, strict=True):
+        context = np.concatenate([row.mean(0), row.std(0, ddof=1)])
+        inputs = np.concatenate([row, np.tile(context, (len(row), 1))], 1)
+        scores = np.tanh(inputs @ hidden.T + bias) @ logits.T
+        weights = np.exp(scores - scores.max(0))
+        weights /= weights.sum(0)
+        mean = (weights * row).sum(0)
+        expected = np.concatenate([mean, np.sqrt((weights * (row - mean) ** 2).sum(0))])
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_padding_changes_nothing(index):
+    pool = poolings()[index].eval()
+    frames, num_frames = ragged()
+    together = pool(frames, num_frames)
+    assert together.shape == (4, pool.output_dim)
+    for row, n, result in zip(frames, num_frames, together, strict=True):
+        torch.testing.assert_close(pool(row[None, :n])[0], result)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_order_of_frames_does_not_matter(index):
+    pool = poolings()[index].eval()
+    frames = torch.randn(2, 8, 5)
+    torch.testing.assert_close(pool(frames.flip(1)), pool(frames))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e3])
+@pytest.mark.parametrize("length", [1, 6])
+@pytest.mark.parametrize("index", range(5))
+def test_constant_frames_have_no_deviation_and_finite_gradients(index, length, value):
+    pool = poolings()[index]
+    frames = torch.full((2, length, 5), value, requires_grad=True)
+    result = pool(frames)
+    result.sum().backward()
+    assert frames.grad.isfinite().all()
+    torch.testing.assert_close(result[:, :5], frames[:, 0].detach())
+    if pool.output_dim == 10:
+        assert result[:, 5:].max() < 2e-4
+
+
+def test_small_deviations_survive_a_large_mean():
+    """E[x^2] - mean^2 in float32 would give 0 or worse here."""
+    frames = 1000 + torch.tensor([[[0.25], [-0.25]]])
+    result = pooling.mean_and_std(frames, None, 1e-10, unbiased=False)
+    assert result[1].item() == 0.25
+
+
+@pytest.mark.parametrize("num_frames", [None, torch.tensor([6, 3])])
+def test_gradients_of_the_closed_forms(num_frames):
+    torch.manual_seed(0)
+    frames = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(12, 3, dtype=torch.float64, requires_grad=True)
+    mask = None if num_frames is None else pooling.frame_mask(num_frames, 6).unsqueeze(-1)
+    count = torch.tensor([6.0, 6.0 if num_frames is None else 3.0], dtype=torch.float64).view(2, 1, 1)
+
+    def moments(x: torch.Tensor):
+        return pooling._Moments.apply(x if mask is None else x.masked_fill(~mask, 0), count, mask)
+
+    def attention(given: torch.Tensor, x: torch.Tensor):
+        given = given * 1 if mask is None else given.masked_fill(~mask.view(-1, 1), -torch.inf)
+        return pooling._SoftmaxStatistics.apply(given, x)[1]
+
+    assert torch.autograd.gradcheck(moments, (frames,))
+    assert torch.autograd.gradcheck(attention, (logits, frames))
+
+
+def test_statistics_stay_float32_under_autocast():
+    frames = torch.randn(2, 50, 5)
+    for pool in poolings():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert pool(frames.bfloat16()).dtype == torch.float32
+
+
+def test_batch_norm_leaves_padding_out():
+    norm = pooling.FrameNorm(5)
+    frames, num_frames = ragged()
+    result = norm(frames, num_frames)
+    real = result[pooling.frame_mask(num_frames, 9)]
+    torch.testing.assert_close(real.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(real.var(0, correction=0), torch.ones(5), atol=1e-3, rtol=0)
