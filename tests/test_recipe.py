@@ -1,0 +1,139 @@
+"""A recipe's stages: all of them, resumed, and skipped when nothing changed."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from speakerverif import demo as demo_module
+from speakerverif.cli import main
+from speakerverif.config import Recipe, format_toml, to_dict
+from speakerverif.corpora import synthetic
+from speakerverif.errors import InputError
+from speakerverif.recipe import run
+from tests.conftest import RATE, voice
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small speechocean762 in the shared layout: 4 speakers to train on, 4 others in the trials."""
+    root = tmp_path_factory.mktemp("corpus") / "speechocean762"
+    for split, speakers in (("train", (0, 1, 2, 3)), ("dev", (4, 5, 6, 7))):
+        rows = [(f"{s}{n}", f"spk{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)]
+        for _, _, path, speaker, n in rows:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(root / path, voice(speaker, n, 1.2), RATE)
+        (root / split).mkdir(parents=True)
+        (root / split / "wav.scp").write_text("".join(f"{u} {path}\n" for u, _, path, *_ in rows))
+        (root / split / "utt2spk").write_text("".join(f"{u} {s}\n" for u, s, *_ in rows))
+        paths = [(path, speaker) for _, _, path, speaker, _ in rows]
+        trials = [f"{int(s == t)} {a} {b}" for i, (a, s) in enumerate(paths) for b, t in paths[i + 1 :]]
+        if split == "dev":
+            for name in ("trials", "trials_hard"):
+                (root / split / f"{name}.txt").write_text("\n".join(trials) + "\n")
+    return root
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Recipe) -> Recipe:
+    data = dataclasses.replace(tiny_recipe.data, corpus="speechocean762", validation_trials="trials")
+    tuned = {"train": {"epochs": 1.0, "crop_s": 1.0, "learning_rate": 1e-4}, "augment": {"speeds": [1.0]}}
+    return dataclasses.replace(tiny_recipe, data=data, finetune=tuned)
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+
+def test_all_stages_then_nothing(corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    records = run(recipe, out, data_dir=corpus)
+    assert set(records) == {"trials", "trials_hard"}
+    record = records["trials"]
+    assert record["trials"] == 120 and record["targets"] == 24
+    assert record["bootstrap"]["unit"] == "speaker" and record["model"]["training_speakers_in_trials"] == 0
+    assert record["crops"] == "whole utterance"
+    for path in ("model/model.safetensors", "finetuned/config.toml", "embeddings.npz", "report/trials/index.html"):
+        assert (out / path).is_file(), path
+    printed = capsys.readouterr()
+    assert "EER" in printed.out and "batch 6" in printed.err
+    before = stamps(out)
+    assert run(recipe, out, data_dir=corpus) == records
+    assert stamps(out) == before
+    assert "nothing has changed" in capsys.readouterr().err
+
+
+def test_another_scoring_repeats_only_the_scoring(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe, finetune={})
+    run(recipe, tmp_path, data_dir=corpus)
+    before = stamps(tmp_path)
+    again = dataclasses.replace(recipe, score=dataclasses.replace(recipe.score, p_target=(0.1,)))
+    assert set(run(again, tmp_path, data_dir=corpus)["trials"]["min_dcf"]) == {"0.1"}
+    changed = {path.split("/")[0] for path, stamp in stamps(tmp_path).items() if before.get(path) != stamp}
+    assert changed == {"scores", "report", "stages"}
+
+
+def test_a_training_run_goes_on_where_it_stopped(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:
+    """A run killed in the middle of training leaves state; running it again gives the same weights."""
+    from speakerverif import recipe as recipe_module
+    from speakerverif.train import train
+
+    recipe = dataclasses.replace(recipe, finetune={})
+    run(recipe, tmp_path / "whole", data_dir=corpus)
+    run(recipe, tmp_path / "cut", data_dir=corpus, stages=("prepare",))
+    prepared = recipe_module.Prepared.load(tmp_path / "cut" / "data" / recipe_module.PREPARED)
+    manifest = recipe_module.training_manifest(recipe, prepared)
+    train(recipe, manifest, tmp_path / "cut" / "model", data_dir=corpus, stop_after_steps=2)
+    run(recipe, tmp_path / "cut", data_dir=corpus)
+    weights = "model/model.safetensors"
+    assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "cut" / weights).read_bytes()
+
+
+def test_the_command_line_runs_a_recipe_and_scores_its_model(
+    corpus: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(format_toml(to_dict(recipe)))
+    arguments = ["run", "r.toml", "--data", str(corpus), "--set", "train.epochs=1", "--stages", "prepare,train"]
+    assert main(arguments) == 0
+    trials = str(corpus / "dev" / "trials.txt")
+    model = "out/tiny/model"
+    assert main(["score", trials, "--model", model, "--audio-root", str(corpus), "--json", "r.json"]) == 0
+    record = json.loads(Path("r.json").read_text())
+    assert record["model"]["training_speakers_in_trials"] == 0 and record["list"]["sha256"]
+    assert main(["train", "r.toml", "--manifest", "out/tiny/data/train.tsv", "--out", "alone"]) == 0
+    assert main(["info", "alone"]) == 0
+
+
+def test_wrong_stages_and_missing_data(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown stage 'trian'; did you mean 'train'"):
+        run(recipe, tmp_path, data_dir=None, stages=("trian",))
+    with pytest.raises(InputError, match="--data"):
+        run(recipe, tmp_path, data_dir=None)
+    with pytest.raises(InputError, match="has not been prepared"):
+        run(recipe, tmp_path, data_dir=None, stages=("train",))
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """The demo's own path, on fewer and shorter recordings and a few steps."""
+    shape = synthetic.Shape(num_speakers=6, sessions_per_speaker=2, utterances_per_session=2, duration_s=(0.8, 1.0))
+    prepare = synthetic.prepare
+    monkeypatch.setattr(synthetic, "prepare", lambda root, out: prepare(root, out, shape, held_out_speakers=3))
+    read = demo_module.read_toml
+
+    def small(path: Path) -> dict:
+        tables = read(path)
+        tables["train"] |= {"epochs": 1, "batch_size": 4, "crop_s": 0.5, "workers": 0}
+        return tables
+
+    monkeypatch.setattr(demo_module, "read_toml", small)
+    demo_module.demo(tmp_path / "demo")
+    first = capsys.readouterr().out
+    assert "untrained" in first and "trained" in first and "EER" in first
+    assert (tmp_path / "demo" / "report" / "trials" / "index.html").is_file()
+    demo_module.demo(tmp_path / "demo")
+    table = [line for line in first.splitlines() if line.startswith(("untrained", "trained"))]
+    assert len(table) == 2 and all(line in capsys.readouterr().out for line in table[:1])
