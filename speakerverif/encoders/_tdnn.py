@@ -65,34 +65,50 @@ def _reflect(position: Tensor, length: Tensor) -> Tensor:
 
 
 class _ShiftedProducts(torch.autograd.Function):
-    """Convolution over time without padding: the sum over taps k of W_k times frames k * dilation later."""
+    """Convolution over time without padding: the sum over taps k of W_k times frames k * dilation later.
+
+    All utterances are taken as one long run of rows, so that each tap is a single product. The rows at an
+    utterance's end, which mix it with the next, are dropped; their gradient is zero.
+    """
 
     @staticmethod
     def forward(ctx, frames: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:  # type: ignore[override]
-        batch, length, _ = frames.shape
+        batch, length, channels = frames.shape
+        rows = frames.reshape(-1, channels)
         taps = weight.permute(2, 1, 0).contiguous()  # (k, in, out)
-        out_length = length - dilation * (len(taps) - 1)
-        out = bias.repeat(batch, out_length, 1)
-        for k, tap in enumerate(taps):
-            out.baddbmm_(frames[:, k * dilation : k * dilation + out_length], tap.expand(batch, -1, -1))
+        lost = dilation * (len(taps) - 1)
+        run = len(rows) - lost
+        # One utterance needs no room for rows to drop, and then no copy to drop them.
+        out = rows.new_empty(batch, length if batch > 1 else run, len(bias))
+        sums = out.flatten(0, 1)[:run]
+        torch.addmm(bias, rows[:run], taps[0], out=sums)
+        for k in range(1, len(taps)):
+            sums.addmm_(rows[k * dilation :][:run], taps[k])
         ctx.save_for_backward(frames, taps)
         ctx.dilation = dilation
-        return out
+        return out[:, : length - lost].contiguous() if batch > 1 else out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         frames, taps = ctx.saved_tensors
-        batch, out_length, _ = grad.shape
-        grad = grad.contiguous()
-        grad_frames = torch.zeros_like(frames) if ctx.needs_input_grad[0] else None
+        rows = frames.reshape(-1, frames.shape[2])
+        lost = ctx.dilation * (len(taps) - 1)
+        run = len(rows) - lost
+        # Zeros in front, for the shifts backwards, and where rows were dropped.
+        padded = grad.new_zeros(lost + len(rows), grad.shape[2])
+        spread = padded[lost:]
+        spread.view(*frames.shape[:2], -1)[:, : grad.shape[1]] = grad
         grad_taps = torch.empty_like(taps)
-        for k, tap in enumerate(taps):
-            window = slice(k * ctx.dilation, k * ctx.dilation + out_length)
-            grad_taps[k] = torch.bmm(frames[:, window].transpose(1, 2), grad).sum(0)
-            if grad_frames is not None:
-                grad_frames[:, window].baddbmm_(grad, tap.t().expand(batch, -1, -1))
-        return grad_frames, grad_taps.permute(2, 1, 0), grad.sum((0, 1)), None
+        for k in range(len(taps)):
+            torch.mm(rows[k * ctx.dilation :][:run].t(), spread[:run], out=grad_taps[k])
+        grad_rows = None
+        if ctx.needs_input_grad[0]:
+            grad_rows = spread @ taps[0].t()
+            for k in range(1, len(taps)):
+                grad_rows.addmm_(padded[lost - k * ctx.dilation :][: len(rows)], taps[k].t())
+            grad_rows = grad_rows.view(frames.shape)
+        return grad_rows, grad_taps.permute(2, 1, 0), grad.sum((0, 1)), None
 
 
 class TDNN(nn.Module):
