@@ -12,6 +12,7 @@ from torch import nn
 
 from speakerverif.config import from_dict, nearest
 from speakerverif.errors import InputError
+from speakerverif.heads._base import Head
 
 
 def names(folder: str) -> list[str]:
@@ -30,7 +31,7 @@ def encoder(table: dict[str, Any], num_mels: int) -> nn.Module:
     return module.build(config, num_mels)
 
 
-def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> nn.Module:
+def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> Head:
     """Return the training head of a recipe's `[head]` table, for `num_speakers` classes.
 
     Raises:

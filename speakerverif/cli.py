@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_set(command)
     _add_compute(command)
+    _add_seed(command)
 
     command = add("prepare", _prepare, "check a corpus tree, write manifests and trial lists")
     command.add_argument("corpus", metavar="CORPUS")
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_set(command)
     _add_compute(command)
+    _add_seed(command)
 
     command = add("embed", _embed, "embed recordings")
     command.add_argument("files", nargs="*", type=Path, metavar="FILE")
@@ -120,6 +122,9 @@ def _add_compute(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)"
     )
+
+
+def _add_seed(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, metavar="N", help="in place of the recipe's")
 
 

@@ -72,7 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the machine's)")
     add("--batch-size", type=int, metavar="N", help="files embedded at once, at most")
-    add("--engine", default="torch", choices=("torch", "onnx"), help="what runs the model")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
 
 
@@ -243,8 +242,6 @@ def _embed(
     options: dict[str, Any] = {"device": args.device, "crops": args.crops}
     if args.batch_size:
         options["batch_size"] = args.batch_size
-    if args.engine != "torch":
-        options["engine"] = args.engine
     table = embed_files(folder, paths, **options)
     if table.failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())

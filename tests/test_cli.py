@@ -72,17 +72,28 @@ def test_one_pair_scores_as_it_does_in_a_long_list(
     (tmp_path / "pair.txt").write_text("spk0/0.wav spk3/2.wav\n")
     for name in ("long", "pair"):
         status = main(
-            ["score", str(tmp_path / f"{name}.txt"), "--model", str(tiny_model), "--audio-root", str(tiny_corpus)]
+            [
+                "score",
+                str(tmp_path / f"{name}.txt"),
+                "--model",
+                str(tiny_model),
+                "--audio-root",
+                str(tiny_corpus),
+            ]
             + ["--out-scores", str(tmp_path / f"{name}.scores"), "--bootstrap", "20"]
         )
         assert status == 0, capsys.readouterr().err
     one = float((tmp_path / "pair.scores").read_text().split()[2])
     same = [r.split() for r in (tmp_path / "long.scores").read_text().splitlines()]
-    many = next(float(score) for enroll, test, score in same if (enroll, test) == ("spk0/0.wav", "spk3/2.wav"))
+    many = next(
+        float(score) for enroll, test, score in same if (enroll, test) == ("spk0/0.wav", "spk3/2.wav")
+    )
     assert one == pytest.approx(many, abs=1e-4)
 
 
-def test_info_tells_what_a_model_is(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_tells_what_a_model_is(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["info", str(tiny_model), "--json", str(tmp_path / "i.json")]) == 0
     assert "fingerprint" in capsys.readouterr().out
     facts = json.loads((tmp_path / "i.json").read_text())
@@ -123,7 +134,9 @@ def test_wrong_recordings_exit_2_and_write_nothing(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert out.read_text() == "mine"
-    assert main(["verify", str(tmp_path / name), str(tmp_path / "whole.flac"), "--model", str(tiny_model)]) == 2
+    assert (
+        main(["verify", str(tmp_path / name), str(tmp_path / "whole.flac"), "--model", str(tiny_model)]) == 2
+    )
     assert name in capsys.readouterr().err
 
 
@@ -156,7 +169,10 @@ def test_bare_score_names_the_option(tmp_path: Path) -> None:
         soundfile.write(tmp_path / name, voice(0, 0, 1.0), RATE)
     (tmp_path / "trials.txt").write_text("1 a.wav a.wav\n0 a.wav b.wav\n")
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "score.py", "trials.txt"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, ROOT / "tools" / "score.py", "trials.txt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "--model" in done.stderr and done.stderr.count("\n") == 1
 

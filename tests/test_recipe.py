@@ -21,7 +21,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small speechocean762 in the shared layout: 4 speakers to train on, 4 others in the trials."""
     root = tmp_path_factory.mktemp("corpus") / "speechocean762"
     for split, speakers in (("train", (0, 1, 2, 3)), ("dev", (4, 5, 6, 7))):
-        rows = [(f"{s}{n}", f"spk{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)]
+        rows = [
+            (f"{s}{n}", f"spk{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)
+        ]
         for _, _, path, speaker, n in rows:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(root / path, voice(speaker, n, 1.2), RATE)
@@ -47,7 +49,9 @@ def stamps(out: Path) -> dict[str, int]:
     return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
 
 
-def test_all_stages_then_nothing(corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_stages_then_nothing(
+    corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     out = tmp_path / "out"
     records = run(recipe, out, data_dir=corpus)
     assert set(records) == {"trials", "trials_hard"}
@@ -55,7 +59,12 @@ def test_all_stages_then_nothing(corpus: Path, recipe: Recipe, tmp_path: Path, c
     assert record["trials"] == 120 and record["targets"] == 24
     assert record["bootstrap"]["unit"] == "speaker" and record["model"]["training_speakers_in_trials"] == 0
     assert record["crops"] == "whole utterance"
-    for path in ("model/model.safetensors", "finetuned/config.toml", "embeddings.npz", "report/trials/index.html"):
+    for path in (
+        "model/model.safetensors",
+        "finetuned/config.toml",
+        "embeddings.npz",
+        "report/trials/index.html",
+    ):
         assert (out / path).is_file(), path
     printed = capsys.readouterr()
     assert "EER" in printed.out and "batch 6" in printed.err
@@ -96,7 +105,16 @@ def test_the_command_line_runs_a_recipe_and_scores_its_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("r.toml").write_text(format_toml(to_dict(recipe)))
-    arguments = ["run", "r.toml", "--data", str(corpus), "--set", "train.epochs=1", "--stages", "prepare,train"]
+    arguments = [
+        "run",
+        "r.toml",
+        "--data",
+        str(corpus),
+        "--set",
+        "train.epochs=1",
+        "--stages",
+        "prepare,train",
+    ]
     assert main(arguments) == 0
     trials = str(corpus / "dev" / "trials.txt")
     model = "out/tiny/model"
@@ -117,11 +135,17 @@ def test_wrong_stages_and_missing_data(recipe: Recipe, tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_the_demo_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_demo_in_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """The demo's own path, on fewer and shorter recordings and a few steps."""
-    shape = synthetic.Shape(num_speakers=6, sessions_per_speaker=2, utterances_per_session=2, duration_s=(0.8, 1.0))
+    shape = synthetic.Shape(
+        num_speakers=6, sessions_per_speaker=2, utterances_per_session=2, duration_s=(0.8, 1.0)
+    )
     prepare = synthetic.prepare
-    monkeypatch.setattr(synthetic, "prepare", lambda root, out: prepare(root, out, shape, held_out_speakers=3))
+    monkeypatch.setattr(
+        synthetic, "prepare", lambda root, out: prepare(root, out, shape, held_out_speakers=3)
+    )
     read = demo_module.read_toml
 
     def small(path: Path) -> dict:
