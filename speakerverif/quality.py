@@ -32,7 +32,7 @@ REASONS = {
 
 
 class Quality(NamedTuple):
-    """A named status, `ok` or a key of `REASONS`, and seconds of active speech (0 where there is nothing to measure)."""
+    """A named status, `ok` or a key of `REASONS`, and seconds of active speech (0 where there is none to measure)."""
 
     status: str
     speech_s: float

@@ -72,15 +72,8 @@ def test_one_pair_scores_as_it_does_in_a_long_list(
     (tmp_path / "pair.txt").write_text("spk0/0.wav spk3/2.wav\n")
     for name in ("long", "pair"):
         status = main(
-            [
-                "score",
-                str(tmp_path / f"{name}.txt"),
-                "--model",
-                str(tiny_model),
-                "--audio-root",
-                str(tiny_corpus),
-            ]
-            + ["--out-scores", str(tmp_path / f"{name}.scores"), "--bootstrap", "20"]
+            ["score", str(tmp_path / f"{name}.txt"), "--model", str(tiny_model), "--bootstrap", "20"]
+            + ["--audio-root", str(tiny_corpus), "--out-scores", str(tmp_path / f"{name}.scores")]
         )
         assert status == 0, capsys.readouterr().err
     one = float((tmp_path / "pair.scores").read_text().split()[2])
