@@ -1,0 +1,111 @@
+"""Batches and crops are functions of the seed and the position, and of nothing else."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speakerverif import audio
+from speakerverif.config import AugmentConfig, Recipe, TrainConfig
+from speakerverif.data import BatchOrder, CropDataset, collate, make_loader
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest
+
+INDEX = np.repeat(np.arange(5), [3, 3, 3, 3, 1])
+
+
+def test_every_crop_once_an_epoch_across_epochs() -> None:
+    order = BatchOrder(INDEX, TrainConfig(epochs=4, batch_size=4), seed=3)
+    keys = [key for batch in order for key in batch]
+    assert len(order) == 13 and len(keys) == 52
+    for epoch in range(4):
+        assert sorted(item for e, item in keys if e == epoch) == list(range(13))
+    first, second = ([item for e, item in keys if e == epoch] for epoch in (0, 1))
+    assert first != second
+
+
+def test_order_resumes_anywhere() -> None:
+    config = TrainConfig(epochs=3, batch_size=4, crops_per_utterance=2)
+    whole = list(BatchOrder(INDEX, config, seed=1))
+    for step in (1, 7, len(whole) - 1):
+        assert list(BatchOrder(INDEX, config, seed=1, first_step=step)) == whole[step:]
+    assert list(BatchOrder(INDEX, config, seed=2)) != whole
+
+
+def test_balanced_batches_hold_different_speakers_with_equally_many_utterances() -> None:
+    config = TrainConfig(epochs=8, batch_size=6, speakers_per_batch=2)
+    order = BatchOrder(INDEX, config, seed=0)
+    for step, batch in enumerate(order):
+        speakers, counts = np.unique([INDEX[item] for _, item in batch], return_counts=True)
+        assert len(speakers) == 2 and set(counts) == {3}
+        rows = [item for _, item in batch if INDEX[item] != 4]  # speaker 4 has one utterance only
+        assert len(set(rows)) == len(rows)
+        assert {e for e, _ in batch} == {step}
+    resumed = list(BatchOrder(INDEX, config, seed=0, first_step=5))
+    assert resumed == list(BatchOrder(INDEX, config, seed=0))[5:]
+    with pytest.raises(InputError, match="have 5 speakers"):
+        BatchOrder(INDEX, TrainConfig(batch_size=6, speakers_per_batch=6), seed=0)
+
+
+@pytest.fixture
+def plain(tiny_recipe: Recipe) -> Recipe:
+    """The tiny recipe without augmentation."""
+    return dataclasses.replace(tiny_recipe, augment=AugmentConfig())
+
+
+def test_a_crop_is_a_part_of_its_recording(plain: Recipe, tiny_manifest: Manifest) -> None:
+    dataset = CropDataset(tiny_manifest, plain, None)
+    crop, label, row = dataset[(0, 7)]
+    whole = audio.read(tiny_manifest[7].path)
+    assert crop.shape == (9600,) and crop.dtype == np.float32
+    assert (label, row) == (1, 7)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, len(crop))
+    assert np.abs(windows - crop).max(axis=1).min() < 1e-4
+
+
+def test_a_short_recording_is_repeated(plain: Recipe, tiny_manifest: Manifest) -> None:
+    recipe = dataclasses.replace(plain, train=dataclasses.replace(plain.train, crop_s=2.5))
+    crop, _, _ = CropDataset(tiny_manifest, recipe, None)[(0, 0)]
+    whole = audio.read(tiny_manifest[0].path)
+    np.testing.assert_allclose(crop, np.resize(whole, 40000), atol=1e-6)
+
+
+def test_the_cache_gives_parts_of_the_same_recordings(plain: Recipe, tiny_manifest: Manifest) -> None:
+    recipe = dataclasses.replace(plain, train=dataclasses.replace(plain.train, cache_mb=1))
+    dataset = CropDataset(tiny_manifest, recipe, None)
+    cold = dataset[(0, 3)][0]
+    dataset[(1, 3)]
+    assert np.array_equal(cold, dataset[(0, 3)][0])
+    windows = np.lib.stride_tricks.sliding_window_view(audio.read(tiny_manifest[3].path), len(cold))
+    assert np.abs(windows - cold).max(axis=1).min() < 1e-4
+
+
+def test_crops_depend_on_epoch_and_item_alone(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    first, second = (CropDataset(tiny_manifest, tiny_recipe, None) for _ in range(2))
+    for key in ((0, 0), (0, 1), (3, 20)):
+        ours, theirs = first[key], second[key]
+        assert np.array_equal(ours[0], theirs[0]) and ours[1:] == theirs[1:]
+    assert not np.array_equal(first[(0, 0)][0], first[(1, 0)][0])
+
+
+def test_each_speed_is_a_class_of_its_own(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    dataset = CropDataset(tiny_manifest, tiny_recipe, None)
+    assert dataset.num_classes == 12 and dataset.class_names[7] == "spk1@speed0.9"
+    labels = {dataset[(epoch, 4)][1] for epoch in range(12)}
+    assert labels == {1, 7}
+
+
+def test_loader_gives_batches_in_order(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    dataset = CropDataset(tiny_manifest, tiny_recipe, None)
+    order = BatchOrder(tiny_manifest.speaker_index, tiny_recipe.train, tiny_recipe.seed)
+    for batch, keys in zip(make_loader(dataset, order, workers=0), order, strict=True):
+        assert batch.waveform.shape == (6, 9600)
+        assert batch.utterances.tolist() == [item for _, item in keys]
+    assert collate([dataset[(0, 0)]]).labels.dtype.is_signed
+
+
+def test_absent_noise_is_named_before_the_first_step(tiny_recipe: Recipe, tiny_manifest: Manifest, tmp_path: Path) -> None:
+    augment = dataclasses.replace(tiny_recipe.augment, noise_dir="no-such-folder")
+    with pytest.raises(InputError, match="no-such-folder"):
+        CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=augment), tmp_path)
