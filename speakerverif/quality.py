@@ -64,7 +64,7 @@ def assess(waveform: Any, sample_rate: int) -> Quality:
         return Quality("constant" if 20 * np.log10(abs(mean) + 1e-10) > SILENCE_DBFS else "silent", 0.0)
     noise, speech = np.percentile(levels, (10, 95))
     threshold = max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
-    speech_s = round(float(np.count_nonzero(levels > threshold)) * 0.01, 2)
+    speech_s = round(np.count_nonzero(levels > threshold) * 0.01, 2)
     if np.count_nonzero(np.abs(waveform) >= FULL_SCALE) > CLIPPED_SHARE * len(waveform):
         return Quality("clipped", speech_s)
     return Quality("ok" if speech_s >= MIN_SPEECH_S else "too_little_speech", speech_s)
