@@ -1,0 +1,252 @@
+"""Reading: formats, rates, channels, parts, and every way a file can be wrong."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from speakerverif import audio
+from speakerverif.errors import InputError
+
+FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg on the PATH")
+
+
+def tones(rate: int, seconds: float, *hz: float) -> np.ndarray:
+    """Return one sine of amplitude 0.3 a channel, (samples, channels)."""
+    time = np.arange(round(rate * seconds))[:, None] / rate
+    return (0.3 * np.sin(2 * np.pi * np.array(hz) * time)).astype(np.float32)
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write samples as a file of `tmp_path` and return its path."""
+
+    def write(name: str, samples: np.ndarray, rate: int = 16000, **options) -> Path:
+        sf.write(tmp_path / name, samples, rate, **FORMATS[name.rpartition(".")[2]] | options)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def m4a(tmp_path_factory) -> Path:
+    """Three seconds of two tones, 44.1 kHz stereo AAC."""
+    folder = tmp_path_factory.mktemp("m4a")
+    sf.write(folder / "tones.wav", tones(44100, 3, 440, 1000), 44100)
+    command = ["ffmpeg", "-v", "error", "-i", folder / "tones.wav", "-c:a", "aac", folder / "tones.m4a"]
+    subprocess.run(command, check=True)
+    return folder / "tones.m4a"
+
+
+def test_samples_are_the_files(write):
+    """16-bit values over 2^15, mean of the channels: by hand."""
+    path = write("a.wav", np.array([[16384, 0], [-32768, -32768], [1, 3]], np.int16))
+    assert audio.read(path).tolist() == [0.25, -1.0, 2 / 32768]
+    assert audio.info(path) == audio.AudioInfo(16000, 2, 3 / 16000)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_every_format_and_rate_gives_the_same_tone(write, extension, rate):
+    path = write(f"a.{extension}", tones(rate, 2, 440), rate)
+    waveform = audio.read(path)
+    assert waveform.dtype == np.float32
+    assert waveform.shape == (32000,)
+    # Codecs bend a tone of 0.3 by up to 0.052; two samples of delay would be 0.1.
+    atol = 1e-3 if extension in ("wav", "flac") else 0.08
+    np.testing.assert_allclose(waveform[4000:-4000], tones(16000, 2, 440)[4000:-4000, 0], atol=atol)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_resampling_is_accurate(write, rate):
+    path = write("a.wav", tones(rate, 2, 3000), rate, subtype="FLOAT")
+    expected = tones(16000, 2, 3000)[:, 0]
+    np.testing.assert_allclose(audio.read(path)[2000:-2000], expected[2000:-2000], atol=1e-5)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("rate", [16000, 24000])
+def test_part_equals_part_of_whole(write, extension, rate):
+    noise = 0.1 * np.random.default_rng(0).standard_normal((rate * 4, 2)).astype(np.float32)
+    path = write(f"a.{extension}", noise, rate)
+    whole = audio.read(path)
+    for start_s, duration_s in [(0.0, 1.0), (0.7, 0.5), (2.34567, 1.2), (3.5, 0.5), (1.1, None)]:
+        part = audio.read(path, start_s, duration_s)
+        first = round(start_s * 16000)
+        expected = whole[first:] if duration_s is None else whole[first : first + round(duration_s * 16000)]
+        assert part.shape == expected.shape
+        np.testing.assert_allclose(part, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_blocks_are_the_whole(write, rate, monkeypatch):
+    monkeypatch.setattr(audio, "CHUNK_FRAMES", 10000)
+    path = write("a.flac", tones(rate, 2.55, 440, 700), rate)
+    blocks = list(audio.blocks(path, 0.5))
+    assert [len(block) for block in blocks] == [8000] * 5 + [800]
+    assert np.array_equal(np.concatenate(blocks), audio.read(path))
+
+
+def test_only_the_part_is_decoded(write, monkeypatch):
+    """A crop out of a minute decodes the crop, not the minute."""
+    path = write("a.flac", tones(48000, 60, 440), 48000)
+    decoded = []
+    read = sf.SoundFile.read
+
+    def counted(self, frames, **options):
+        decoded.append(frames)
+        return read(self, frames, **options)
+
+    monkeypatch.setattr(sf.SoundFile, "read", counted)
+    audio.read(path, 30.5, 2.0)
+    assert sum(decoded) < 48000 * 3.2
+
+
+@pytest.mark.parametrize(
+    ("start_s", "duration_s"), [(3.0, 1.0), (2.5, None), (1.5, 1.0), (-1.0, 1.0), (0.0, 0.0)]
+)
+def test_part_outside_the_file(write, start_s, duration_s):
+    path = write("a.wav", tones(16000, 2, 440))
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        audio.read(path, start_s, duration_s)
+
+
+def test_a_rounded_duration_is_met_halfway(write):
+    """A list that says 2.00 s for 1.995 s is right to a centisecond; one that says 2.1 s is not."""
+    path = write("a.wav", tones(16000, 1.995, 440))
+    assert len(audio.read(path, 0.0, 2.0)) == 31920
+    with pytest.raises(InputError, match=r"ends at 1\.995 s"):
+        audio.read(path, 0.0, 2.1)
+
+
+def test_non_finite_samples_are_passed_on(write):
+    samples = tones(16000, 1, 440)
+    samples[100], samples[200] = np.nan, np.inf
+    waveform = audio.read(write("a.wav", samples, subtype="FLOAT"))
+    assert np.isnan(waveform[100])
+    assert np.isinf(waveform[200])
+
+
+def refused(path: Path, *words: str) -> None:
+    """Assert that reading is refused in one line that names the file and holds `words`."""
+    for call in (audio.read, lambda path: list(audio.blocks(path, 1.0))):
+        with pytest.raises(InputError) as caught:
+            call(path)
+        message = str(caught.value)
+        assert str(path) in message
+        assert "\n" not in message
+        assert all(word in message for word in words), message
+
+
+def test_not_a_recording(tmp_path, write):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("this is not audio\n" * 50)
+    refused(tmp_path / "missing.wav", "no such file")
+    refused(tmp_path / "empty.wav", "0 bytes")
+    refused(tmp_path, "folder")
+    refused(tmp_path / "text.wav", "ffmpeg")
+    refused(write("none.wav", np.zeros((0, 1), np.float32)), "no samples")
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_cut_off_file(write, extension):
+    """Half a file must not read as a shorter one."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((32000, 1)).astype(np.float32)
+    path = write(f"a.{extension}", noise)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    refused(path)
+
+
+def test_flac_damaged_in_the_middle(write):
+    noise = 0.1 * np.random.default_rng(0).standard_normal((64000, 1)).astype(np.float32)
+    path = write("a.flac", noise)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    path.write_bytes(content)
+    refused(path, "damaged")
+    assert len(audio.read(path, 0.0, 1.0)) == 16000
+
+
+def test_wav_from_a_pipe_has_no_size(write):
+    """Its header says 2^32 - 1 bytes, for want of knowing; it is whole all the same."""
+    path = write("a.wav", tones(16000, 1, 440))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data")
+    content[place + 4 : place + 8] = b"\xff" * 4
+    path.write_bytes(content)
+    assert len(audio.read(path)) == 16000
+
+
+def test_mp3_without_a_length_is_not_trusted(write, monkeypatch):
+    """Without the Xing frame libsndfile guesses the length and would stop there."""
+    path = write("a.mp3", tones(16000, 2, 440))
+    content = path.read_bytes().replace(b"Xing", b"....").replace(b"Info", b"....")
+    path.write_bytes(content)
+    monkeypatch.setenv("PATH", "")
+    refused(path, "MP3", "ffmpeg")
+
+
+def test_without_ffmpeg_the_error_names_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200))
+    monkeypatch.setenv("PATH", "")
+    refused(path, "ffmpeg", "not installed")
+    with pytest.raises(InputError, match="ffmpeg"):
+        audio.info(path)
+
+
+@needs_ffmpeg
+def test_m4a(m4a):
+    assert audio.info(m4a) == audio.AudioInfo(44100, 2, 3.0)
+    whole = audio.read(m4a)
+    assert len(whole) == 48000
+    expected = tones(16000, 3, 440, 1000).mean(1)
+    np.testing.assert_allclose(whole[8000:-8000], expected[8000:-8000], atol=0.02)
+    assert np.array_equal(np.concatenate(list(audio.blocks(m4a, 0.7))), whole)
+    np.testing.assert_allclose(audio.read(m4a, 1.23, 1.0), whole[19680:35680], atol=1e-5)
+    with pytest.raises(InputError, match="ends"):
+        audio.read(m4a, 2.5, 1.0)
+    with pytest.raises(InputError, match="ends before 5 s"):
+        audio.read(m4a, 5.0)
+
+
+@needs_ffmpeg
+def test_cut_off_m4a_keeps_ffmpegs_words(m4a, tmp_path):
+    content = m4a.read_bytes()
+    (tmp_path / "a.m4a").write_bytes(content[: len(content) // 2])
+    refused(tmp_path / "a.m4a", "moov atom not found")
+
+
+@needs_ffmpeg
+def test_abandoned_blocks_leave_no_process(m4a):
+    blocks = audio.blocks(m4a, 0.1)
+    next(blocks)
+    blocks.close()
+
+
+def test_reads_without_torch_torchaudio_and_torchcodec(write):
+    """Neither is imported, so neither can break reading."""
+    path = write("a.flac", tones(44100, 1, 440), 44100)
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchaudio', 'torchcodec'): sys.modules[name] = None\n"
+        "from speakerverif import audio\n"
+        f"print(len(audio.read({str(path)!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "16000\n"
+
+
+@pytest.mark.corpus
+def test_corpus_files_hold_what_their_headers_say(shared):
+    folder = shared / "corpora" / "librispeech_one_each"
+    for line in (folder / "wav.scp").read_text().splitlines()[::60]:
+        path = folder / line.split()[1]
+        assert len(audio.read(path)) == round(audio.info(path).duration_s * 16000)
