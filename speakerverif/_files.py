@@ -11,7 +11,11 @@ import numpy as np
 
 from speakerverif.errors import InputError
 
-BLOCK_BYTES = 1 << 24  # 16 MB: large enough for NumPy to pay, small enough that ten million rows fit anywhere
+BLOCK_BYTES = 1 << 23  # 8 MB: large enough for NumPy to pay, small enough to stay in the processor's cache
+LONGEST_FIELD = 1024  # bytes; fields become fixed-width columns, so that one long one would cost all
+_MASKS = np.array(
+    [(1 << 8 * n) - 1 for n in range(9)], np.uint64
+)  # the first n bytes of a little-endian word
 
 
 class WrongRows:
@@ -39,65 +43,105 @@ class WrongRows:
 
 
 class Rows:
-    """The rows of one block of a file that have the expected number of columns.
-
-    Attributes:
-        tokens: the fields of all rows, one after the other; column j of `width` is `tokens[j::width]`.
-    """
+    """The rows of one block of a file, held as the places of their fields: no object for any row."""
 
     def __init__(self, block: bytes, first_line: int) -> None:
-        self._block, self._first_line = block, first_line
-        self.tokens = block.split()
-        text = np.frombuffer(block, np.uint8)
+        """Find lines and fields; what bytes up to 32 separate is a field.
+
+        Args:
+            block: whole lines, the last with its line feed.
+            first_line: number of the first line.
+        """
+        self._text = b"\n" + block + bytes(8)  # the words that `columns` takes may reach 8 bytes over
+        text = np.frombuffer(self._text, np.uint8, len(block) + 1)
         space = text <= 32
-        token_ends = np.flatnonzero(space[1:] & ~space[:-1])
-        newlines = np.flatnonzero(text == ord("\n"))
-        self._counts = np.diff(np.searchsorted(token_ends, newlines), prepend=0)
-        if len(token_ends) != len(self.tokens):  # control characters, which split() takes for letters
-            self._counts = np.array([len(line.split()) for line in self._lines()])
+        edges = np.flatnonzero(space[1:] != space[:-1]) + 1
+        self._start, self._end = edges[0::2], edges[1::2]
+        self._newline = np.flatnonzero(text == ord("\n"))
+        self._first_line = first_line
+        self.num_lines = len(self._newline) - 1
+        self.count_on_line = np.diff(np.searchsorted(self._start, self._newline))  # fields, (num_lines,)
+        self._line = np.flatnonzero(self.count_on_line)
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self._counts))
-
-    @property
-    def num_lines(self) -> int:
-        return len(self._counts)
-
-    def _lines(self) -> list[bytes]:
-        return self._block.split(b"\n")[:-1]
+        return len(self._line)
 
     def most_common_width(self) -> int:
         """Return the number of columns that most rows have."""
-        return int(np.bincount(self._counts[self._counts > 0]).argmax())
+        return int(np.bincount(self.count_on_line[self._line]).argmax())
 
     def keep_width(self, width: int, wrong: WrongRows) -> None:
         """Drop the rows without `width` columns, noting them in `wrong`; blank lines don't count."""
-        bad = (self._counts != width) & (self._counts != 0)
+        count = self.count_on_line
+        for i in np.flatnonzero((count != width) & (count != 0)).tolist():
+            why = f"{count[i]} {'column' if count[i] == 1 else 'columns'}, expected {width}"
+            wrong.add(self._first_line + i, self._line_text(i), why)
+        kept = np.repeat(count == width, count)
+        self._line = np.flatnonzero(count == width)
+        self._start, self._end = (places[kept].reshape(-1, width) for places in (self._start, self._end))
+
+    def drop(self, bad: np.ndarray, why: str, wrong: WrongRows) -> None:
+        """Drop the kept rows where `bad`, bool (len(self),), noting them in `wrong`."""
         if not bad.any():
             return
-        lines = self._lines()
-        for i in np.flatnonzero(bad):
-            count = int(self._counts[i])
-            why = f"{count} column{'s' * (count != 1)}, expected {width}"
-            wrong.add(self._first_line + int(i), lines[i], why)
-        self._counts[bad] = 0
-        self.tokens = [t for i in np.flatnonzero(self._counts) for t in lines[i].split()]
+        for i in self._line[bad].tolist():
+            wrong.add(self._first_line + i, self._line_text(i), why)
+        self._line, self._start, self._end = self._line[~bad], self._start[~bad], self._end[~bad]
 
-    def drop(self, bad: np.ndarray, why: list[str], width: int, wrong: WrongRows) -> None:
-        """Drop the kept rows where `bad` (bool, one a kept row), noting each with its reason in `wrong`."""
-        lines, kept = self._lines(), np.flatnonzero(self._counts)
-        for i, reason in zip(kept[bad], why, strict=True):
-            wrong.add(self._first_line + int(i), lines[i], reason)
-        self._counts[kept[bad]] = 0
-        self.tokens = [t for r in np.flatnonzero(~bad) for t in self.tokens[r * width : (r + 1) * width]]
+    def columns(self, which: slice) -> np.ndarray:
+        """Return the fields of the chosen columns of the kept rows, dtype S, (len(self), columns).
 
-    def line_of(self, row: int) -> int:
-        """Return the line number, from 1, of the kept row `row`."""
-        return self._first_line + int(np.flatnonzero(self._counts)[row])
+        Raises:
+            InputError: a field is longer than `LONGEST_FIELD` bytes.
+        """
+        start, length = self._start[:, which], (self._end - self._start)[:, which]
+        longest = int(length.max(initial=1))
+        if longest > LONGEST_FIELD:
+            line = self._first_line + int(self._line[length.max(1).argmax()])
+            raise InputError(
+                f"line {line}: a field of {longest:,} bytes; at most {LONGEST_FIELD} were expected"
+            )
+        # Eight bytes at a time, from wherever they stand; what lies behind a field's end is masked to zero.
+        window = np.ndarray(len(self._text) - 7, "<u8", self._text, strides=1)
+        words = np.empty((*start.shape, -(-longest // 8)), "<u8")
+        for k in range(words.shape[-1]):
+            words[..., k] = window[np.minimum(start + 8 * k, len(window) - 1)]
+            words[..., k] &= _MASKS[np.clip(length - 8 * k, 0, 8)]
+        return words.view(f"S{8 * words.shape[-1]}")[..., 0]
+
+    def text_of(self, row: int) -> str:
+        """Return the kept row `row` as `line: text`, for messages."""
+        line = int(self._line[row])
+        return f"{self._first_line + line}: {self._line_text(line).strip().decode('utf-8', 'backslashreplace')!r}"
+
+    def _line_text(self, i: int) -> bytes:
+        return self._text[self._newline[i] + 1 : self._newline[i + 1]]
+
+
+def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return one of each of the distinct texts, dtype S (K,), and where each text is among them, int64 (N,).
+
+    This is `np.unique` without its order, many times as fast: 64-bit hashes are sorted in place of texts, and
+    every text is then compared with the one that stands for it.
+    """
+    words = texts.view("<u8").reshape(len(texts), -1)
+    hashes = np.zeros(len(texts), np.uint64)
+    for word in words.T:
+        hashes = (hashes ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    new = np.concatenate(([True], ordered[1:] != ordered[:-1]))[: len(texts)]
+    where = np.empty(len(texts), np.int64)
+    where[order] = np.cumsum(new) - 1
+    kept = order[new]
+    if not all((word[kept][where] == word).all() for word in words.T):  # two texts share a hash
+        _, kept, where = np.unique(texts, return_index=True, return_inverse=True)
+    return texts[kept], where
 
 
 def read_rows(path: str | Path, digest: Any = None) -> Iterator[Rows]:
-    """Yield a text file's rows in blocks of about 16 MB; `digest` (a hashlib object) is fed every byte.
+    """Yield a text file's rows in blocks of bounded size; `digest` (a hashlib object) is fed every byte.
 
     A UTF-8 byte-order mark, carriage returns, tabs and blank lines are no matter.
 

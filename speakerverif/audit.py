@@ -60,41 +60,38 @@ def audit(trials: TrialList, enroll_map: EnrollMap | None = None) -> Audit:
     """
     size = len(trials.ids)
     ordered = trials.pair_keys()
-    swapped = trials.test.astype(np.int64) * size + trials.enroll
-    either = np.minimum(ordered, swapped)
-    first = np.unique(ordered, return_index=True)[1]
-    repeated = np.ones(len(trials), bool)
-    repeated[first] = False
-    pairs, first = np.unique(either, return_index=True)
-    again = np.ones(len(trials), bool)
-    again[first] = False
-    mirrored = again & ~repeated
-    self_pairs = trials.enroll == trials.test
+    either = np.minimum(ordered, trials.test.astype(np.int64) * size + trials.enroll)
+    order = np.argsort(either)
+    equal = np.diff(either[order]) == 0
+    # Rows whose pair stands there more than once, in the order of the list: as a rule a small part of it.
+    several = np.sort(order[np.append(equal, False) | np.append(False, equal)])
+    first, first_either = (np.unique(keys[several], return_index=True)[1] for keys in (ordered, either))
+    duplicates = np.delete(several, first)
+    mirrored = np.setdiff1d(np.delete(several, first_either), duplicates)
+    _refuse_both_labels(trials, several, either[several])
+    own = trials.enroll == trials.test
     if enroll_map:
         code = {name: i for i, name in enumerate(trials.ids)}
-        own = [
-            code[m] * size + code[u]
-            for m, files in enroll_map.items()
-            for u in files
-            if m in code and u in code
+        pairs = [(model, name) for model, files in enroll_map.items() for name in files]
+        own |= np.isin(ordered, [code[m] * size + code[u] for m, u in pairs if m in code and u in code])
+    found = {"self-pair": np.flatnonzero(own), "duplicate": duplicates, "mirrored": mirrored}
+    examples = tuple(f"{what}: {trials.pair(int(rows[0]))}" for what, rows in found.items() if len(rows))
+    return Audit(known_list(trials), *map(len, found.values()), examples)
+
+
+def _refuse_both_labels(trials: TrialList, rows: np.ndarray, keys: np.ndarray) -> None:
+    """Raise `InputError` where rows of one key, which is a pair in either order, have different labels."""
+    if trials.labels is None:
+        return
+    pairs, where = np.unique(keys, return_inverse=True)
+    targets, count = np.bincount(where, trials.labels[rows]), np.bincount(where)
+    clash = pairs[(targets > 0) & (targets < count)]
+    if len(clash):
+        texts = [
+            f"{trials.ids[key // len(trials.ids)]} {trials.ids[key % len(trials.ids)]}"
+            for key in clash.tolist()
         ]
-        self_pairs |= np.isin(ordered, np.array(own, np.int64))
-    if trials.labels is not None and again.any():
-        targets = np.bincount(np.searchsorted(pairs, either[trials.labels]), minlength=len(pairs))
-        rows = np.bincount(np.searchsorted(pairs, either), minlength=len(pairs))
-        clash = pairs[(targets > 0) & (targets < rows)]
-        if len(clash):
-            texts = [f"{trials.ids[key // size]} {trials.ids[key % size]}" for key in clash.tolist()]
-            raise InputError(
-                f"{trials.name}: {len(clash)} pairs are both target and non-target: {named(texts)}"
-            )
-    examples = [
-        f"{what}: {trials.pair(int(np.argmax(mask)))}"
-        for what, mask in (("self-pair", self_pairs), ("duplicate", repeated), ("mirrored", mirrored))
-        if mask.any()
-    ]
-    counts = [int(np.count_nonzero(mask)) for mask in (self_pairs, repeated, mirrored)]
-    return Audit(known_list(trials), counts[0], counts[1], counts[2], tuple(examples))
+        raise InputError(f"{trials.name}: {len(clash)} pairs are both target and non-target: {named(texts)}")
 
 
 def known_list(trials: TrialList) -> str | None:
@@ -139,42 +136,57 @@ def units_of(
     Raises:
         InputError: files whose speaker is not in `speakers`, models of several speakers.
     """
-    enroll_codes, test_codes = np.unique(trials.enroll), np.unique(trials.test)
-    tests = [trials.ids[i] for i in test_codes.tolist()]
-    members = {
-        name: (enroll_map or {}).get(name, (name,)) for name in (trials.ids[i] for i in enroll_codes.tolist())
-    }
-    files = list(dict.fromkeys([*tests, *(name for group in members.values() for name in group)]))
-    owner = speakers_by_path(files) if speakers is None else speakers
-    if speakers is None and len(set(owner.values())) in (1, len(files)):
-        kind: Literal["speaker", "file"] = "file"
-        enrolled = {name: name for name in members}
-        owner = {name: name for name in files}
+    files = files_of(trials, enroll_map)
+    if speakers is None:
+        owners = speakers_by_path(files)
+        kind: Literal["speaker", "file"] = "file" if len(set(owners)) in (1, len(files)) else "speaker"
     else:
-        kind = "speaker"
-        unknown = [name for name in files if name not in owner]
+        kind, unknown = "speaker", [name for name in files if name not in speakers]
         if unknown:
             raise InputError(f"{trials.name}: no speaker is known for {len(unknown)} files: {named(unknown)}")
-        enrolled = {name: owner[group[0]] for name, group in members.items()}
-        several = [name for name, group in members.items() if any(owner[u] != enrolled[name] for u in group)]
-        if several:
-            raise InputError(
-                f"{trials.name}: {len(several)} models are of several speakers: {named(several)}"
-            )
-    names = sorted({*enrolled.values(), *(owner[name] for name in tests)})
+        owners = [speakers[name] for name in files]
+    owner = dict(zip(files, files if kind == "file" else owners, strict=True))
+    enrolled = owner if enroll_map is None else _owners_of_models(trials, enroll_map, owner, kind)
+    names = sorted({*owner.values(), *enrolled.values()})
     number = {name: i for i, name in enumerate(names)}
-    enroll, test = np.zeros((2, len(trials.ids)), np.int64)
-    enroll[enroll_codes] = [number[name] for name in enrolled.values()]
-    test[test_codes] = [number[owner[name]] for name in tests]
+    enroll, test = (
+        np.array([number[of[name]] if name in of else -1 for name in trials.ids]) for of in (enrolled, owner)
+    )
     return Units(kind, tuple(names), enroll[trials.enroll], test[trials.test])
 
 
-def speakers_by_path(files: Sequence[str]) -> dict[str, str]:
-    """Return file -> the first path component that differs between the files."""
+def files_of(trials: TrialList, enroll_map: EnrollMap | None = None) -> list[str]:
+    """Return the ids of all files that the trials compare; models that are not in the map have none."""
+    if enroll_map is None:
+        return list(trials.ids)
+    tests, models = ([trials.ids[i] for i in used(codes)] for codes in (trials.test, trials.enroll))
+    return list(dict.fromkeys([*tests, *(name for model in models for name in enroll_map.get(model, ()))]))
+
+
+def used(codes: np.ndarray) -> list[int]:
+    """Return the distinct codes, ascending."""
+    return np.flatnonzero(np.bincount(codes)).tolist()
+
+
+def speakers_by_path(files: Sequence[str]) -> list[str]:
+    """Return for every file the first path component that differs between the files."""
     # All names that lie between two in alphabetical order begin with what those two share.
     first, last = min(files).split("/"), max(files).split("/")
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last, strict=False)))
-    return {name: name.split("/", shared + 1)[shared] for name in files}
+    return [name.split("/", shared + 1)[shared] for name in files]
+
+
+def _owners_of_models(
+    trials: TrialList, enroll_map: EnrollMap, owner: Mapping[str, str], kind: str
+) -> dict[str, str]:
+    """Return enrolled model -> speaker of its files; where files are the units, the model is one of its own."""
+    models = [trials.ids[i] for i in used(trials.enroll)]
+    if kind == "file":
+        return {model: model for model in models}
+    several = [model for model in models if len({owner[name] for name in enroll_map[model]}) > 1]
+    if several:
+        raise InputError(f"{trials.name}: {len(several)} models are of several speakers: {named(several)}")
+    return {model: owner[enroll_map[model][0]] for model in models}
 
 
 def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
@@ -202,8 +214,7 @@ def read_pairs(path: str | Path) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for rows in read_rows(path):
         rows.keep_width(2, wrong)
-        tokens = [token.decode("utf-8", "replace") for token in rows.tokens]
-        for key, value in zip(tokens[0::2], tokens[1::2], strict=True):
+        for key, value in np.char.decode(rows.columns(slice(0, 2)), "utf-8", "replace").tolist():
             if pairs.setdefault(key, value) != value:
                 raise InputError(f"{path}: {key!r} stands for both {pairs[key]!r} and {value!r}")
     if wrong.count:

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
     from speakerverif._files import WrongRows, write_atomically
-    from speakerverif.audit import audit, read_enroll_map, read_speakers
+    from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers
     from speakerverif.lists import TrialList
     from speakerverif.score import evaluate, format_record
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
     record = None
     if trials.labels is not None:
-        speakers = read_speakers(args.speakers, _files(trials, enroll_map)) if args.speakers else None
+        speakers = read_speakers(args.speakers, files_of(trials, enroll_map)) if args.speakers else None
         record = evaluate(
             scores,
             p_targets=args.p_target,
@@ -203,20 +203,13 @@ def _scores(
     return scores, made
 
 
-def _files(trials: "TrialList", enroll_map: EnrollMap | None) -> list[str]:
-    """Return the ids of all files that the trials compare."""
-    if enroll_map is None:
-        return list(trials.ids)
-    tests, models = dict.fromkeys(trials.test_ids()), dict.fromkeys(trials.enroll_ids())
-    return list(tests | dict.fromkeys(name for model in models for name in enroll_map.get(model, ())))
-
-
 def _audio(args: argparse.Namespace, trials: "TrialList", enroll_map: EnrollMap | None) -> dict[str, Path]:
     """Return id -> path of every file to embed, or raise `InputError` that names those that are missing."""
+    from speakerverif.audit import files_of
     from speakerverif.lists import named
 
     root = args.audio_root or args.trials.parent
-    paths = {name: root / name for name in _files(trials, enroll_map)}
+    paths = {name: root / name for name in files_of(trials, enroll_map)}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if missing:
         raise InputError(f"{len(missing)} of {len(paths)} files are not in {root}: {named(missing)}")

@@ -92,7 +92,7 @@ class Manifest:
             InputError: an id stands twice.
         """
         rows = list(utterances)
-        _refuse_repeated([u.id.encode() for u in rows], "utterances", range(1, len(rows) + 1))
+        _refuse_repeated([u.id for u in rows], "utterances", range(1, len(rows) + 1))
         return cls(
             np.array([u.id.encode() for u in rows], np.bytes_),
             np.array([u.path.encode() for u in rows], np.bytes_),
@@ -129,8 +129,8 @@ class Manifest:
         for name, unknown in (("start_s", 0.0), ("duration_s", math.nan)):
             tokens = column.get(name, [b""] * len(rows))
             empty = np.array([token == b"" for token in tokens], bool)
-            values, bad = floats([token or b"0" for token in tokens])
-            for i in np.flatnonzero(bad | (values < 0)).tolist():
+            values = floats(np.array([token or b"0" for token in tokens], np.bytes_))
+            for i in np.flatnonzero(~((values >= 0) & (values < np.inf))).tolist():
                 wrong.add(numbers[i], b"\t".join(rows[i]), f"{name} is not a number of seconds")
             times[name] = np.where(empty, unknown, values)
         for i in (i for i, row in enumerate(rows) if not (column["id"][i] and column["path"][i])):
@@ -139,7 +139,7 @@ class Manifest:
             raise InputError(f"{path}: {wrong}")
         if not rows:
             raise InputError(f"{path}: no utterances in it")
-        _refuse_repeated(column["id"], str(path), numbers)
+        _refuse_repeated([text.decode("utf-8", "replace") for text in column["id"]], str(path), numbers)
         ids, paths, speakers = (np.array(column[name], np.bytes_) for name in cls._FIELDS[:3])
         return cls(ids, paths, speakers, times["start_s"], times["duration_s"], str(Path(path).parent))
 
@@ -360,7 +360,7 @@ class EmbeddingTable:
         if lacking:
             raise InputError(f"{path}: no array named {' or '.join(lacking)}; found {', '.join(arrays)}")
         ids, embeddings = (
-            arrays["ids"].astype(np.str_).tolist(),
+            arrays["ids"].astype(np.str_, copy=False).tolist(),
             arrays["embeddings"].astype(np.float32, copy=False),
         )
         unknown = np.full(len(ids), np.nan, np.float32)
@@ -373,7 +373,7 @@ class EmbeddingTable:
         if embeddings.ndim != 2 or any(len(column) != len(ids) for column in columns):
             shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
             raise InputError(f"{path}: expected embeddings (N, dim) and N of everything else, found {shapes}")
-        _refuse_repeated([text.encode() for text in ids], str(path), range(len(ids)))
+        _refuse_repeated(ids, str(path), range(len(ids)))
         return cls(ids, *columns, fingerprint=str(arrays.get("fingerprint", "")))
 
 
@@ -383,14 +383,12 @@ def named(ids: Sequence[str], shown: int = 5) -> str:
     return ", ".join(ids[:shown]) + more
 
 
-def _refuse_repeated(ids: list[bytes], where: str, numbers: Sequence[int]) -> None:
+def _refuse_repeated(ids: Sequence[str], where: str, numbers: Sequence[int]) -> None:
     """Raise `InputError` where an id stands twice, naming both places by their numbers."""
     if len(set(ids)) == len(ids):
         return
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     for text, number in zip(ids, numbers, strict=True):
         if text in seen:
-            raise InputError(
-                f"{where}: id {text.decode(errors='replace')!r} stands twice: rows {seen[text]} and {number}"
-            )
+            raise InputError(f"{where}: id {text!r} stands twice: rows {seen[text]} and {number}")
         seen[text] = number

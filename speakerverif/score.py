@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.audit import EnrollMap, Units, audit, units_of
+from speakerverif.audit import EnrollMap, Units, audit, units_of, used
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, TrialList, named
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
 
 AUDITED = ("missing", "self_pairs", "duplicates", "mirrored")
-BLOCK = 256  # trials gathered at once: both sides of a block stay in the processor's cache
+BLOCK = 1024  # trials gathered at once: both sides of a block stay in the processor's cache
 
 
 def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | None = None) -> ScoreList:
@@ -27,34 +27,38 @@ def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | Non
         InputError: files without an embedding or models without files (all named together), embeddings that
             are zero or not finite.
     """
-    enroll_codes, test_codes = np.unique(trials.enroll), np.unique(trials.test)
-    enrolled = [trials.ids[i] for i in enroll_codes.tolist()]
     if enroll_map is None:
-        members: Mapping[str, Sequence[str]] = {name: (name,) for name in enrolled}
+        enroll = test = unit(table.embeddings, table.ids, table.rows_of(trials.ids))
     else:
-        members = enroll_map
-        lacking = [name for name in enrolled if name not in enroll_map]
-        if lacking:
-            raise InputError(
-                f"{trials.name}: {len(lacking)} models are not in the enroll map: {named(lacking)}"
-            )
-    groups = [members[name] for name in enrolled]
-    files = [name for group in groups for name in group] + [trials.ids[i] for i in test_codes.tolist()]
-    vectors = unit(table.embeddings, table.ids, table.rows_of(files))
-    count = len(files) - len(test_codes)
-    enroll, test = vectors[:count], vectors[count:]
-    if enroll_map is not None:
-        starts = np.cumsum([0] + [len(group) for group in groups[:-1]])
-        means = np.add.reduceat(enroll, starts)
-        enroll = unit(means, enrolled, np.arange(len(means)))
-    row = np.zeros((2, len(trials.ids)), np.int64)
-    row[0, enroll_codes], row[1, test_codes] = np.arange(len(enroll_codes)), np.arange(len(test_codes))
-    enroll_row, test_row = row[0][trials.enroll], row[1][trials.test]
+        enroll, test = _models_and_tests(trials, table, enroll_map)
     scores = np.empty(len(trials))
-    for i in range(0, len(trials), BLOCK):
-        block = slice(i, i + BLOCK)
-        scores[block] = np.einsum("ij,ij->i", enroll[enroll_row[block]], test[test_row[block]])
+    left, right = np.empty((2, BLOCK, enroll.shape[1]), np.float32)
+    for start in range(0, len(trials), BLOCK):
+        rows = slice(start, start + BLOCK)
+        count = len(scores[rows])
+        np.take(enroll, trials.enroll[rows], 0, out=left[:count], mode="clip")  # "raise" would copy once more
+        np.take(test, trials.test[rows], 0, out=right[:count], mode="clip")
+        scores[rows] = np.einsum("ij,ij->i", left[:count], right[:count])
     return ScoreList(trials, scores, "cosine")
+
+
+def _models_and_tests(
+    trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors of the enrolled models and of the test files, float32 (ids, dim) both."""
+    models, tests = used(trials.enroll), used(trials.test)
+    lacking = [trials.ids[i] for i in models if trials.ids[i] not in enroll_map]
+    if lacking:
+        raise InputError(f"{trials.name}: {len(lacking)} models are not in the enroll map: {named(lacking)}")
+    groups = [enroll_map[trials.ids[i]] for i in models]
+    files = [name for group in groups for name in group] + [trials.ids[i] for i in tests]
+    vectors = unit(table.embeddings, table.ids, table.rows_of(files))
+    starts = np.cumsum([0] + [len(group) for group in groups])
+    means = np.add.reduceat(vectors[: starts[-1]], starts[:-1])
+    enroll, test = np.zeros((2, len(trials.ids), vectors.shape[1]), np.float32)
+    enroll[models] = unit(means, [trials.ids[i] for i in models], np.arange(len(means)))
+    test[tests] = vectors[starts[-1] :]
+    return enroll, test
 
 
 def unit(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
