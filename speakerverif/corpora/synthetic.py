@@ -193,7 +193,7 @@ def _session(seed: int, speaker: int, session: int) -> _Session:
         ),
         channel=augment.convolve(np.pad(room.astype(np.float64), (0, 512)), _microphone(rng)),
         noise_exponent=rng.uniform(0.3, 2.0),
-        snr_db=rng.uniform(15.0, 40.0),
+        snr_db=rng.uniform(20.0, 45.0),
         level_db=rng.uniform(-32.0, -18.0),
     )
 
