@@ -80,7 +80,7 @@ class Calibration:
         if kinds != self.kinds or set(measures) != set(self.quality):
             raise InputError(
                 f"calibration fitted on {self.trials}: expected scores of kind {_names(self.kinds)} and "
-                f"quality measures {_names(self.quality)}; found {_names(kinds)} and {_names(tuple(measures))}"
+                f"measures {_names(self.quality)}; found {_names(kinds)} and {_names(tuple(measures))}"
             )
         llr = self.llr(_inputs(scores, {name: measures[name] for name in self.quality}))
         return ScoreList(trials=scores[0].trials, scores=llr, kind="llr")

@@ -42,9 +42,15 @@ def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
         owner: int (N,), which owner (a speaker, an enrolled model) each row belongs to.
         owners: how many there are; each has at least one row.
     """
-    rows = np.arange(len(owner))
-    member = sparse.csr_array((np.ones(len(owner), embeddings.dtype), (owner, rows)), (owners, len(owner)))
-    return unit(member @ unit(embeddings))
+    return unit(owner_sums(unit(embeddings), owner, owners))
+
+
+def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
+    """Return the sum of each owner's rows, (owners, ...) of values (N, ...), where row i belongs to `owner[i]`."""
+    member = sparse.csr_array(
+        (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))
+    )
+    return member @ values
 
 
 def speaker_means(table: EmbeddingTable, speakers: Mapping[str, str]) -> EmbeddingTable:
@@ -64,14 +70,11 @@ def speaker_means(table: EmbeddingTable, speakers: Mapping[str, str]) -> Embeddi
     if unknown:
         raise InputError(f"cohort: no speaker is known for {named(unknown)}")
     names, owner = np.unique([speakers[i] for i in table.ids], return_inverse=True)
-    per_speaker = sparse.csr_array(
-        (np.ones(len(owner)), (owner, np.arange(len(owner)))), (len(names), len(owner))
-    )
     return EmbeddingTable(
         ids=[str(name) for name in names],
         embeddings=unit_means(table.embeddings, owner, len(names)),
-        durations=(per_speaker @ table.durations).astype(np.float32),
-        speech=(per_speaker @ table.speech).astype(np.float32),
+        durations=owner_sums(table.durations, owner, len(names)),
+        speech=owner_sums(table.speech, owner, len(names)),
         status=["ok"] * len(names),
         fingerprint=table.fingerprint,
     )

@@ -7,7 +7,7 @@ process killed at any moment loses nothing it was told is enrolled, and several 
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.errors import InputError
-from speakerverif.norm import unit
+from speakerverif.norm import owner_sums, unit
 
 _BUSY_S = 60.0  # how long a writer waits for the others
 _READ_ROWS = 20_000  # embeddings read from the file at a time
 
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS speakers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS utterances (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL)",
+    "CREATE TABLE speakers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL)",
+    "CREATE TABLE utterances (id INTEGER PRIMARY KEY AUTOINCREMENT,"
     " speaker INTEGER NOT NULL REFERENCES speakers, embedding BLOB NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS utterances_by_speaker ON utterances (speaker)",
-    "INSERT OR IGNORE INTO meta VALUES ('changes', 0), ('removals', 0), ('indexed', 0)",
+    "CREATE INDEX utterances_by_speaker ON utterances (speaker)",
+    "INSERT INTO meta VALUES ('changes', 0), ('removals', 0), ('indexed', 0)",
 )
 
 
@@ -68,12 +68,11 @@ class Store:
         self._cache: tuple[int, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._index: tuple[tuple[int, int], Any] | None = None
         with self._errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._path.is_file():
+                self._create(fingerprint)
             self._db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")  # a removed voice is overwritten, not just unlinked
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'utterances'").fetchone():
-                self._create(fingerprint)
             theirs = self._one("SELECT value FROM meta WHERE key = 'fingerprint'")
         if theirs != fingerprint:
             raise InputError(
@@ -230,7 +229,9 @@ class Store:
         if self._index is None or self._index[0] != stamp:
             self._index = (stamp, faiss.read_index(str(self._index_path)))
         indexed = self._one("SELECT value FROM meta WHERE key = 'indexed'")
-        new, models = self._read_models("(SELECT speaker FROM utterances WHERE id > ?)", indexed)
+        new, models = self._read_models(
+            "WHERE speaker IN (SELECT speaker FROM utterances WHERE id > ?)", indexed
+        )
         similarities, speakers = self._index[1].search(query, top + len(new))
         found = {int(s): float(v) for s, v in zip(speakers[0], similarities[0], strict=True) if s >= 0}
         return found | dict(zip(new.tolist(), (models @ query[0]).tolist(), strict=True))
@@ -240,28 +241,38 @@ class Store:
         changes = self._one("SELECT value FROM meta WHERE key = 'changes'")
         if self._cache is None or self._cache[0] != changes:
             self._cache = None  # its memory goes before the next is made
-            self._cache = (changes, *self._read_models("(SELECT id FROM speakers)"))
+            self._cache = (changes, *self._read_models(""))
         return self._cache[1:]
 
-    def _read_models(self, which: str, *values: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return ids, ascending, and models of the speakers that a subquery selects."""
-        ids = self._db.execute(f"SELECT id FROM speakers WHERE id IN {which} ORDER BY id", values)
+    def _read_models(self, where: str, *values: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ids, ascending, and models of the speakers of the utterances that an SQL clause selects."""
+        ids = self._db.execute(f"SELECT DISTINCT speaker FROM utterances {where} ORDER BY speaker", values)
         speakers = np.fromiter((speaker for (speaker,) in ids), np.int64)
         dim = int(self._one("SELECT value FROM meta WHERE key = 'dim'") or 0)
         sums = np.zeros((len(speakers), dim), np.float32)
-        rows = self._db.execute(f"SELECT speaker, embedding FROM utterances WHERE speaker IN {which}", values)
+        rows = self._db.execute(f"SELECT speaker, embedding FROM utterances {where}", values)
         while some := rows.fetchmany(_READ_ROWS):
-            owner = np.searchsorted(speakers, np.array([speaker for speaker, _ in some]))
+            mine, owner = np.unique([speaker for speaker, _ in some], return_inverse=True)
             embeddings = np.frombuffer(b"".join([blob for _, blob in some]), "<f4").reshape(len(some), dim)
-            np.add.at(sums, owner, unit(embeddings))
+            sums[np.searchsorted(speakers, mine)] += owner_sums(unit(embeddings), owner, len(mine))
         return speakers, unit(sums)
 
     def _create(self, fingerprint: str) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")  # readers and a writer don't wait for each other
-        with self._transaction("BEGIN IMMEDIATE"):
+        """Make an empty store beside its place, and put it there unless another process was faster."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_suffix(f".{os.getpid()}.part")
+        try:
+            db = sqlite3.connect(aside)
+            db.execute("PRAGMA journal_mode = WAL")  # readers and a writer don't wait for each other
             for statement in _SCHEMA:
-                self._db.execute(statement)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('fingerprint', ?)", (fingerprint,))
+                db.execute(statement)
+            db.execute("INSERT INTO meta VALUES ('fingerprint', ?)", (fingerprint,))
+            db.commit()
+            db.close()
+            with suppress(FileExistsError):
+                os.link(aside, self._path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _check_dim(self, dim: int) -> None:
         known = self._one("SELECT value FROM meta WHERE key = 'dim'")

@@ -226,7 +226,5 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(InputError, match="quality measure snr: 3 values for 200"):
         calibrate.fit([one], {"snr": np.arange(3.0)})
     fitted = calibrate.fit([one])
-    with pytest.raises(
-        InputError, match="expected scores of kind cosine and quality measures none; found plda"
-    ):
+    with pytest.raises(InputError, match="expected scores of kind cosine and measures none; found plda"):
         fitted.apply([dataclasses.replace(one, kind="plda")])

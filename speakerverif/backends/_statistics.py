@@ -2,9 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg
 
 from speakerverif.errors import InputError
+from speakerverif.norm import owner_sums
 
 
 def class_means(
@@ -26,10 +27,7 @@ def class_means(
             f"training: {len(counts)} speakers with at most {counts.max(initial=0)} utterances; "
             "expected two speakers at least, some with two utterances or more"
         )
-    member = sparse.csr_array(
-        (np.ones(len(owner)), (owner, np.arange(len(owner)))), (len(counts), len(owner))
-    )
-    means = (member @ embeddings) / counts[:, None]
+    means = owner_sums(embeddings, owner, len(counts)) / counts[:, None]
     residual = embeddings - means[owner]
     return means, counts, residual.T @ residual
 
