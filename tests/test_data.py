@@ -105,7 +105,7 @@ def test_loader_gives_batches_in_order(tiny_recipe: Recipe, tiny_manifest: Manif
     assert collate([dataset[(0, 0)]]).labels.dtype.is_signed
 
 
-def test_absent_noise_is_named_before_the_first_step(tiny_recipe: Recipe, tiny_manifest: Manifest, tmp_path: Path) -> None:
+def test_absent_noise_is_named_at_once(tiny_recipe: Recipe, tiny_manifest: Manifest, tmp_path: Path) -> None:
     augment = dataclasses.replace(tiny_recipe.augment, noise_dir="no-such-folder")
     with pytest.raises(InputError, match="no-such-folder"):
         CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=augment), tmp_path)
