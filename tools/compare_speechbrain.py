@@ -4,11 +4,12 @@
 
 For every seed the two systems train at the same time, each in a process of its own on half of the cores, with the
 same allocator settings, so that whatever else the machine does slows both. Ours trains by its recipe, with as many
-epochs as a short measurement says fit the time; SpeechBrain trains for the time by the clock. Both encoders have the
+epochs as a short measurement says fit the time (and its schedules stretched to them); SpeechBrain trains for the
+time by the clock. Both encoders have the
 same number of parameters. SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation,
 ECAPA_TDNN, cosine classifier, AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate
 (spread over the time it has), and its noise, reverberation, speed, frequency and chunk drops, concatenated to the
-clean crops. Its recordings are decoded before its clock starts. Embeddings are of whole utterances, one by one for
+clean crops. Recordings are decoded before any clock starts. Embeddings are of whole utterances, one by one for
 SpeechBrain (its padding changes results), scored with our metrics. Runs that are done are not repeated.
 """
 
@@ -32,30 +33,58 @@ CROP_S, CLEAN_BATCH = 3.0, 16
 WARM_UP_S = 45.0  # ours takes about as long to measure its rate; meanwhile SpeechBrain trains for nothing
 
 
+def decode(data: Path, out: Path) -> Path:
+    """Decode the training recordings to WAV once, before any clock starts, and return their manifest."""
+    import soundfile
+
+    from speakerverif import audio
+    from speakerverif.lists import Manifest, Utterance
+    from speakerverif.recipe import prepare
+
+    path = out / "wav" / "train.tsv"
+    if not path.is_file():
+        utterances = []
+        for u in Manifest.read(prepare("speechocean762", data, out / "prepared").train):
+            wav = (out / "wav" / u.id).with_suffix(".wav").absolute()
+            wav.parent.mkdir(parents=True, exist_ok=True)
+            samples = audio.read(u.path)
+            soundfile.write(wav, samples, 16000)
+            utterances.append(Utterance(u.id, str(wav), u.speaker, 0.0, len(samples) / 16000))
+        Manifest.from_utterances(utterances).write(path)
+    return path
+
+
 def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Path) -> dict[str, float]:
-    """Train our recipe for about `minutes`; return seconds, crops per second and parameters."""
+    """Train our recipe for about `minutes`, its schedules stretched to fit; return what was measured."""
     from speakerverif import audio
     from speakerverif.checkpoint import load_model
     from speakerverif.config import load_recipe
     from speakerverif.embed import embed_waveforms
     from speakerverif.lists import Manifest
-    from speakerverif.recipe import prepare
     from speakerverif.train import train
 
-    prepared = prepare("speechocean762", data, out / "prepared")
-    manifest = Manifest.read(prepared.train)
+    manifest = Manifest.read(out.parent / "wav" / "train.tsv")
+    config = load_recipe(recipe_path).train
 
     def run(folder: Path, epochs: float) -> float:
-        recipe = load_recipe(recipe_path, [f"seed={seed}", f"train.epochs={epochs}"])
+        share = epochs / config.epochs
+        settings = {
+            "seed": seed,
+            "train.epochs": epochs,
+            "train.warmup_epochs": config.warmup_epochs * share,
+            "train.margin_schedule.start_epoch": config.margin_schedule.start_epoch * share,
+            "train.margin_schedule.end_epoch": config.margin_schedule.end_epoch * share,
+            "train.workers": 0,  # no more cores than SpeechBrain has
+            "train.cache_mb": 0,
+        }
+        recipe = load_recipe(recipe_path, [f"{key}={value}" for key, value in settings.items()])
         started = time.monotonic()
-        train(recipe, manifest, folder, data_dir=data.parent)
+        train(recipe, manifest, folder, data_dir=data)
         return time.monotonic() - started
 
-    batch = load_recipe(recipe_path).train.batch_size
-    short, long = 4 * batch / len(manifest), 20 * batch / len(manifest)
-    warm_s, long_s = run(out / "warm-up", short), run(out / "measure", long)
-    epochs_per_s = (long - short) / (long_s - warm_s)
-    epochs = 60 * minutes * epochs_per_s
+    step = config.batch_size / len(manifest)  # in epochs
+    short_s, long_s = run(out / "warm-up", 4 * step), run(out / "measure", 20 * step)
+    epochs = 60 * minutes * 16 * step / (long_s - short_s)
     seconds = run(out / "model", epochs)
     folder = load_model(out / "model")
 
@@ -71,8 +100,8 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     _save(out, ids, vectors)
     return {
         "seconds": seconds,
-        "crops": round(epochs * len(manifest) / batch) * batch,
-        "crop_s": load_recipe(recipe_path).train.crop_s,
+        "crops": round(epochs / step) * config.batch_size,
+        "crop_s": config.crop_s,
         "parameters": sum(p.numel() for p in folder.model.encoder.parameters()),
         "embed_audio_s_per_s": sum(map(len, waveforms.values())) / 16000 / embed_s,
     }
@@ -240,6 +269,7 @@ def compare(arguments: argparse.Namespace) -> None:
     from speakerverif.score import cosine
 
     figures: dict[tuple[str, int], dict[str, float]] = {}
+    decode(arguments.data, arguments.out)
     for seed in arguments.seeds:
         measure(arguments, seed)
         for system in SYSTEMS:
