@@ -1,5 +1,6 @@
 """Text files of whitespace-separated columns, read in bounded memory; files written whole or not at all."""
 
+import json
 import os
 from bisect import insort
 from collections.abc import Iterator
@@ -201,3 +202,8 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | Path, record: Any) -> None:
+    """Write a record as indented JSON, as `write_atomically` writes."""
+    write_atomically(path, json.dumps(record, indent=2) + "\n")

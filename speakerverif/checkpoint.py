@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from speakerverif._files import write_atomically
+from speakerverif.calibrate import Calibration
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.model import SpeakerModel
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
+CALIBRATION = "calibration.toml"  # where fitted
 HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else needs it
 STATE = "training/state.safetensors"
 
@@ -36,6 +38,7 @@ class ModelFolder:
     trained: dict[str, Any]  # the [trained] table: samples, finished, ...
     speakers: list[str]  # class index -> speaker
     fingerprint: str
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -135,7 +138,14 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelF
         speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
-    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, fingerprint(model))
+    name, calibration = fingerprint(model), None
+    if (folder / CALIBRATION).is_file():
+        calibration = Calibration.load(folder / CALIBRATION)
+        if calibration.fingerprint != name:
+            raise InputError(
+                f"{folder / CALIBRATION} was fitted on model {calibration.fingerprint}, this is {name}"
+            )
+    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, name, calibration)
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

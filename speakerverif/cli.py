@@ -4,13 +4,13 @@ Imports stand inside the functions, so that `--help` and scoring a score file st
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_score
+from speakerverif import cli_decide, cli_score
+from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
@@ -103,13 +103,22 @@ def parser() -> argparse.ArgumentParser:
     command = add("score", cli_score.run, "score a trial list: EER and minDCF with intervals")
     cli_score.add_arguments(command)
 
-    command = add("verify", _verify, "compare the speakers of two recordings")
-    command.add_argument("enroll", type=Path, metavar="A")
-    command.add_argument("test", type=Path, metavar="B")
-    command.add_argument("--model", type=Path, metavar="MODEL")
-    command.add_argument("--threshold", type=float, metavar="T", help="accept at this score or above")
-    command.add_argument("--json", type=Path, metavar="FILE")
-    _add_compute(command)
+    for name, run, add_arguments, summary in (
+        ("verify", cli_decide.verify, cli_decide.add_verify, "compare the speakers of two recordings"),
+        ("calibrate", cli_decide.calibrate, cli_decide.add_calibrate, "fit and store a calibration"),
+        ("enroll", cli_decide.enroll, cli_decide.add_enroll, "add recordings of a speaker to a store"),
+        (
+            "identify",
+            cli_decide.identify,
+            cli_decide.add_identify,
+            "find the speaker of a recording in a store",
+        ),
+        ("report", cli_decide.report, cli_decide.add_report, "write the report of a score file"),
+    ):
+        command = add(name, run, summary)
+        add_arguments(command)
+        if name != "report":
+            _add_compute(command)
 
     command = add("info", _info, "what a model folder holds")
     command.add_argument("model", type=Path, metavar="MODEL")
@@ -225,37 +234,15 @@ def _embed(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions"
     )
-    _write_json(
-        arguments.json,
-        {
+    if arguments.json:
+        record = {
             "embedded": len(table.ids),
             "failed": dict(table.failed),
             "dim": int(table.embeddings.shape[1]),
             "model": {"name": folder.name, "fingerprint": folder.fingerprint},
-        },
-    )
+        }
+        write_json(arguments.json, record)
     return FAILURE if table.failed else 0
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    _prepare_compute(arguments)
-    import dataclasses
-
-    from speakerverif.checkpoint import load_model, resolve_model
-    from speakerverif.verify import verify
-
-    folder = load_model(resolve_model(arguments.model), arguments.device)
-    result = verify(folder, arguments.enroll, arguments.test, arguments.threshold, arguments.device)
-    print(f"score {result.score:.4f} (cosine similarity; higher: more likely the same speaker)")
-    for path, duration_s, speech_s in zip(
-        (arguments.enroll, arguments.test), result.durations_s, result.speech_s, strict=True
-    ):
-        print(f"{path}: {duration_s:.1f} s, {speech_s:.1f} s of speech")
-    if result.same_speaker is not None:
-        verdict = "same speaker" if result.same_speaker else "different speakers"
-        print(f"{verdict} at threshold {result.threshold:g}")
-    _write_json(arguments.json, dataclasses.asdict(result))
-    return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -281,7 +268,8 @@ def _info(arguments: argparse.Namespace) -> int:
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         print(f"{name:16} {value}")
-    _write_json(arguments.json, facts)
+    if arguments.json:
+        write_json(arguments.json, facts)
     return 0
 
 
@@ -300,13 +288,6 @@ def _prepare_compute(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     if arguments.device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"--device {arguments.device}: no CUDA device is there; leave it out to use the CPU")
-
-
-def _write_json(path: Path | None, record: dict[str, Any]) -> None:
-    if path is not None:
-        from speakerverif._files import write_atomically
-
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

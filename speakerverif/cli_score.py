@@ -4,7 +4,6 @@ Imports stand inside the functions: evaluating a score file needs neither torch 
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
-    from speakerverif._files import WrongRows, write_atomically
+    from speakerverif._files import WrongRows, write_json
     from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers
     from speakerverif.lists import TrialList
     from speakerverif.score import evaluate, format_record
@@ -126,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out_scores}: {len(trials):,} scores; the list has no labels to evaluate them by")
         return 0
     if args.json:
-        write_atomically(args.json, json.dumps(record, indent=2) + "\n")
+        write_json(args.json, record)
     if args.report:
         from speakerverif.report import write_report
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,19 @@ def embed(
     for row, results in done.items():
         table_rows[row] = _combine(results)
     return _table(utterances, table_rows, durations, folder.fingerprint)
+
+
+def embed_all(folder: ModelFolder, paths: Sequence[str | Path], device: str = "cpu") -> EmbeddingTable:
+    """Return the embeddings of a few recordings, every one of them; their ids are their places in the list.
+
+    Raises:
+        InputError: a recording can't be embedded.
+    """
+    table = embed(folder, [Utterance(str(i), str(path), "") for i, path in enumerate(paths)], device=device)
+    if table.failed:
+        reasons = ((str(paths[int(i)]), why) for i, why in table.failed.items())
+        raise InputError("; ".join(why if path in why else f"{path}: {why}" for path, why in reasons))
+    return table
 
 
 def embed_waveforms(model: SpeakerModel, waveforms: list[np.ndarray], device: str = "cpu") -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from speakerverif import build, score
-from speakerverif._files import write_atomically
+from speakerverif._files import write_json
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
@@ -157,7 +157,7 @@ class _Run:
             "report": self._report,
         }
         steps[stage]()
-        write_atomically(stamp, json.dumps({"key": key}) + "\n")
+        write_json(stamp, {"key": key})
 
     def _key(self, stage: str) -> str:
         """Return a hash of all that a stage's result depends on: its part of the recipe, the stages before it."""
@@ -253,7 +253,7 @@ class _Run:
                 model={"name": self.recipe.name, "fingerprint": table.fingerprint},
                 training_speakers=Manifest.read(self.prepared.train).speakers,
             )
-            write_atomically(self.out / "scores" / f"{name}.json", json.dumps(record, indent=2) + "\n")
+            write_json(self.out / "scores" / f"{name}.json", record)
             scores.write(self.out / "scores" / f"{name}.txt")
             print(score.format_record(record) + "\n")
 

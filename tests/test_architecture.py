@@ -14,10 +14,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "speakerverif"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["cli_score"],
+    ["cli_decide", "cli_score"],
     ["demo", "spheres"],
     ["recipe"],
-    ["verify", "store"],
+    ["verify"],
+    ["store"],
     ["report"],
     ["train"],
     ["score"],

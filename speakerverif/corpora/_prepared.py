@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif import audio
-from speakerverif._files import write_atomically
+from speakerverif._files import write_json
 from speakerverif.errors import InputError
 from speakerverif.lists import TrialList
 
@@ -38,7 +37,7 @@ class Prepared:
             "audio_root": str(self.audio_root),
             "notes": self.notes,
         }
-        write_atomically(path, json.dumps(fields, indent=2) + "\n")
+        write_json(path, fields)
 
     @staticmethod
     def load(path: Path) -> "Prepared":
@@ -146,13 +145,8 @@ def write_lists(
         for name, count in expected.items()
         if found[name] != count
     ]
-    write_record(out / "prepare.json", {"found": found, "expected": expected, "notes": notes})
+    write_json(out / "prepare.json", {"found": found, "expected": expected, "notes": notes})
     return PreparedRecordings({name: out / f"{name}.txt" for name in files}, root, notes)
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a JSON record beside the lists."""
-    path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def counts(speakers: Iterable[str]) -> dict[str, int]:

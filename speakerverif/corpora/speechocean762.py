@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations, write_record
+from speakerverif._files import write_json
+from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, TrialList, Utterance
 
@@ -78,7 +79,7 @@ def prepare(root: Path, out: Path, seed: int = 0) -> Prepared:
     for name, count in found.items():
         if count != EXPECTED[name]:
             notes.append(f"{name}: found {_worded(count)}, the corpus has {_worded(EXPECTED[name])}")
-    write_record(out / "prepare.json", {"found": found, "expected": EXPECTED, "notes": notes})
+    write_json(out / "prepare.json", {"found": found, "expected": EXPECTED, "notes": notes})
     return Prepared(out / "train.tsv", lists, root, notes)
 
 

@@ -19,7 +19,8 @@ import soundfile
 from scipy import fft
 
 from speakerverif import augment
-from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, write_record
+from speakerverif._files import write_json
+from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, Utterance
@@ -69,7 +70,7 @@ def make(root: Path, shape: Shape, workers: int = 0) -> None:
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool:
         list(pool.map(write, _names(shape)))
     # Last, so that a folder with this file in it is complete.
-    write_record(root / "corpus.json", asdict(shape))
+    write_json(root / "corpus.json", asdict(shape))
 
 
 def prepare(
@@ -133,7 +134,7 @@ def prepare(
         "trials": {"trials": len(trials.enroll)},
         "notes": notes,
     }
-    write_record(out / "prepare.json", record)
+    write_json(out / "prepare.json", record)
     return Prepared(out / "train.tsv", {"trials": out / "trials" / "trials.txt"}, root / "wav", notes)
 
 

@@ -1,0 +1,145 @@
+"""The subcommands that decide: calibration, the enrolment store, and what a decision needs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speakerverif.calibrate import Calibration
+from speakerverif.cli import main
+from tests.conftest import RATE, voice
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model folder of the test's own."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def trials(tiny_corpus: Path) -> Path:
+    """Every pair of the tiny corpus' recordings, beside them."""
+    names = [f"spk{s}/{n}.wav" for s in range(6) for n in range(4)]
+    rows = [f"{int(a[:4] == b[:4])} {a} {b}" for i, a in enumerate(names) for b in names[i + 1 :]]
+    path = tiny_corpus / "pairs.txt"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_calibrated_model_gives_llr_and_decision(
+    model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [str(tiny_corpus / "spk0" / "0.wav"), str(tiny_corpus / "spk0" / "1.wav")]
+    assert main(["verify", *pair, "--model", str(model), "--p-target", "0.5"]) == 2
+    assert "not calibrated" in capsys.readouterr().err
+    assert main(["calibrate", str(trials), "--model", str(model), "--far", "0.05"]) == 0
+    assert "false alarms" in capsys.readouterr().out
+    fitted = Calibration.load(model / "calibration.toml")
+    assert fitted.point is not None and fitted.trials_sha256 and fitted.fingerprint
+    assert main(["verify", *pair, "--model", str(model), "--json", str(tmp_path / "v.json")]) == 0
+    result = json.loads((tmp_path / "v.json").read_text())
+    assert result["llr"] == pytest.approx(fitted.weights[0] * result["score"] + fitted.bias)
+    assert result["same_speaker"] is (result["llr"] >= fitted.point.threshold)
+    for prior, same in (("0.999999", True), ("0.000001", False)):
+        assert (
+            main(
+                [
+                    "verify",
+                    *pair,
+                    "--model",
+                    str(model),
+                    "--p-target",
+                    prior,
+                    "--json",
+                    str(tmp_path / "p.json"),
+                ]
+            )
+            == 0
+        )
+        assert json.loads((tmp_path / "p.json").read_text())["same_speaker"] is same
+
+
+def test_calibration_of_another_model_is_refused(
+    model: Path, trials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", str(trials), "--model", str(model)]) == 0
+    text = (model / "calibration.toml").read_text()
+    fingerprint = Calibration.load(model / "calibration.toml").fingerprint
+    (model / "calibration.toml").write_text(text.replace(fingerprint, "0" * 16))
+    assert main(["info", str(model)]) == 2
+    assert "was fitted on model 0000000000000000" in capsys.readouterr().err
+
+
+def test_calibrate_ready_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(4000) < 0.5
+    scores = rng.normal(2.0 * labels - 1.0, 1.0)  # LLR of a score s is exactly 2 s
+    rows = [f"{int(t)} e{i} t{i}" for i, t in enumerate(labels)]
+    (tmp_path / "trials.txt").write_text("\n".join(rows) + "\n")
+    (tmp_path / "scores.txt").write_text("".join(f"e{i} t{i} {s!r}\n" for i, s in enumerate(scores.tolist())))
+    arguments = ["calibrate", str(tmp_path / "trials.txt"), "--scores", str(tmp_path / "scores.txt")]
+    assert main(arguments) == 2
+    assert "--out FILE" in capsys.readouterr().err
+    assert main([*arguments, "--p-target", "0.5", "--far", "0.01", "--out", str(tmp_path / "c.toml")]) == 0
+    fitted = Calibration.load(tmp_path / "c.toml")
+    assert fitted.weights[0] == pytest.approx(2.0, abs=0.15) and fitted.bias == pytest.approx(0.0, abs=0.15)
+
+
+def test_enroll_identify_and_verify_against_the_store(
+    model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "store"), "--model", str(model)]
+    for speaker in (0, 5):
+        files = [str(tiny_corpus / f"spk{speaker}" / f"{n}.wav") for n in (0, 1)]
+        assert main(["enroll", f"person {speaker}", *files, *store]) == 0
+    assert "2 recordings enrolled" in capsys.readouterr().out
+    query = str(tiny_corpus / "spk5" / "2.wav")
+    assert main(["identify", query, *store, "--json", str(tmp_path / "i.json")]) == 0
+    found = json.loads((tmp_path / "i.json").read_text())
+    assert found["candidates"][0][0] == "person 5" and found["name"] is None
+    assert "at threshold" not in capsys.readouterr().out
+    assert main(["identify", query, *store, "--threshold", "1.01"]) == 0
+    assert "nobody enrolled at threshold" in capsys.readouterr().out
+    assert main(["verify", "person 5", query, *store]) == 0
+    assert float(capsys.readouterr().out.split()[1]) == pytest.approx(found["candidates"][0][1], abs=1e-4)
+    assert main(["verify", "person 7", query, *store]) == 2
+    assert "nobody named 'person 7'" in capsys.readouterr().err
+
+
+def test_one_bad_recording_enrolls_nobody(
+    model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    files = [str(tiny_corpus / "spk0" / "0.wav"), str(tmp_path / "silent.wav")]
+    assert main(["enroll", "x", *files, "--store", str(tmp_path / "store"), "--model", str(model)]) == 2
+    assert "silent.wav: silent" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_report_of_a_score_file(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("1 a/1 a/2\n0 a/1 b/1\n1 b/1 b/2\n0 a/2 b/2\n")
+    (tmp_path / "s.txt").write_text("a/1 a/2 0.9\na/1 b/1 0.2\nb/1 b/2 0.4\na/2 b/2 0.5\n")
+    arguments = [
+        "report",
+        str(tmp_path / "s.txt"),
+        "--trials",
+        str(tmp_path / "t.txt"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert main(arguments) == 0
+    assert "<html" in (tmp_path / "r" / "index.html").read_text()
+
+
+def test_a_store_survives_a_second_voice_of_the_same_name(model: Path, tmp_path: Path) -> None:
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.wav", voice(1, n, 1.0), RATE)
+        store = ["--store", str(tmp_path / "store"), "--model", str(model)]
+        assert main(["enroll", "ann", str(tmp_path / f"{n}.wav"), *store]) == 0
+    from speakerverif.checkpoint import load_model
+    from speakerverif.store import Store
+
+    assert Store(tmp_path / "store", load_model(model).fingerprint).names() == ["ann"]
