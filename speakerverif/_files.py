@@ -120,10 +120,13 @@ class Rows:
 
 
 def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return one of each of the distinct texts, dtype S (K,), and where each text is among them, int64 (N,).
+    """Return the distinct texts as they first appear, dtype S (K,), and which of them each is, int64 (N,).
 
-    This is `np.unique` without its order, many times as fast: 64-bit hashes are sorted in place of texts, and
-    every text is then compared with the one that stands for it.
+    This is `np.unique` many times as fast: 64-bit hashes are sorted in place of texts, and every text is then
+    compared with the one that stands for it.
+
+    Args:
+        texts: dtype S of a multiple of 8 bytes, (N,), contiguous.
     """
     words = texts.view("<u8").reshape(len(texts), -1)
     hashes = np.zeros(len(texts), np.uint64)
@@ -132,13 +135,23 @@ def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hashes ^= hashes >> np.uint64(29)
     order = np.argsort(hashes)
     ordered = hashes[order]
-    new = np.concatenate(([True], ordered[1:] != ordered[:-1]))[: len(texts)]
-    where = np.empty(len(texts), np.int64)
-    where[order] = np.cumsum(new) - 1
-    kept = order[new]
-    if not all((word[kept][where] == word).all() for word in words.T):  # two texts share a hash
-        _, kept, where = np.unique(texts, return_index=True, return_inverse=True)
-    return texts[kept], where
+    new = np.append(True, ordered[1:] != ordered[:-1])[: len(texts)]
+    which = np.empty(len(texts), np.int64)
+    which[order] = np.cumsum(new) - 1
+    first = np.minimum.reduceat(order, np.flatnonzero(new)) if len(texts) else order
+    if not all((word[first][which] == word).all() for word in words.T):  # two texts share a hash
+        _, first, which = np.unique(texts, return_index=True, return_inverse=True)
+    rank = np.argsort(first)
+    place = np.empty(len(first), np.int64)
+    place[rank] = np.arange(len(first))
+    return texts[first[rank]], place[which]
+
+
+def merge(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return what `distinct` would of all parts together, given what it returned for each of them."""
+    names, which = distinct(np.concatenate([texts for texts, _ in parts]))
+    starts = np.cumsum([0] + [len(texts) for texts, _ in parts])
+    return names, [which[start + places] for start, (_, places) in zip(starts, parts, strict=False)]
 
 
 def read_rows(path: str | Path, digest: Any = None) -> Iterator[Rows]:

@@ -1,14 +1,12 @@
 """The text formats of trial lists and score files, parsed to NumPy columns by `lists.py`."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
 
-from speakerverif._files import Rows, WrongRows, distinct, read_rows
+from speakerverif._files import Rows, WrongRows, distinct, merge, read_rows
 from speakerverif.errors import InputError
 
 FORMATS = "'label enroll test' with labels 0 and 1, or 'enroll test target|nontarget', or 'enroll test'"
@@ -21,26 +19,24 @@ def parse_trials(
 
     Columns and format are what most rows of the first block have; rows that differ go to `wrong`.
     """
-    digest, codes = hashlib.sha256(), defaultdict[bytes, int](count().__next__)
-    width, labels_first = 0, None
-    pairs, labels = [np.empty((0, 2), np.int32)], [np.empty(0, bool)]
+    digest, width, labels_first = hashlib.sha256(), 0, None
+    ids, labels = [], [np.empty(0, bool)]
     for rows in read_rows(path, digest):
         width = width or rows.most_common_width()
         if width not in (2, 3):
             raise InputError(f"{path}: most rows have {width} columns; expected {FORMATS}")
         rows.keep_width(width, wrong)
-        ids = slice(0, 2)
+        which = slice(0, 2)
         if width == 3 and len(rows):
             if labels_first is None:
                 labels_first = _labels_first(rows, str(path))
             labels.append(_labels(rows, labels_first, wrong))
-            ids = slice(1, 3) if labels_first else ids
-        names, where = distinct(rows.columns(ids).ravel())
-        code = np.fromiter(map(codes.__getitem__, names.tolist()), np.int32, len(names))
-        pairs.append(code[where].reshape(-1, 2))
-    enroll, test = np.ascontiguousarray(np.concatenate(pairs).T)
+            which = slice(1, 3) if labels_first else which
+        ids.append(distinct(rows.columns(which).ravel()))
+    names, codes = merge(ids)
+    enroll, test = np.concatenate(codes).astype(np.int32).reshape(-1, 2).T.copy()
     answers = np.concatenate(labels) if width == 3 else None
-    return _decode(list(codes), str(path)), enroll, test, answers, digest.hexdigest()
+    return _decode(names.tolist(), str(path)), enroll, test, answers, digest.hexdigest()
 
 
 def parse_scores(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -49,26 +45,28 @@ def parse_scores(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, np.n
     Raises:
         InputError: unreadable or empty file, wrong rows (reported together), no telling which is the score.
     """
-    codes = {text.encode(): i for i, text in enumerate(ids)}
+    known = np.array([text.encode() for text in ids], np.bytes_)
+    known = known.astype(f"S{-(-known.itemsize // 8) * 8}")
     wrong, score_first = WrongRows(), None
-    keys, values = [np.empty(0, np.int64)], [np.empty(0)]
+    parts, values = [(known, np.arange(len(known)))], [np.empty(0)]
     for rows in read_rows(path):
         rows.keep_width(3, wrong)
         if not len(rows):
             continue
         if score_first is None:
-            score_first = _score_first(rows, codes, str(path))
+            score_first = _score_first(rows, set(known.tolist()), str(path))
         scores = floats(rows.columns(slice(0, 1) if score_first else slice(2, 3)).ravel())
         bad = ~np.isfinite(scores)
         rows.drop(bad, "the score is not a finite number", wrong)
-        names, where = distinct(rows.columns(slice(1, 3) if score_first else slice(0, 2)).ravel())
-        code = np.fromiter(map(codes.get, names.tolist(), repeat(-1)), np.int64, len(names))
-        pairs = code[where].reshape(-1, 2)
-        keys.append(np.where((pairs < 0).any(1), -1, pairs[:, 0] * len(codes) + pairs[:, 1]))
+        parts.append(distinct(rows.columns(slice(1, 3) if score_first else slice(0, 2)).ravel()))
         values.append(scores[~bad])
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
-    return np.concatenate(keys), np.concatenate(values)
+    # The list's ids come first, so that whatever is numbered above them is not in the list.
+    pairs = np.concatenate(merge(parts)[1][1:]).reshape(-1, 2)
+    return np.where((pairs < len(ids)).all(1), pairs[:, 0] * len(ids) + pairs[:, 1], -1), np.concatenate(
+        values
+    )
 
 
 def floats(texts: np.ndarray) -> np.ndarray:
@@ -122,13 +120,13 @@ def _labels(rows: Rows, labels_first: bool, wrong: WrongRows) -> np.ndarray:
     return target[known]
 
 
-def _score_first(rows: Rows, codes: dict[bytes, int], path: str) -> bool:
+def _score_first(rows: Rows, known: set[bytes], path: str) -> bool:
     """Return whether the rows are `score enroll test`; the alternative is `enroll test score`."""
     first, last = (rows.columns(which)[:1000, 0] for which in (slice(0, 1), slice(2, 3)))
     numbers = [np.count_nonzero(np.isfinite(floats(column))) for column in (first, last)]
-    known = [sum(token in codes for token in column.tolist()) for column in (first, last)]
+    among = [sum(token in known for token in column.tolist()) for column in (first, last)]
     # Ids may be numbers themselves: then the column that holds no ids of the list is the score.
-    evidence = numbers[0] - numbers[1] or known[1] - known[0]
+    evidence = numbers[0] - numbers[1] or among[1] - among[0]
     if not evidence:
         raise InputError(f"{path}:{rows.text_of(0)}: expected 'enroll test score' or 'score enroll test'")
     return bool(evidence > 0)

@@ -76,7 +76,8 @@ def audit(trials: TrialList, enroll_map: EnrollMap | None = None) -> Audit:
         own |= np.isin(ordered, [code[m] * size + code[u] for m, u in pairs if m in code and u in code])
     found = {"self-pair": np.flatnonzero(own), "duplicate": duplicates, "mirrored": mirrored}
     examples = tuple(f"{what}: {trials.pair(int(rows[0]))}" for what, rows in found.items() if len(rows))
-    return Audit(known_list(trials), *map(len, found.values()), examples)
+    counts = [len(rows) for rows in found.values()]
+    return Audit(known_list(trials), counts[0], counts[1], counts[2], examples)
 
 
 def _refuse_both_labels(trials: TrialList, rows: np.ndarray, keys: np.ndarray) -> None:
