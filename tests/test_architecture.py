@@ -16,6 +16,7 @@ FLOORS = [
     ["cli"],
     ["cli_decide", "cli_score"],
     ["demo", "spheres"],
+    ["_sphere_plots"],
     ["recipe"],
     ["verify"],
     ["store"],

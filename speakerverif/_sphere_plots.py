@@ -1,0 +1,251 @@
+"""Drawings of spheres, target curves and decision boundaries, with matplotlib."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+COLORS = (
+    *("#2b6cb0", "#dd7a2b", "#2f9e63", "#cc4545", "#7c5cbf"),
+    *("#8c6a4f", "#d667a8", "#5f6b7a", "#a89a1c", "#1ba3b5"),
+)
+INK, FAINT, PAPER = "#1f2937", "#6b7280", "#ffffff"
+VIEW = np.array(
+    [[0.906, 0.0, -0.423], [-0.145, 0.940, -0.311], [0.398, 0.343, 0.851]]
+)  # seen from upper right
+
+Array = np.ndarray
+Target = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """What a trained head did to the embeddings."""
+
+    title: str
+    points: Array  # float (N, 3), unit embeddings
+    lengths: Array  # float (N,), of the embeddings before
+    labels: Array  # int (N,)
+    unheard: Array  # bool (N,): of a session that was not trained on
+    weights: Array  # float (W, 3): unit class weights, or none
+    weight_labels: Array  # int (W,)
+
+    def means(self) -> Array:
+        """Return the unit mean direction (speakers, 3) of each speaker."""
+        sums = np.stack([self.points[self.labels == k].sum(0) for k in range(self.labels.max() + 1)])
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+    def caption(self) -> str:
+        """Return the mean angle within a speaker, of unheard recordings, and that to the nearest speaker."""
+        within = []
+        for k in range(self.labels.max() + 1):
+            own = self.points[(self.labels == k) & self.unheard]
+            cosines = (own @ own.T)[~np.eye(len(own), dtype=bool)]
+            within.append(np.degrees(np.arccos(cosines.clip(-1, 1))).mean())
+        means = self.means()
+        nearest = (means @ means.T - 2 * np.eye(len(means))).max(axis=1)
+        between = np.degrees(np.arccos(nearest.clip(-1, 1))).mean()
+        return f"within {np.mean(within):.0f}°, nearest other {between:.0f}°"
+
+    def caps(self) -> Array:
+        """Return the angle (speakers,) around each mean that holds nine tenths of the speaker's recordings."""
+        cosines = (self.points * self.means()[self.labels]).sum(axis=1)
+        speakers = range(self.labels.max() + 1)
+        return np.array(
+            [np.arccos(np.quantile(cosines[self.labels == k], 0.1).clip(-1, 1)) for k in speakers]
+        )
+
+
+def draw_sphere(axes: Axes, sphere: Sphere) -> None:
+    """Draw one sphere of glass: what lies behind shines through."""
+    axes.set(xlim=(-1.16, 1.16), ylim=(-1.16, 1.16), aspect="equal")
+    axes.axis("off")
+    _ball(axes)
+    points = sphere.points @ VIEW.T
+    colors = np.array([to_rgb(c) for c in COLORS])[sphere.labels]
+    front, unheard = points[:, 2] > 0, sphere.unheard
+
+    def scatter(chosen: Array, size: float, alpha: float, edge: str = "none") -> None:
+        x, y = points[chosen, :2].T
+        axes.scatter(x, y, s=size, c=colors[chosen], alpha=alpha, edgecolors=edge, linewidths=0.45, zorder=3)
+
+    scatter(~front, 4, 0.13)
+    for mean, angle, color in zip(sphere.means() @ VIEW.T, sphere.caps(), COLORS, strict=True):
+        ring = circle(mean, angle)
+        for side, alpha in ((ring[:, 2] > 0, 0.75), (ring[:, 2] <= 0, 0.15)):
+            x, y = np.where(side[:, None], ring[:, :2], np.nan).T
+            axes.plot(x, y, color=color, alpha=alpha, lw=0.9, zorder=2)
+    scatter(front & ~unheard, 5, 0.45)
+    scatter(front & unheard, 17, 1.0, edge="white")
+    for weight, label in zip(sphere.weights @ VIEW.T, sphere.weight_labels, strict=True):
+        # A pin stands 0.12 out of the ball; from behind only its head can be seen past the edge.
+        x, y = np.outer([1.0, 1.12], weight[:2]).T
+        if weight[2] > 0 or np.hypot(x[1], y[1]) > 1:
+            axes.plot(x, y, color=INK, lw=0.7, zorder=4, solid_capstyle="round")
+            axes.scatter(x[1:], y[1:], s=9, color=COLORS[label], edgecolors=INK, linewidths=0.5, zorder=5)
+
+
+def circle(center: Array, angle: float) -> Array:
+    """Return points (97, 3) of the circle on the unit sphere that is `angle` rad around `center`."""
+    helper = np.eye(3)[np.abs(center).argmin()]
+    side = np.cross(center, helper)
+    side /= np.linalg.norm(side)
+    turn = np.linspace(0, 2 * math.pi, 97)[:, None]
+    return math.cos(angle) * center + math.sin(angle) * (
+        np.cos(turn) * side + np.sin(turn) * np.cross(center, side)
+    )
+
+
+def _ball(axes: Axes) -> None:
+    """Shade the ball, light from upper left, and draw meridians and parallels every 30 degrees."""
+    y, x = np.mgrid[-1:1:240j, -1:1:240j]
+    radius = np.hypot(x, y)
+    light = np.clip(np.hypot(x + 0.35, y - 0.4) / 1.5, 0, 1)[..., None] ** 1.4
+    image = np.concatenate(
+        [1 - light * (1 - np.array([0.80, 0.84, 0.90])), np.ones_like(x)[..., None]], axis=2
+    )
+    image[..., 3] = np.clip((1 - radius) * 120, 0, 1)
+    axes.imshow(image, extent=(-1, 1, -1, 1), origin="lower", zorder=0, interpolation="bilinear")
+    pole = np.array([0.0, 1.0, 0.0])
+    meridians = [
+        circle(np.array([math.cos(a), 0.0, math.sin(a)]), math.pi / 2) for a in np.arange(6) * math.pi / 6
+    ]
+    for line in [*meridians, *(circle(pole, math.radians(a)) for a in (30, 60, 90, 120, 150))]:
+        seen = line @ VIEW.T
+        x, y = np.where(seen[:, 2:] > 0, seen[:, :2], np.nan).T
+        axes.plot(x, y, color="#94a3b8", alpha=0.35, lw=0.5, zorder=1)
+    turn = np.linspace(0, 2 * math.pi, 200)
+    axes.plot(np.cos(turn), np.sin(turn), color="#94a3b8", lw=0.8, zorder=1)
+
+
+def sphere_rows(rows: Sequence[Sequence[Sphere]], title: str, subtitle: str) -> bytes:
+    """Return a PNG of spheres in rows, each with its title and figures."""
+    columns = max(map(len, rows))
+    width, height = 2.55 * columns, 2.95 * len(rows) + 0.95
+    figure = Figure(figsize=(width, height), facecolor=PAPER)
+    _headings(figure, title, subtitle)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.05 / height, top=1 - 1.15 / height, wspace=0.04, hspace=0.17
+    )
+    for axes, sphere in zip(grid.flat, [s for row in rows for s in row], strict=False):
+        draw_sphere(axes, sphere)
+        axes.set_title(sphere.title, fontsize=10.5, color=INK, pad=13, fontweight="bold")
+        axes.text(
+            0.5, 1.005, sphere.caption(), transform=axes.transAxes, ha="center", fontsize=8, color=FAINT
+        )
+    return png(figure)
+
+
+def curves(targets: Sequence[tuple[str, Target]], boundaries: Sequence[tuple[str, str, Target]]) -> bytes:
+    """Return a PNG of the target curves, the decision boundaries and the width of the gap.
+
+    Args:
+        targets: name and what the head puts in place of cos(theta) for the own class, as a function of it.
+        boundaries: name, formula and the same function; one panel each.
+    """
+    figure = Figure(figsize=(13.2, 9.4), facecolor=PAPER)
+    _headings(
+        figure,
+        "What a margin does to the target, and to the boundary between two speakers",
+        "Computed by the heads themselves.",
+    )
+    top = figure.add_gridspec(1, 2, left=0.05, right=0.985, top=0.86, bottom=0.475, wspace=0.16)
+    _target_curves(figure.add_subplot(top[0]), targets)
+    _gap_curves(figure.add_subplot(top[1]), boundaries)
+    bottom = figure.add_gridspec(
+        1, len(boundaries), left=0.05, right=0.985, top=0.365, bottom=0.065, wspace=0.22
+    )
+    for column, (name, formula, target) in enumerate(boundaries):
+        _regions(figure.add_subplot(bottom[column]), name, formula, target, with_label=column == 0)
+    return png(figure)
+
+
+def _target_curves(axes: Axes, targets: Sequence[tuple[str, Target]]) -> None:
+    theta = np.linspace(0, math.pi, 721)
+    for (name, target), color in zip(targets, (INK, *COLORS), strict=False):
+        values = target(np.cos(theta))
+        axes.plot(np.degrees(theta), values, color=color, lw=1.8 if color != INK else 1.2, label=name)
+    axes.set(xlim=(0, 180), ylim=(-3.2, 1.15), xlabel="angle θ to the own class, degrees")
+    axes.set_xticks(range(0, 181, 30))
+    axes.set_title("What takes the place of cos θ for the own class", fontsize=11, loc="left", color=INK)
+    axes.legend(fontsize=8.5, frameon=False, loc="upper right")
+    _plain(axes)
+
+
+def _gap_curves(axes: Axes, boundaries: Sequence[tuple[str, str, Target]]) -> None:
+    between = np.radians(np.linspace(1, 180, 180))
+    for (name, _, target), color in zip(boundaries, (INK, *COLORS), strict=False):
+        width = np.array([gap(target, angle) for angle in between])
+        axes.plot(np.degrees(between), np.degrees(width), color=color, lw=1.8, label=name)
+    axes.plot([0, 180], [0, 180], color=FAINT, lw=0.8, ls=(0, (4, 3)))
+    axes.text(63, 66, "nothing but gap", color=FAINT, fontsize=8.5, rotation=49, ha="center", va="bottom")
+    axes.set(xlim=(0, 180), ylim=(0, 90), xlabel="angle between the two class weights, degrees")
+    axes.set_xticks(range(0, 181, 30))
+    axes.set_title(
+        "Width of the gap on the arc between two weights, degrees", fontsize=11, loc="left", color=INK
+    )
+    axes.legend(fontsize=8.5, frameon=False, loc="upper right")
+    _plain(axes)
+
+
+def gap(target: Target, between: float) -> float:
+    """Return how wide (rad) the gap is on the arc between two unit weights that are `between` rad apart.
+
+    An embedding at theta of its own weight is content where target(cos theta) >= cos(between - theta); the gap
+    is what neither side is content with. It is the whole arc where even theta = 0 is not enough.
+    """
+    theta = np.linspace(0, between / 2, 20001)
+    content = target(np.cos(theta)) >= np.cos(between - theta) - 1e-12
+    return between - 2 * theta[content].max() if content.any() else between
+
+
+def _regions(axes: Axes, name: str, formula: str, target: Target, with_label: bool) -> None:
+    """Show where an embedding at angles theta_1 and theta_2 of two weights counts as safely 1, safely 2 or neither."""
+    theta = np.radians(np.linspace(0, 120, 481))
+    own, other = target(np.cos(theta)), np.cos(theta)
+    first = own[None, :] >= other[:, None] - 1e-12
+    second = own[:, None] >= other[None, :] - 1e-12
+    image = np.ones((len(theta), len(theta), 3))
+    for region, color in ((first, COLORS[0]), (second & ~first, COLORS[1])):
+        image[region] = 1 - 0.45 * (1 - np.array(to_rgb(color)))
+    axes.imshow(image, extent=(0, 120, 0, 120), origin="lower", interpolation="bilinear")
+    axes.plot([0, 120], [0, 120], color=INK, lw=0.8, ls=(0, (4, 3)))
+    for x, y, text in ((28, 98, "speaker 1"), (92, 20, "speaker 2")):
+        axes.text(x, y, text, ha="center", color=INK, fontsize=9)
+    axes.set_title(f"{name}\n", fontsize=10.5, color=INK, fontweight="bold")
+    axes.text(0.5, 1.03, formula, transform=axes.transAxes, ha="center", fontsize=9, color=FAINT)
+    axes.set_xlabel("θ₁, degrees", fontsize=9, color=INK)
+    if with_label:
+        axes.set_ylabel("θ₂, degrees", fontsize=9, color=INK)
+    axes.set_xticks(range(0, 121, 30))
+    axes.set_yticks(range(0, 121, 30))
+    axes.tick_params(labelsize=8, colors=FAINT)
+    axes.spines[:].set_color("#cbd5e1")
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(color="#e5e7eb", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#cbd5e1")
+    axes.tick_params(labelsize=8.5, colors=FAINT)
+    axes.xaxis.label.set(fontsize=9, color=INK)
+
+
+def _headings(figure: Figure, title: str, subtitle: str) -> None:
+    inch = 1 / figure.get_figheight()
+    figure.text(0.02, 1 - 0.18 * inch, title, fontsize=15, color=INK, fontweight="bold", va="top")
+    figure.text(0.02, 1 - 0.50 * inch, subtitle, fontsize=9.5, color=FAINT, va="top")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as PNG, without a display."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()

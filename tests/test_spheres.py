@@ -1,0 +1,123 @@
+"""The pictures of the heads: what they measure, that they turn nothing wrong, and that they can be drawn."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speakerverif import _sphere_plots as plots
+from speakerverif import build, spheres
+from speakerverif._sphere_plots import Sphere
+
+RIGHT_ANGLES = np.eye(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def around(centers: np.ndarray, angle: float, each: int = 4) -> Sphere:
+    """Return a sphere whose recordings lie evenly at `angle` rad around their speaker's center."""
+    points = np.concatenate([plots.circle(c, angle)[: 96 : 96 // each] for c in centers])
+    labels = np.repeat(np.arange(len(centers)), each)
+    return Sphere(
+        "made",
+        points,
+        np.ones(len(points)),
+        labels,
+        np.ones(len(points), bool),
+        centers,
+        np.arange(len(centers)),
+    )
+
+
+def test_caption_and_caps_of_recordings_on_circles() -> None:
+    """Four points on a circle of radius r: two neighbours and one opposite, at 2 r."""
+    radius = math.radians(10)
+    sphere = around(RIGHT_ANGLES, radius)
+    np.testing.assert_allclose(sphere.means(), RIGHT_ANGLES, atol=1e-12)
+    np.testing.assert_allclose(sphere.caps(), radius)
+    neighbour = math.acos(math.cos(radius) ** 2)
+    within = math.degrees((2 * neighbour + 2 * radius) / 3)
+    assert sphere.caption() == f"within {within:.0f}°, nearest other 90°"
+
+
+def test_circle_lies_on_the_sphere_around_its_center() -> None:
+    center = np.array([2.0, -1.0, 2.0]) / 3
+    points = plots.circle(center, 0.4)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1)
+    np.testing.assert_allclose(points @ center, math.cos(0.4))
+
+
+def test_view_turns_without_distortion() -> None:
+    np.testing.assert_allclose(plots.VIEW @ plots.VIEW.T, np.eye(3), atol=2e-3)
+
+
+def test_alignment_undoes_a_turn_and_a_mirror_and_keeps_angles() -> None:
+    centers = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0, 0.8], [0, -0.6, 0.8]])
+    sphere = around(centers, 0.2)
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    for other in (turn, -turn):
+        moved = Sphere(
+            "moved",
+            sphere.points @ other,
+            sphere.lengths,
+            sphere.labels,
+            sphere.unheard,
+            centers @ other,
+            np.arange(4),
+        )
+        back = spheres.aligned(moved, sphere)
+        np.testing.assert_allclose(back.points, sphere.points, atol=1e-12)
+        np.testing.assert_allclose(back.weights, centers, atol=1e-12)
+        assert back.caption() == sphere.caption()
+
+
+def test_gaps_are_those_of_the_formulas() -> None:
+    """On an arc of p: none; 2 arcsin(m / (2 sin(p / 2))); m; p (m - 1) / (m + 1)."""
+    _, boundaries = spheres.target_curves()
+    plain, am, aam, multiplied = (target for *_, target in boundaries)
+    for p in (1.0, 2.0, 3.0):
+        assert plots.gap(plain, p) == pytest.approx(0, abs=1e-3)
+        assert plots.gap(am, p) == pytest.approx(2 * math.asin(0.35 / (2 * math.sin(p / 2))), abs=1e-3)
+        assert plots.gap(aam, p) == pytest.approx(0.5, abs=1e-3)
+        assert plots.gap(multiplied, p) == pytest.approx(p / 3, abs=1e-3)
+    assert plots.gap(am, 0.5) == 0.5  # too near each other: nowhere is enough
+
+
+def test_every_head_has_its_picture() -> None:
+    drawn = {picture.head["name"] for row in spheres.EVERY for picture in row}
+    assert drawn == set(build.names("heads"))
+
+
+def test_margin_shrinks_speakers(tmp_path: Path) -> None:
+    """The page and all pictures of a few heads, after a short training; a wide margin gives tighter caps."""
+    speech = spheres.synthetic_features(seed=0)
+    shown = [spheres.NORMFACE, spheres.GROWING[0][-1]]
+    found = [spheres.train(picture, speech, seed=0, steps=60) for picture in shown]
+    again = spheres.train(shown[0], speech, seed=0, steps=60)
+    np.testing.assert_array_equal(found[0].points, again.points)
+    assert found[1].caps().mean() < found[0].caps().mean()
+    assert found[0].unheard.sum() == spheres.SPEAKERS * spheres.UTTERANCES
+    np.testing.assert_allclose(np.linalg.norm(found[0].points, axis=1), 1)
+
+    assert plots.sphere_rows([found], "title", "subtitle").startswith(b"\x89PNG")
+    curves = plots.curves(*spheres.target_curves())
+    assert curves.startswith(b"\x89PNG")
+    page = spheres.page([[found]] * 2, curves)
+    held = re.search(r"const data = (\{.*\});\n", page)
+    assert held and not re.search(r"%[A-Z]+%|https?://", page)
+    data = json.loads(held[1])
+    sphere = data["groups"][0]["spheres"][1]
+    assert sphere["title"] == "AM-Softmax, m = 0.5"
+    assert len(sphere["points"]) == 3 * len(data["labels"]) == 3 * 480
+    np.testing.assert_allclose(np.reshape(sphere["points"], (-1, 3)) / 1000, found[1].points, atol=5e-4)
