@@ -46,7 +46,7 @@ def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
 
 
 def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
-    """Return the sum of each owner's rows, (owners, ...) of values (N, ...), where row i belongs to `owner[i]`."""
+    """Return the sum of each owner's rows, (owners, ...), of values (N, ...): row i is `owner[i]`'s."""
     member = sparse.csr_array(
         (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))
     )

@@ -146,23 +146,26 @@ def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
         store.build_index()
 
 
-def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path):
-    pytest.importorskip("faiss")
+@pytest.mark.parametrize("coarse_from", [100, 10_000])
+def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, monkeypatch, coarse_from):
+    pytest.importorskip("faiss").omp_set_num_threads(
+        1
+    )  # threads that wait for each other stall on a busy machine
+    monkeypatch.setattr("speakerverif.store._COARSE_FROM", coarse_from)
     rng = np.random.default_rng(1)
-    models, queries = clusters(rng, 400, 32)
+    models, queries = clusters(rng, 700, 32)
     store = Store(tmp_path, "model", create=True)
-    for i in range(390):
-        store.enroll(f"s{i}", models[i])
+    store.enroll_all((f"s{i}", models[i]) for i in range(690))
     store.build_index()
     for query in queries[:20]:
         exact, indexed = store.identify(query), store.identify(query, use_index=True)
         assert indexed.candidates[0][0] == exact.candidates[0][0]
         assert_allclose(indexed.candidates[0][1], exact.candidates[0][1], atol=1e-6)
 
-    for i in range(390, 400):
+    for i in range(690, 700):
         store.enroll(f"s{i}", models[i])
     store.enroll("s0", models[1])  # whose model in the index is out of date
-    for query in (models[395], models[0], models[1]):
+    for query in (models[695], models[0], models[1]):
         exact, indexed = store.identify(query, top=3), store.identify(query, top=3, use_index=True)
         assert [name for name, _ in indexed.candidates] == [name for name, _ in exact.candidates]
         assert_allclose([v for _, v in indexed.candidates], [v for _, v in exact.candidates], atol=1e-6)
