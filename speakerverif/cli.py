@@ -120,6 +120,11 @@ def parser() -> argparse.ArgumentParser:
         if name != "report":
             _add_compute(command)
 
+    command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
+    command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
+    _add_seed(command)
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)")
+
     command = add("info", _info, "what a model folder holds")
     command.add_argument("model", type=Path, metavar="MODEL")
     command.add_argument("--json", type=Path, metavar="FILE")
@@ -243,6 +248,17 @@ def _embed(arguments: argparse.Namespace) -> int:
         }
         write_json(arguments.json, record)
     return FAILURE if table.failed else 0
+
+
+def _heads(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from speakerverif.spheres import write
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    print(write(arguments.out, arguments.seed or 0))
+    return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
