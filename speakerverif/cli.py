@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         metavar="DIR",
-        help="the corpus, prepared beside MODEL where no manifest is given",
+        help="the corpus, prepared in MODEL/data where no manifest is given",
     )
     _add_set(command)
     _add_compute(command)
@@ -123,7 +123,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
     _add_seed(command)
-    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)")
+    command.add_argument(
+        "--threads", type=_positive, metavar="N", help="CPU threads (default: the machine's)"
+    )
 
     command = add("info", _info, "what a model folder holds")
     command.add_argument("model", type=Path, metavar="MODEL")

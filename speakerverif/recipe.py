@@ -17,7 +17,7 @@ from speakerverif import build, score
 from speakerverif._files import write_json
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
-from speakerverif.corpora._prepared import Prepared
+from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
@@ -60,8 +60,8 @@ def run(
     return work.records()
 
 
-def prepare(corpus: str, root: Path | None, out: Path) -> Prepared:
-    """Check a corpus tree and write its manifests and trial lists under `out`.
+def prepare(corpus: str, root: Path | None, out: Path) -> Prepared | PreparedRecordings:
+    """Check a corpus tree and write its lists under `out`: manifests and trials, or those of noises and rooms.
 
     Raises:
         InputError: unknown corpus, or a tree that is not what it should be.
@@ -72,8 +72,9 @@ def prepare(corpus: str, root: Path | None, out: Path) -> Prepared:
     if root is None:
         raise InputError(f"where is {corpus}? name its folder with --data DIR")
     module = importlib.import_module(f"speakerverif.corpora.{corpus}")
-    prepared: Prepared = module.prepare(root.absolute(), out.absolute())
-    prepared.save(out / PREPARED)
+    prepared: Prepared | PreparedRecordings = module.prepare(root.absolute(), out.absolute())
+    if isinstance(prepared, Prepared):
+        prepared.save(out / PREPARED)
     return prepared
 
 
@@ -87,7 +88,8 @@ def train_recipe(
     """
     if manifest is not None:
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
-    prepared = prepare(recipe.data.corpus, data_dir, out / "data")
+    prepare(recipe.data.corpus, data_dir, out / "data")
+    prepared = Prepared.load(out / "data" / PREPARED)
     validate = validation(recipe, prepared, device)
     return train(
         recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate

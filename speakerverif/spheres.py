@@ -199,10 +199,10 @@ def target_curves() -> tuple[list[tuple[str, Target]], list[tuple[str, str, Targ
     """Return the curves and boundaries that `plots.curves` draws, as functions of the cosine."""
 
     def target(**table: Any) -> Target:
-        head = build.head(table, 3, SPEAKERS)
+        head: Any = build.head(table, 3, SPEAKERS)
         return lambda cosine: head.target(torch.from_numpy(cosine)).numpy()
 
-    binary = build.head({"name": "sphereface2"}, 3, SPEAKERS)
+    binary: Any = build.head({"name": "sphereface2"}, 3, SPEAKERS)
     multiplied, annealed, doubled = (
         target(name="a_softmax", margin=m, lambda_end=end) for m, end in ((4, 0.0), (4, 5.0), (2, 0.0))
     )

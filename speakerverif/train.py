@@ -54,9 +54,12 @@ def train(
         stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
 
     Raises:
-        InputError: wrong recipe or data, another recipe's training in `out`, a loss that is not finite (the
+        InputError: wrong recipe or data, another recipe's model in `out`, a loss that is not finite (the
             utterances of the batch are named).
     """
+    if finished_before(out, recipe):
+        print(f"{out}: trained before by the same recipe", file=sys.stderr)
+        return out
     torch.manual_seed(recipe.seed)
     config = recipe.train
     dataset = CropDataset(manifest, recipe, data_dir)
@@ -69,7 +72,7 @@ def train(
     average = Average.make(recipe, model)
 
     step = 0
-    if (state := resume(out, recipe, manifest)) is not None:
+    if (state := resume(out, manifest)) is not None:
         tensors, facts = state
         step = facts["step"]
         model.load_state_dict(checkpoint.unprefixed(tensors, "model."))
@@ -226,22 +229,31 @@ def identity(manifest: Manifest) -> dict[str, Any]:
     return {"utterances": len(manifest), "speakers": len(manifest.speakers)}
 
 
-def resume(out: Path, recipe: Recipe, manifest: Manifest) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the state that a former run of this recipe left in `out`, or None to start anew.
+def finished_before(out: Path, recipe: Recipe) -> bool:
+    """Return whether `out` holds the finished model of this very recipe.
 
     Raises:
-        InputError: the folder holds a training of another recipe or other data, or a finished model.
+        InputError: it holds the model or the training of another recipe.
+    """
+    if not (out / checkpoint.CONFIG).is_file():
+        return False
+    former, trained = checkpoint.read_config(out)
+    if former != recipe:
+        changed = [key for key, value in to_dict(recipe).items() if to_dict(former)[key] != value]
+        raise InputError(
+            f"{out} holds the model of a recipe that differs in {', '.join(changed)}; choose another --out"
+        )
+    return bool(trained.get("finished"))
+
+
+def resume(out: Path, manifest: Manifest) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the state that a former run left in `out`, or None to start anew.
+
+    Raises:
+        InputError: it was trained on other data, or its state is gone.
     """
     if not (out / checkpoint.CONFIG).is_file():
         return None
-    former, trained = checkpoint.read_config(out)
-    if trained.get("finished"):
-        raise InputError(f"{out} holds a finished model; choose another --out or remove it")
-    if former != recipe:
-        changed = [k for k, v in to_dict(recipe).items() if to_dict(former)[k] != v]
-        raise InputError(
-            f"{out} holds the training of a recipe that differs in {', '.join(changed)}; choose another --out"
-        )
     state = checkpoint.load_state(out)
     if state is None:
         raise InputError(f"{out}: the training is not finished, and its state {checkpoint.STATE} is missing")

@@ -38,13 +38,13 @@ def decode(data: Path, out: Path) -> Path:
     import soundfile
 
     from speakerverif import audio
+    from speakerverif.corpora import speechocean762
     from speakerverif.lists import Manifest, Utterance
-    from speakerverif.recipe import prepare
 
     path = out / "wav" / "train.tsv"
     if not path.is_file():
         utterances = []
-        for u in Manifest.read(prepare("speechocean762", data, out / "prepared").train):
+        for u in Manifest.read(speechocean762.prepare(data, out / "prepared").train):
             wav = (out / "wav" / u.id).with_suffix(".wav").absolute()
             wav.parent.mkdir(parents=True, exist_ok=True)
             samples = audio.read(u.path)
