@@ -17,7 +17,7 @@ from speakerverif.errors import InputError
 
 # Frames worked on at a time. Their spectra stay in the processor's cache (a batch of 32 x 3 s in one piece
 # took 1.5 times as long), and an hour of audio needs little more memory than a minute.
-BLOCK_FRAMES = 1024
+BLOCK_FRAMES = 2048
 MEL_GROUPS = 4
 
 
@@ -87,11 +87,11 @@ class Filterbank(nn.Module):
                 features = self._log_mel(waveform)
             else:
                 features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
-            padding = torch.arange(features.shape[1], device=features.device) >= num_frames[:, None]
-            features = self._finish(features.masked_fill_(padding[:, :, None], 0.0), padding[:, :, None])
+            own = (torch.arange(features.shape[1], device=features.device) < num_frames[:, None])[:, :, None]
+            features = self._finish(features.masked_fill_(~own, 0.0), own)
             if self.mean_norm:
                 mean = features.sum(1, keepdim=True) / num_frames.clamp(min=1)[:, None, None]
-                features = features.sub_(mean).masked_fill_(padding[:, :, None], 0.0)
+                features.addcmul_(mean, own.to(mean.dtype), value=-1)
             return features, num_frames
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class Filterbank(nn.Module):
         """Return energies on a log scale."""
         raise NotImplementedError
 
-    def _finish(self, features: Tensor, padding: Tensor) -> Tensor:
-        """Return features after what needs the whole utterance; `padding` (batch, frames, 1) is bool."""
+    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
+        """Return features after what needs whole utterances; `own` (batch, frames, 1) is False in padding."""
         return features
 
 
@@ -209,9 +209,9 @@ class SpeechBrainFilterbank(Filterbank):
     def _log(self, energies: Tensor) -> Tensor:
         return energies.clamp_(min=self.FLOOR).log10_().mul_(10)
 
-    def _finish(self, features: Tensor, padding: Tensor) -> Tensor:
-        loudest = features.masked_fill(padding, -math.inf).amax((1, 2), keepdim=True)
-        return torch.maximum(features, loudest - self.TOP_DB).masked_fill_(padding, 0.0)
+    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
+        loudest = features.amax(2, keepdim=True).masked_fill(~own, -math.inf).amax(1, keepdim=True)
+        return torch.maximum(features, loudest - self.TOP_DB).masked_fill_(~own, 0.0)
 
 
 def build(config: FeatureConfig) -> Filterbank:

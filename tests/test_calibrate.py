@@ -102,7 +102,7 @@ def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
     llr = fitted.apply([listed(np.tanh(held_out / 4), answers)]).scores
     actual = metrics.act_dcf(llr, answers, 0.05)
     assert_allclose(actual.threshold, calibrate.bayes_threshold(0.05))
-    assert actual.value < 1.1 * metrics.min_dcf(metrics.det_curve(llr, answers), 0.05).value
+    assert actual.cost < 1.1 * metrics.det_curve(llr, answers).min_dcf(0.05).cost
 
 
 def test_bayes_threshold_by_hand():
