@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from speakerverif.checkpoint import STATE, WEIGHTS, load_model
-from speakerverif.config import Recipe
+from speakerverif.cli import main
+from speakerverif.config import Recipe, format_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, Utterance
 from speakerverif.log import read_log
@@ -48,6 +53,27 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert figures(whole) == figures(parts)
     assert len(figures(whole)) == 8
+
+
+def test_killed_in_the_middle_and_resumed_equals_uninterrupted(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
+    recipe = with_train(tiny_recipe, epochs=6.0, checkpoint_minutes=0.0)
+    (tmp_path / "r.toml").write_text(format_toml(to_dict(recipe)))
+    tiny_manifest.write(tmp_path / "m.tsv")
+    arguments = ["train", str(tmp_path / "r.toml"), "--manifest", str(tmp_path / "m.tsv"), "--threads", "1"]
+    killed, log = tmp_path / "killed", tmp_path / "killed" / "log.jsonl"
+    command = [sys.executable, "-m", "speakerverif", *arguments, "--out", str(killed)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[1])
+    while process.poll() is None and not ((killed / STATE).is_file() and log.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 3 <= len(log.read_text().splitlines()) < 24
+    assert main([*arguments, "--out", str(killed)]) == 0
+    whole = train(recipe, tiny_manifest, tmp_path / "whole")
+    assert (whole / WEIGHTS).read_bytes() == (killed / WEIGHTS).read_bytes()
+    assert figures(whole) == figures(killed)
 
 
 def test_an_interrupted_training_is_already_a_model(
