@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: demo)"
     )
     _add_compute(command)
+    _add_seed(command)
 
     command = add("run", _run, "run the stages of a recipe")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")

@@ -12,6 +12,8 @@ import soundfile
 from speakerverif.cli import main
 from tests.conftest import RATE, voice
 
+COMMANDS = ["demo", "run", "prepare", "train", "embed", "score", "verify", "calibrate", "enroll", "identify"]
+COMMANDS += ["report", "heads", "info"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -168,6 +170,25 @@ def test_bare_score_names_the_option(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2 and "--model" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: speakerverif " + command in capsys.readouterr().out
+
+
+def test_demo_takes_a_folder_and_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from speakerverif import demo
+
+    asked = {}
+    monkeypatch.setattr(
+        demo, "demo", lambda out, device, seed: asked.update(out=out, device=device, seed=seed)
+    )
+    assert main(["demo", "--out", str(tmp_path), "--seed", "4"]) == 0
+    assert asked == {"out": tmp_path, "device": "cpu", "seed": 4}
 
 
 def test_help_needs_no_torch() -> None:
