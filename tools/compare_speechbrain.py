@@ -5,11 +5,13 @@
 Two runs at a time, each in a process of its own on half of the cores, with the same allocator settings, so that no
 run has the machine to itself. Ours trains by its recipe, with as many epochs as a short measurement says fit the time
 (and its schedules stretched to them); SpeechBrain then trains for exactly the seconds that ours took with that seed.
-Both encoders have the same number of parameters. SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation,
-ECAPA_TDNN, cosine classifier, AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate
-(spread over the time it has), and its noise, reverberation, speed, frequency and chunk drops, concatenated to the
-clean crops. Recordings are decoded before any clock starts. Embeddings are of whole utterances, one by one for
-SpeechBrain (its padding changes results), scored with our metrics. Runs that are done are not repeated.
+Both encoders have the same number of parameters.
+
+SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation, ECAPA_TDNN, cosine classifier,
+AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate (spread over the time it has), and its
+noise, reverberation, speed, frequency and chunk drops, concatenated to the clean crops. Recordings are decoded before
+any clock starts. Embeddings are of whole utterances, one by one for SpeechBrain (its padding changes results), scored
+with our metrics. Runs that are done are not repeated.
 """
 
 import argparse
