@@ -206,9 +206,11 @@ def test_without_ffmpeg_the_error_names_it(tmp_path, monkeypatch):
 def test_m4a(m4a):
     assert audio.info(m4a) == audio.AudioInfo(44100, 2, 3.0)
     whole = audio.read(m4a)
-    assert len(whole) == 48000
+    assert (
+        48000 <= len(whole) <= 48000 + 1024 * 16000 // 44100
+    )  # ffmpeg 5 leaves the last packet's padding on
     expected = tones(16000, 3, 440, 1000).mean(1)
-    np.testing.assert_allclose(whole[8000:-8000], expected[8000:-8000], atol=0.02)
+    np.testing.assert_allclose(whole[8000:40000], expected[8000:40000], atol=0.02)
     assert np.array_equal(np.concatenate(list(audio.blocks(m4a, 0.7))), whole)
     np.testing.assert_allclose(audio.read(m4a, 1.23, 1.0), whole[19680:35680], atol=1e-5)
     with pytest.raises(InputError, match="ends"):

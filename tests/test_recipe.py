@@ -21,9 +21,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small speechocean762 in the shared layout: 4 speakers to train on, 4 others in the trials."""
     root = tmp_path_factory.mktemp("corpus") / "speechocean762"
     for split, speakers in (("train", (0, 1, 2, 3)), ("dev", (4, 5, 6, 7))):
-        rows = [
-            (f"{s}{n}", f"{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)
-        ]
+        rows = [(f"{s}{n}", f"{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)]
         for _, _, path, speaker, n in rows:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(root / path, voice(speaker, n, 1.2), RATE)
