@@ -186,7 +186,10 @@ def _scores(
         table = EmbeddingTable.load(args.embeddings)
         made["model"] = {"name": None, "fingerprint": table.fingerprint or None}
     else:
-        table, made = _embed(args, _audio(args, trials, enroll_map), sound)
+        from speakerverif.checkpoint import resolve_model
+
+        model = resolve_model(args.model)
+        table, made = _embed(args, model, _audio(args, trials, enroll_map), sound)
     scores = cosine(trials, table, enroll_map)
     if args.norm == "asnorm":
         from speakerverif.norm import as_norm
@@ -216,12 +219,11 @@ def _audio(args: argparse.Namespace, trials: "TrialList", enroll_map: EnrollMap 
 
 
 def _embed(
-    args: argparse.Namespace, paths: dict[str, Path], sound: bool
+    args: argparse.Namespace, folder: Path, paths: dict[str, Path], sound: bool
 ) -> tuple["EmbeddingTable", dict[str, Any]]:
     """Return embeddings of the files, and what to say of their making."""
-    from speakerverif.checkpoint import SPEAKERS, read_config, resolve_model
+    from speakerverif.checkpoint import SPEAKERS, read_config
 
-    folder = resolve_model(args.model)
     recipe, _ = read_config(folder)
     if not sound:
         raise InputError("nothing was embedded")

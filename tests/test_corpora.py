@@ -57,8 +57,8 @@ def pairs(trials: TrialList) -> list[tuple[str, str, bool]]:
 def test_the_original_layout_gets_dev_and_seeded_trials(original: Path, tmp_path: Path) -> None:
     prepared = speechocean762.prepare(original, tmp_path / "out")
     train, dev = Manifest.read(prepared.train), Manifest.read(tmp_path / "out" / "dev.tsv")
-    assert train.speakers == list(TRAIN_SPEAKERS)
-    assert dev.speakers == ["0003", "0092", "0111"]  # every second, from the first
+    assert train.speakers == [f"SPEAKER{s}" for s in TRAIN_SPEAKERS]
+    assert dev.speakers == ["SPEAKER0003", "SPEAKER0092", "SPEAKER0111"]  # every second, from the first
     assert train[0].id == "WAVE/SPEAKER0001/00010000.WAV"
     assert Path(train[0].path) == original / train[0].id and train[0].duration_s == pytest.approx(0.1)
     assert prepared.audio_root == original
@@ -108,7 +108,7 @@ def test_the_given_layout_keeps_its_lists_byte_by_byte(original: Path, tmp_path:
         (original / "dev" / f"{name}.txt").write_text(f"1 {a} {b}\n0 {a}  {c}\n")
     prepared = speechocean762.prepare(original, tmp_path / "out")
     assert prepared.trials["trials"].read_text() == f"1 {a} {b}\n0 {a}  {c}\n"
-    assert Manifest.read(tmp_path / "out" / "dev.tsv").speakers == list(TEST_SPEAKERS)
+    assert Manifest.read(tmp_path / "out" / "dev.tsv").speakers == [f"SPEAKER{s}" for s in TEST_SPEAKERS]
     assert not any("made here" in note for note in prepared.notes)
 
     (original / "dev" / "trials.txt").write_text(f"1 {a} elsewhere.wav\n")

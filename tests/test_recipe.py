@@ -22,7 +22,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus") / "speechocean762"
     for split, speakers in (("train", (0, 1, 2, 3)), ("dev", (4, 5, 6, 7))):
         rows = [
-            (f"{s}{n}", f"spk{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)
+            (f"{s}{n}", f"{s}", f"WAVE/SPEAKER{s}/{s}{n}.wav", s, n) for s in speakers for n in range(4)
         ]
         for _, _, path, speaker, n in rows:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,20 @@ def test_the_command_line_runs_a_recipe_and_scores_its_model(
     assert main(["score", trials, "--model", model, "--audio-root", str(corpus), "--json", "r.json"]) == 0
     record = json.loads(Path("r.json").read_text())
     assert record["model"]["training_speakers_in_trials"] == 0 and record["list"]["sha256"]
+    heard = Path("heard.txt")  # speakers 0 and 1 were trained on, 4 was not
+    heard.write_text("1 SPEAKER0/00.wav SPEAKER0/01.wav\n0 SPEAKER1/10.wav SPEAKER4/40.wav\n")
+    arguments = [
+        "score",
+        "heard.txt",
+        "--model",
+        model,
+        "--audio-root",
+        str(corpus / "WAVE"),
+        "--json",
+        "h.json",
+    ]
+    assert main(arguments) == 0
+    assert json.loads(Path("h.json").read_text())["model"]["training_speakers_in_trials"] == 2
     assert main(["train", "r.toml", "--manifest", "out/tiny/data/train.tsv", "--out", "alone"]) == 0
     assert main(["info", "alone"]) == 0
 

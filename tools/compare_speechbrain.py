@@ -2,15 +2,16 @@
 
     python tools/compare_speechbrain.py --data DIR --minutes 10 --seeds 0 1 2 --out DIR
 
-For every seed the two systems train at the same time, each in a process of its own on half of the cores, with the
-same allocator settings, so that whatever else the machine does slows both. Ours trains by its recipe, with as many
-epochs as a short measurement says fit the time (and its schedules stretched to them); SpeechBrain trains for the
-time by the clock. Both encoders have the
-same number of parameters. SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation,
-ECAPA_TDNN, cosine classifier, AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate
-(spread over the time it has), and its noise, reverberation, speed, frequency and chunk drops, concatenated to the
-clean crops. Recordings are decoded before any clock starts. Embeddings are of whole utterances, one by one for
-SpeechBrain (its padding changes results), scored with our metrics. Runs that are done are not repeated.
+Two runs at a time, each in a process of its own on half of the cores, with the same allocator settings, so that no
+run has the machine to itself. Ours trains by its recipe, with as many epochs as a short measurement says fit the time
+(and its schedules stretched to them); SpeechBrain then trains for exactly the seconds that ours took with that seed.
+Both encoders have the same number of parameters.
+
+SpeechBrain's side is its own classes throughout: Fbank, sentence mean normalisation, ECAPA_TDNN, cosine classifier,
+AAM-softmax (0.2, 30), Adam with one cycle of the recipe's cyclic learning rate (spread over the time it has), and its
+noise, reverberation, speed, frequency and chunk drops, concatenated to the clean crops. Recordings are decoded before
+any clock starts. Embeddings are of whole utterances, one by one for SpeechBrain (its padding changes results), scored
+with our metrics. Runs that are done are not repeated.
 """
 
 import argparse
@@ -30,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 SYSTEMS = ("ours", "speechbrain")
 LISTS = ("trials", "trials_hard")
 CROP_S, CLEAN_BATCH = 3.0, 16
-WARM_UP_S = 45.0  # ours takes about as long to measure its rate; meanwhile SpeechBrain trains for nothing
 
 
 def decode(data: Path, out: Path) -> Path:
@@ -235,7 +235,6 @@ def worker(arguments: argparse.Namespace) -> None:
     if arguments.system == "ours":
         figures = train_ours(arguments.data, out, arguments.minutes, arguments.seeds[0], arguments.recipe)
     else:
-        train_speechbrain(arguments.data, out, WARM_UP_S, arguments.seeds[0])
         figures = train_speechbrain(arguments.data, out, 60 * arguments.minutes, arguments.seeds[0])
     (out / "figures.json").write_text(json.dumps(figures, indent=2))
 
@@ -244,21 +243,39 @@ def _folder(arguments: argparse.Namespace, system: str, seed: int) -> Path:
     return arguments.out / f"{system}-{seed}"
 
 
-def measure(arguments: argparse.Namespace, seed: int) -> None:
-    """Train both systems at the same time, in fresh processes, unless a former run did."""
+def measure_all(arguments: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
+    """Return the figures of every system and seed, after running what no former call ran, two at a time."""
+    figures: dict[tuple[str, int], dict[str, float]] = {}
+    waiting = [(system, seed) for seed in arguments.seeds for system in SYSTEMS]
+    running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        for job in [*waiting, *running]:
+            path = _folder(arguments, *job) / "figures.json"
+            if job in running and running[job].poll() not in (None, 0):
+                sys.exit(f"{job[0]} with seed {job[1]} failed")
+            if path.is_file() and (job in waiting or running.pop(job).wait() == 0):
+                figures[job] = json.loads(path.read_text())
+        waiting = [job for job in waiting if job not in figures]
+        ready = [job for job in waiting if job[0] == "ours" or ("ours", job[1]) in figures]
+        if ready and len(running) < 2:
+            system, seed = ready[0]
+            minutes = arguments.minutes if system == "ours" else figures["ours", seed]["seconds"] / 60
+            running[ready[0]] = _start(arguments, system, seed, minutes)
+            waiting.remove(ready[0])
+        time.sleep(0.5)
+    return figures
+
+
+def _start(
+    arguments: argparse.Namespace, system: str, seed: int, minutes: float
+) -> "subprocess.Popen[bytes]":
     from speakerverif.allocator import tunables
 
-    running = []
-    for system in SYSTEMS:
-        out = _folder(arguments, system, seed)
-        if (out / "figures.json").is_file():
-            continue
-        command = [sys.executable, __file__, "--system", system, "--seeds", str(seed), "--out", str(out)]
-        command += ["--minutes", str(arguments.minutes), "--threads", str(arguments.threads)]
-        command += ["--data", str(arguments.data), "--recipe", str(arguments.recipe)]
-        running.append(subprocess.Popen(command, env={**os.environ, "GLIBC_TUNABLES": tunables()}))
-    if any([process.wait() for process in running]):
-        sys.exit("a training failed")
+    out = _folder(arguments, system, seed)
+    command = [sys.executable, __file__, "--system", system, "--seeds", str(seed), "--minutes", str(minutes)]
+    command += ["--data", str(arguments.data), "--out", str(out), "--threads", str(arguments.threads)]
+    command += ["--recipe", str(arguments.recipe)]
+    return subprocess.Popen(command, env={**os.environ, "GLIBC_TUNABLES": tunables()})
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -268,13 +285,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from speakerverif.metrics import det_curve, paired_bootstrap
     from speakerverif.score import cosine
 
-    figures: dict[tuple[str, int], dict[str, float]] = {}
     decode(arguments.data, arguments.out)
-    for seed in arguments.seeds:
-        measure(arguments, seed)
-        for system in SYSTEMS:
-            found = json.loads((_folder(arguments, system, seed) / "figures.json").read_text())
-            figures[system, seed] = found
+    figures = measure_all(arguments)
     trials = {name: TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS}
     scores = {
         (system, seed, name): cosine(
@@ -286,7 +298,7 @@ def compare(arguments: argparse.Namespace) -> None:
     print(
         "system       seed  parameters  seconds  crops/s  crop s  audio s/s  embedding s/s  EER % trials  trials_hard"
     )
-    for (system, seed), found in figures.items():
+    for (system, seed), found in sorted(figures.items()):
         eers = [100 * det_curve(scores[system, seed, n].scores, trials[n].labels).eer().rate for n in LISTS]
         print(
             f"{system:12} {seed:4}  {found['parameters']:10,.0f}  {found['seconds']:7.0f}  "

@@ -56,8 +56,10 @@ def prepare(root: Path, out: Path, seed: int = 0) -> Prepared:
     paths = [root / path for split in splits.values() for path in split.paths]
     lengths = iter(durations(paths))
     for name, split in splits.items():
+        # Speakers are called as their folders are, because that is what a trial's path tells: only so can the
+        # record of a scoring count the training speakers among the trials.
         utterances = [
-            Utterance(path, str(root / path), speaker, 0.0, next(lengths))
+            Utterance(path, str(root / path), f"SPEAKER{speaker}", 0.0, next(lengths))
             for path, speaker in zip(split.paths, split.speakers, strict=True)
         ]
         Manifest.from_utterances(utterances).write(out / f"{name}.tsv")
