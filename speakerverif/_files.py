@@ -14,6 +14,7 @@ from speakerverif.errors import InputError
 
 BLOCK_BYTES = 1 << 23  # 8 MB: large enough for NumPy to pay, small enough to stay in the processor's cache
 LONGEST_FIELD = 1024  # bytes; fields become fixed-width columns, so that one long one would cost all
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
 _MASKS = np.array(
     [(1 << 8 * n) - 1 for n in range(9)], np.uint64
 )  # the first n bytes of a little-endian word
@@ -128,10 +129,10 @@ def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         texts: dtype S of a multiple of 8 bytes, (N,), contiguous.
     """
-    words = texts.view("<u8").reshape(len(texts), -1)
+    words = texts.view("<u8").reshape(len(texts), texts.itemsize // 8)
     hashes = np.zeros(len(texts), np.uint64)
     for word in words.T:
-        hashes = (hashes ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        hashes = (hashes ^ word) * _HASH_FACTOR
         hashes ^= hashes >> np.uint64(29)
     order = np.argsort(hashes)
     ordered = hashes[order]

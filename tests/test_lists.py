@@ -63,6 +63,31 @@ def test_reading_does_not_depend_on_the_block_size(tmp_path: Path, monkeypatch: 
         read(tmp_path, text + "1 f1\n")
 
 
+def test_distinct_texts_against_numpy() -> None:
+    rng = np.random.default_rng(0)
+    for width, size in ((8, 0), (8, 1), (16, 500), (40, 3000)):
+        texts = np.array(
+            [b"x" * rng.integers(1, width) + b"%d" % rng.integers(9) for _ in range(size)], f"S{width}"
+        )
+        names, which = _files.distinct(texts)
+        assert (names[which] == texts).all()
+        assert names.tolist() == list(dict.fromkeys(texts.tolist()))
+
+
+def test_texts_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A multiplier of 0 gives every text the hash 0.
+    monkeypatch.setattr(_files, "_HASH_FACTOR", np.uint64(0))
+    texts = np.array([b"b", b"a", b"b", b"c"], "S8")
+    names, which = _files.distinct(texts)
+    assert names.tolist() == [b"b", b"a", b"c"]
+    assert which.tolist() == [0, 1, 0, 2]
+
+
+def test_a_field_beyond_all_measure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 4: a field of 5,000 bytes"):
+        read(tmp_path, VOXCELEB + f"1 a {'b' * 5000}\n")
+
+
 def test_written_lists_read_back(tmp_path: Path) -> None:
     trials = read(tmp_path, KALDI)
     trials.write(tmp_path / "again.txt")

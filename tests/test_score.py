@@ -14,6 +14,7 @@ from speakerverif import cli_score
 from speakerverif.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.norm import as_norm
 from speakerverif.report import write_report
 from speakerverif.score import cosine, evaluate, format_record
 
@@ -329,6 +330,32 @@ def test_models_of_several_files_from_a_map(tmp_path: Path) -> None:
     assert cli_score.run(command(tmp_path / "t", *options, "--bootstrap", 10)) == 0
     record = json.loads((tmp_path / "r.json").read_text())
     assert (record["trials"], record["targets"], record["bootstrap"]["units"]) == (8, 4, 2)
+
+
+def test_normalised_scores_are_those_of_the_library(tmp_path: Path) -> None:
+    trials, _, embeddings = write_task(tmp_path)
+    rng = np.random.default_rng(5)
+    cohort = table_of({f"other{i}": rng.normal(size=8) for i in range(30)})
+    cohort.save(tmp_path / "c.npz")
+    options = ("--norm", "asnorm", "--cohort", tmp_path / "c.npz", "--top-n", 10, "--bootstrap", 0)
+    out = ("--out-scores", tmp_path / "s", "--json", tmp_path / "r.json")
+    assert cli_score.run(command(trials, "--embeddings", embeddings, *options, *out)) == 0
+    read = TrialList.read(trials)
+    raw = cosine(read, EmbeddingTable.load(embeddings))
+    expected = as_norm(raw, EmbeddingTable.load(embeddings), cohort, 10)
+    assert ScoreList.read(tmp_path / "s", read).scores.tolist() == expected.scores.tolist()
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["score_kind"] == "normalized"
+    assert record["norm"] == {"kind": "asnorm", "top_n": 10, "cohort": "c.npz", "cohort_size": 30}
+
+
+def test_missing_audio_is_found_before_anything_is_embedded(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "t").write_text("1 a.wav b.wav\n0 a.wav c.wav\n0 c.wav\n")
+    with pytest.raises(
+        InputError, match=r"1 wrong row: line 3: .*2 of 3 files are not in .*: b\.wav, c\.wav"
+    ):
+        cli_score.run(command(tmp_path / "t", "--model", tmp_path / "no-model"))
 
 
 @pytest.mark.parametrize(
