@@ -6,6 +6,7 @@ Imports stand inside the functions, so that `--help` and scoring a score file st
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +223,9 @@ def _embed(arguments: argparse.Namespace) -> int:
         if arguments.manifest
         else [Utterance(str(path), str(path), "") for path in arguments.files]
     )
-    twice = (
-        {u.id for u in utterances if sum(v.id == u.id for v in utterances) > 1} if arguments.files else set()
-    )
+    twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
     if twice:
-        raise InputError(f"given twice: {', '.join(sorted(twice))}")
+        raise InputError(f"given twice: {', '.join(twice)}")
     folder = load_model(resolve_model(arguments.model), arguments.device)
     table = embed(
         folder,

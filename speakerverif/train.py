@@ -87,27 +87,28 @@ def train(
 
     def save(finished: bool) -> None:
         """Write the model as it stands and, while training goes on, what it takes to continue."""
+        if not finished:
+            # Before the model: a folder with a model but no state could not be continued.
+            tensors = {
+                **checkpoint.prefixed(model, "model."),
+                **checkpoint.prefixed(head, "head."),
+                **average.tensors(),
+                **checkpoint.flatten_optimizer(optimizer),
+                "rng": torch.get_rng_state(),
+            }
+            facts = {
+                "step": step,
+                "average_count": average.count,
+                "scaler": scaler.state_dict(),
+                **identity(manifest),
+            }
+            checkpoint.save_state(out, tensors, facts)
         samples = step * config.batch_size
         trained = {"samples": samples, "epochs": samples / order.epoch_size, "finished": finished}
         weights = average.weights if average.weights else model.state_dict()
         checkpoint.save_model(out, weights, head.state_dict(), recipe, dataset.class_names, trained)
         if finished:
             checkpoint.finish_training(out)
-            return
-        tensors = {
-            **checkpoint.prefixed(model, "model."),
-            **checkpoint.prefixed(head, "head."),
-            **average.tensors(),
-            **checkpoint.flatten_optimizer(optimizer),
-            "rng": torch.get_rng_state(),
-        }
-        facts = {
-            "step": step,
-            "average_count": average.count,
-            "scaler": scaler.state_dict(),
-            **identity(manifest),
-        }
-        checkpoint.save_state(out, tensors, facts)
 
     def run_validation() -> dict[str, float]:
         """Validate with the weights that would be saved, then put the training weights back."""
