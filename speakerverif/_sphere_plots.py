@@ -126,12 +126,12 @@ def _ball(axes: Axes) -> None:
 def sphere_rows(rows: Sequence[Sequence[Sphere]], title: str, subtitle: str) -> bytes:
     """Return a PNG of spheres in rows, each with its title and figures."""
     columns = max(map(len, rows))
-    width, height = 2.55 * columns, 2.95 * len(rows) + 0.95
+    width, height = 2.55 * columns, 2.95 * len(rows) + 1.1
     figure = Figure(figsize=(width, height), facecolor=PAPER)
     _headings(figure, title, subtitle)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.05 / height, top=1 - 1.15 / height, wspace=0.04, hspace=0.17
+        left=0.01, right=0.99, bottom=0.05 / height, top=1 - 1.32 / height, wspace=0.04, hspace=0.17
     )
     for axes, sphere in zip(grid.flat, [s for row in rows for s in row], strict=False):
         draw_sphere(axes, sphere)
@@ -241,7 +241,7 @@ def _plain(axes: Axes) -> None:
 def _headings(figure: Figure, title: str, subtitle: str) -> None:
     inch = 1 / figure.get_figheight()
     figure.text(0.02, 1 - 0.18 * inch, title, fontsize=15, color=INK, fontweight="bold", va="top")
-    figure.text(0.02, 1 - 0.50 * inch, subtitle, fontsize=9.5, color=FAINT, va="top")
+    figure.text(0.02, 1 - 0.50 * inch, subtitle, fontsize=9.5, color=FAINT, va="top", linespacing=1.5)
 
 
 def png(figure: Figure) -> bytes:

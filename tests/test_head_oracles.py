@@ -1,7 +1,7 @@
 """Heads against independent arithmetic: naive float64 loops, gradcheck, and pytorch-metric-learning."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -12,15 +12,6 @@ from torch import Tensor, nn
 from speakerverif.config import from_dict
 
 DIM, SPEAKERS = 5, 7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On tensors this small two threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(name: str, options: dict[str, Any] | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 """Every head: the contract that a new file must keep, and the numerics where losses go wrong."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,6 @@ EVERY = [pytest.param(name, {}, id=name) for name in NAMES] + [
     for name, options in OPTIONS
 ]
 DIM, SPEAKERS = 6, 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On tensors this small two threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(
