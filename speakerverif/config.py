@@ -126,9 +126,6 @@ class ScoreConfig:
 
     trials: tuple[str, ...] = ()  # names of lists that `prepare` writes; empty: all
     p_target: tuple[float, ...] = (0.01, 0.05)
-    norm: Literal["none", "asnorm"] = "none"
-    top_n: int = 300
-    subtract_mean: bool = False  # subtract the mean embedding of the training speakers
 
 
 @dataclass(frozen=True)
