@@ -1,168 +1,189 @@
-"""Measure speed beside other software: medians of interleaved runs, and shares of a large product's rate.
+"""Measure speed beside other software: medians of interleaved runs, and shares of what the machine can do at most.
 
     python tools/bench.py encoder_training --threads 2 --json speed.json
     python tools/bench.py --list
 
-Seconds on a shared machine mean little. What carries over are the ratios: a peer's time over ours, and the
-rate of our arithmetic over that of a 2048 x 2048 product run in the same round. On a busy machine take
-`--threads 1 --clock cpu`: processor time of one thread does not count the waiting. Peers that are not
-installed are left out, and named.
+Every case runs in a process of its own. Seconds on a shared machine mean little; what carries over are the ratios: a
+peer's time over ours, and the time of the limit (a large matrix product, a sort) over ours, measured in the same
+rounds. On a busy machine take `--threads 1 --clock cpu`: processor time of one thread does not count the waiting.
+Peers that are not installed are left out, and named. A suite is a file in `tools/benches/` with a table `CASES`.
 """
 
 import argparse
+import importlib
 import json
+import os
+import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+SUITES = sorted(path.stem for path in (TOOLS / "benches").glob("[!_]*.py"))
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchaudio",
+    "speechbrain",
+    "librosa",
+    "scikit-learn",
+    "onnxruntime",
+    "faiss-cpu",
+)
 
-from speakerverif.encoders import ecapa, xvector
-
-Work = Callable[[], object]
-PRODUCT_SIZE = 2048
-
-
-@dataclass(frozen=True)
-class Case:
-    """The same work by us and by peers; `gflop` is counted from our model."""
-
-    name: str
-    ours: Work
-    peers: dict[str, Work]
-    gflop: float
-
-
-def _step(model: torch.nn.Module, features: torch.Tensor) -> Work:
-    """Return a training step without its optimiser: forward, backward."""
-
-    def run() -> None:
-        for parameter in model.parameters():
-            parameter.grad = None
-        model(features).square().mean().backward()
-
-    return run
+Record = dict[str, Any]
 
 
-def _inference(model: torch.nn.Module, features: torch.Tensor) -> Work:
-    model.eval()
-    return torch.inference_mode()(lambda: model(features))
-
-
-def _gflop(work: Work) -> float:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops() / 1e9
-
-
-def _ecapa(channels: int, mfa_channels: int) -> dict[str, torch.nn.Module]:
-    """Return our ECAPA-TDNN and its peers, of the same architecture."""
-    config = ecapa.Config(channels=channels, mfa_channels=mfa_channels, padding="reflect")
-    models: dict[str, torch.nn.Module] = {"ours": ecapa.build(config, 80)}
-    try:
-        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-    except ImportError:
-        print("left out: speechbrain is not installed", file=sys.stderr)
-    else:
-        models["speechbrain"] = ECAPA_TDNN(80, channels=[channels] * 4 + [mfa_channels])
-    return models
-
-
-def _xvector() -> dict[str, torch.nn.Module]:
-    """Return our x-vector and its peers, of the same architecture."""
-    config = xvector.Config(padding="reflect", activation="leaky_relu")
-    models: dict[str, torch.nn.Module] = {"ours": xvector.build(config, 80)}
-    try:
-        from speechbrain.lobes.models.Xvector import Xvector
-    except ImportError:
-        print("left out: speechbrain is not installed", file=sys.stderr)
-    else:
-        models["speechbrain"] = Xvector(in_channels=80)
-    return models
-
-
-def _onnxruntime(model: torch.nn.Module, features: torch.Tensor, threads: int) -> dict[str, Work]:
-    """Return a peer's own export run by onnxruntime; empty where the tools for that are not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        print("left out: onnxruntime is not installed", file=sys.stderr)
-        return {}
-    import io
-
-    buffer = io.BytesIO()
-    torch.onnx.export(model.eval(), (features,), buffer, dynamo=False, input_names=["features"])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(buffer.getvalue(), options)
-    given = {"features": features.numpy()}
-    return {"speechbrain in onnxruntime": lambda: session.run(None, given)}
-
-
-def encoder_inference(threads: int) -> Iterator[Case]:
-    """Whole utterances to embeddings: batches of 16 x 3 s, and one of 4 s."""
-    for label, build in (
-        ("ecapa C=1024", lambda: _ecapa(1024, 3072)),
-        ("ecapa C=512", lambda: _ecapa(512, 1536)),
-        ("xvector", _xvector),
-    ):
-        models = build()
-        for batch, frames in ((16, 300), (1, 400)):
-            features = torch.randn(batch, frames, 80)
-            work = {name: _inference(model, features) for name, model in models.items()}
-            peer = models.get("speechbrain")
-            # An x-vector of SpeechBrain draws noise as it runs, which its export does not carry.
-            exported = _onnxruntime(peer, features, threads) if peer and label != "xvector" else {}
-            ours = work.pop("ours")
-            yield Case(f"{label}, {batch} x {frames} frames", ours, work | exported, _gflop(ours))
-
-
-def encoder_training(threads: int) -> Iterator[Case]:
-    """A training step, forward and backward: 32 crops of 3 s at C=256, of 2 s else."""
-    for label, build, frames in (
-        ("ecapa C=256, MFA 768", lambda: _ecapa(256, 768), 300),
-        ("ecapa C=256, MFA 1536", lambda: _ecapa(256, 1536), 300),
-        ("ecapa C=512", lambda: _ecapa(512, 1536), 200),
-        ("ecapa C=1024", lambda: _ecapa(1024, 3072), 200),
-        ("xvector", _xvector, 200),
-    ):
-        features = torch.randn(32, frames, 80)
-        work = {name: _step(model, features) for name, model in build().items()}
-        ours = work.pop("ours")
-        yield Case(f"{label}, 32 x {frames} frames", ours, work, _gflop(ours))
-
-
-SUITES = {suite.__name__: suite for suite in (encoder_inference, encoder_training)}
-
-
-def measure(case: Case, rounds: int, clock: Callable[[], float]) -> dict:
-    """Return the case's record: median seconds of each contender, run in turn after one warm-up each."""
-    factor = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
-    contenders: dict[str, Work] = {"ours": case.ours, **case.peers, "product": lambda: factor @ factor}
+def measure(suite: str, name: str, threads: int, rounds: int, cpu_clock: bool) -> Record:
+    """Return the record of one case: median seconds of each contender, run in turn after one warm-up each."""
+    case = importlib.import_module(f"benches.{suite}").CASES[name](threads)
+    clock = time.process_time if cpu_clock and case.clock == "any" else time.perf_counter
+    contenders = {
+        "ours": case.ours,
+        **case.peers,
+        **{name: limit.work for name, limit in case.limits.items()},
+    }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
+    for turn in range((case.rounds or rounds) + 1):
         for name, work in contenders.items():
             start = clock()
             work()
             if turn:
                 seconds[name].append(clock() - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    limit = 2 * PRODUCT_SIZE**3 / 1e9 / medians.pop("product")
+    limits = {name: limit.times * medians.pop(name) for name, limit in case.limits.items()}
     return {
-        "case": case.name,
-        "gflop": round(case.gflop, 2),
         "seconds": medians,
-        "limit_gflop_per_s": limit,
-        "share_of_limit": case.gflop / medians["ours"] / limit,
+        "limit_seconds": limits,
         "speedup": {name: medians[name] / medians["ours"] for name in case.peers},
+        "share_of_limit": {name: limit / medians["ours"] for name, limit in limits.items()},
+        "measures_memory": case.memory,
+        "facts": case.facts,
     }
 
 
+def peak_mb(suite: str, name: str, threads: int, contender: str) -> float:
+    """Return by how many MB a contender's first run raises the peak memory of this process (Linux)."""
+    case = importlib.import_module(f"benches.{suite}").CASES[name](threads)
+    work = {"ours": case.ours, **case.peers}[contender]
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status_mb("VmRSS")
+    work()
+    return _status_mb("VmHWM") - before
+
+
+def _status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def run_case(suite: str, name: str, arguments: argparse.Namespace) -> Record:
+    """Measure a case in a process of its own, and its contenders' memory in one each."""
+    record: Record = {"suite": suite, "case": name, **_in_process(suite, name, arguments)}
+    if record.pop("measures_memory"):
+        record["peak_mb"] = {
+            contender: _in_process(suite, name, arguments, contender) for contender in record["seconds"]
+        }
+    return record
+
+
+def _in_process(suite: str, name: str, arguments: argparse.Namespace, contender: str = "") -> Any:
+    from speakerverif.allocator import tunables
+
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        suite,
+        name,
+        contender,
+        "--threads",
+        str(arguments.threads),
+    ]
+    command += ["--rounds", str(arguments.rounds), "--clock", arguments.clock]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(arguments.threads))
+    env = {**os.environ, **threads, "GLIBC_TUNABLES": tunables()}
+    return json.loads(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def line_of(record: Record) -> str:
+    """Return one line of figures."""
+    parts = [f"{record['case']:44} {record['seconds']['ours']:9.4f} s"]
+    parts += [f"{share:4.0%} of {name}" for name, share in record["share_of_limit"].items()]
+    parts += [f"{peer} x {ratio:.2f}" for peer, ratio in record["speedup"].items()]
+    if "peak_mb" in record:
+        parts += ["peak MB " + ", ".join(f"{name} {mb:,.0f}" for name, mb in record["peak_mb"].items())]
+    parts += [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in record["facts"].items()
+    ]
+    return "  ".join(parts)
+
+
+def compare(records: list[Record], former: Path) -> None:
+    """Print by how much every ratio has changed since a former JSON."""
+    before = {(r["suite"], r["case"]): r for r in json.loads(former.read_text())["records"]}
+    print(f"\nagainst {former}:")
+    for record in records:
+        old = before.get((record["suite"], record["case"]))
+        for kind in ("speedup", "share_of_limit"):
+            for name, value in record[kind].items():
+                if old and name in old[kind]:
+                    print(f"{record['case']:44} {kind} {name}: {old[kind][name]:.2f} -> {value:.2f}")
+
+
+def picture(records: list[Record], path: Path) -> None:
+    """Draw the peers' time over ours, one bar a case and peer."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    bars = [(f"{r['case']}: {peer}", ratio) for r in records for peer, ratio in r["speedup"].items()]
+    figure = Figure(figsize=(9, 1 + 0.28 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([name for name, _ in bars][::-1], [ratio for _, ratio in bars][::-1], color="#4c72b0")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("time of the peer / ours")
+    axes.tick_params(axis="y", labelsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def setting(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the figures depend on besides the code."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown"
+    )
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    load = os.getloadavg()[0]
+    chosen = {"threads": arguments.threads, "clock": arguments.clock, "rounds": arguments.rounds}
+    return {
+        **chosen,
+        "cpu": cpu,
+        "python": platform.python_version(),
+        "load_before": load,
+        "versions": versions,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
 def main() -> None:
+    """Parse and run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,31 +193,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--json", type=Path, help="write the records here")
-    parser.add_argument("--list", action="store_true", help="name the suites")
-    args = parser.parse_args()
-    if args.list:
-        for name, suite in SUITES.items():
-            print(f"{name:20} {suite.__doc__}")
+    parser.add_argument("--against", type=Path, help="a former JSON to compare with")
+    parser.add_argument("--picture", type=Path, help="draw the ratios here")
+    parser.add_argument("--list", action="store_true", help="name the suites and their cases")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        suite, name, contender = arguments.worker
+        if contender:
+            result: Any = peak_mb(suite, name, arguments.threads, contender)
+        else:
+            result = measure(suite, name, arguments.threads, arguments.rounds, arguments.clock == "cpu")
+        print(json.dumps(result))
         return
-    for name in args.suites:
-        if name not in SUITES:
-            parser.error(f"{name}: not one of {', '.join(SUITES)}")
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    for suite in arguments.suites:
+        if suite not in SUITES:
+            parser.error(f"{suite}: not one of {', '.join(SUITES)}")
+    chosen = {suite: importlib.import_module(f"benches.{suite}") for suite in arguments.suites or SUITES}
+    if arguments.list:
+        for suite, module in chosen.items():
+            print(f"{suite}: {module.__doc__}\n  " + "\n  ".join(module.CASES))
+        return
+    found = setting(arguments)
     records = []
-    for name in args.suites or SUITES:
-        for case in SUITES[name](args.threads):
-            if args.only not in case.name:
-                continue
-            record = {"suite": name, **measure(case, args.rounds, clock)}
-            records.append(record)
-            against = "  ".join(f"{peer} x {ratio:.2f}" for peer, ratio in record["speedup"].items())
-            share, took = record["share_of_limit"], record["seconds"]["ours"]
-            print(f"{case.name:38} {took:7.3f} s  {share:4.0%} of limit  {against}", flush=True)
-    if args.json:
-        setting = {"threads": args.threads, "clock": args.clock, "torch": torch.__version__}
-        args.json.write_text(json.dumps({"setting": setting, "records": records}, indent=1) + "\n")
+    for suite, module in chosen.items():
+        print(f"{suite}: {module.__doc__}", flush=True)
+        for name in module.CASES:
+            if arguments.only in name:
+                records.append(run_case(suite, name, arguments))
+                print("  " + line_of(records[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"setting": found, "records": records}, indent=1) + "\n")
+    if arguments.against:
+        compare(records, arguments.against)
+    if arguments.picture:
+        picture(records, arguments.picture)
 
 
 if __name__ == "__main__":
