@@ -33,27 +33,6 @@ LISTS = ("trials", "trials_hard")
 CROP_S, CLEAN_BATCH = 3.0, 16
 
 
-def decode(data: Path, out: Path) -> Path:
-    """Decode the training recordings to WAV once, before any clock starts, and return their manifest."""
-    import soundfile
-
-    from speakerverif import audio
-    from speakerverif.corpora import speechocean762
-    from speakerverif.lists import Manifest, Utterance
-
-    path = out / "wav" / "train.tsv"
-    if not path.is_file():
-        utterances = []
-        for u in Manifest.read(speechocean762.prepare(data, out / "prepared").train):
-            wav = (out / "wav" / u.id).with_suffix(".wav").absolute()
-            wav.parent.mkdir(parents=True, exist_ok=True)
-            samples = audio.read(u.path)
-            soundfile.write(wav, samples, 16000)
-            utterances.append(Utterance(u.id, str(wav), u.speaker, 0.0, len(samples) / 16000))
-        Manifest.from_utterances(utterances).write(path)
-    return path
-
-
 def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Path) -> dict[str, float]:
     """Train our recipe for about `minutes`, its schedules stretched to fit; return what was measured."""
     from speakerverif import audio
@@ -63,7 +42,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif.lists import Manifest
     from speakerverif.train import train
 
-    manifest = Manifest.read(out.parent / "wav" / "train.tsv")
+    manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
     config = load_recipe(recipe_path).train
 
     def run(folder: Path, epochs: float) -> float:
@@ -280,12 +259,15 @@ def _start(
 
 def compare(arguments: argparse.Namespace) -> None:
     """Run everything and print the tables."""
+    from _decoded import decode
     from speakerverif.audit import units_of
-    from speakerverif.lists import EmbeddingTable, TrialList
+    from speakerverif.corpora import speechocean762
+    from speakerverif.lists import EmbeddingTable, Manifest, TrialList
     from speakerverif.metrics import det_curve, paired_bootstrap
     from speakerverif.score import cosine
 
-    decode(arguments.data, arguments.out)
+    prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "prepared").absolute())
+    decode(Manifest.read(prepared.train), arguments.out / "wav")
     figures = measure_all(arguments)
     trials = {name: TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS}
     scores = {
