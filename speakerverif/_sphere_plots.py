@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 COLORS = (
     *("#2b6cb0", "#dd7a2b", "#2f9e63", "#cc4545", "#7c5cbf"),
@@ -245,7 +246,10 @@ def _headings(figure: Figure, title: str, subtitle: str) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, without a display."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
+    """Return the figure as PNG of 256 colours, a third of the size, without a display."""
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=160)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        buffer, format="png", optimize=True
+    )
     return buffer.getvalue()
