@@ -49,23 +49,29 @@ class SpecAugmentConfig:
 class AugmentConfig:
     """What is done to a training crop before its features are computed.
 
-    With `probability` one of `kinds` is drawn, evenly, and applied. Defaults are WeSpeaker's SNR ranges.
+    With `probability` one of `kinds` is drawn and applied. Defaults are WeSpeaker's SNR ranges.
     """
 
     speeds: tuple[float, ...] = (1.0,)  # every speed other than 1 makes new speakers (pitch and tempo move)
+    speed_probability: float = (
+        1.0  # share of crops that draw a speed; 0 keeps the classes of `speeds` all the same
+    )
     probability: float = 0.0
-    kinds: tuple[Literal["noise", "music", "babble", "reverb", "reverb+noise"], ...] = (
+    kinds: tuple[Literal["noise", "music", "speech", "babble", "reverb", "reverb+noise"], ...] = (
         "noise",
         "music",
         "babble",
         "reverb",
     )
+    kind_weights: tuple[float, ...] = ()  # how often each kind is drawn beside the others; empty: evenly
     # Folders of recordings or lists of them (a path a line), relative to the data folder.
     noise_dir: str = ""  # empty: coloured noise made on the spot
     music_dir: str = ""  # empty: not drawn
+    speech_dir: str = ""  # one talker in the background; empty: not drawn
     rir_dir: str = ""  # empty: rooms simulated on the spot
     noise_snr_db: tuple[float, float] = (0.0, 15.0)
     music_snr_db: tuple[float, float] = (5.0, 15.0)
+    speech_snr_db: tuple[float, float] = (10.0, 30.0)
     babble_snr_db: tuple[float, float] = (13.0, 20.0)
     babble_speakers: tuple[int, int] = (3, 8)
     gain_db: tuple[float, float] = (0.0, 0.0)
