@@ -32,8 +32,8 @@ CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and
 class Augment:
     """What `AugmentConfig` says, done to one crop at a time.
 
-    With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, each by its own chance, the telephone
-    channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
+    With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, each by its own chance, the
+    telephone channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
     """
 
     def __init__(

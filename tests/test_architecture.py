@@ -40,7 +40,7 @@ FLOORS = [
     ["metrics"],
     ["lists"],
     ["config"],
-    ["_files", "_trialfiles", "progress", "allocator"],
+    ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator"],
     ["errors"],
     ["__init__"],
 ]
