@@ -122,6 +122,7 @@ class DataConfig:
     """The corpus (a file in `corpora/`), and what of it is used."""
 
     corpus: str = ""
+    partial: bool = False  # take a corpus that is not whole
     min_duration_s: float = 0.0
     validation_trials: str = ""  # name of a trial list that `prepare` writes
 

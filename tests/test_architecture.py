@@ -18,6 +18,7 @@ FLOORS = [
     ["demo", "spheres"],
     ["_sphere_plots"],
     ["recipe"],
+    ["plan"],
     ["verify"],
     ["store"],
     ["report"],

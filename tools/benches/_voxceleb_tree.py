@@ -1,5 +1,6 @@
 """A tree as large as VoxCeleb: every recording is a link to one of a few tiny WAV files."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,5 +41,4 @@ def grow(folder: Path, first: int, size: tuple[int, int, int]) -> int:
 def trials(folder: Path, first: int, size: tuple[int, int, int]) -> str:
     """Return a trial list over one utterance a video."""
     videos = [f"{name}/00001.wav" for name, _ in names(first, *size)]
-    pairs = zip(videos, videos[1:], strict=False)
-    return "".join(f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in pairs)
+    return "".join(f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in itertools.pairwise(videos))
