@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from speakerverif._files import replacing, write_json
@@ -120,9 +120,9 @@ def find_speakers(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
 def split_of(folder: Path) -> str:
     """Return `dev` or `test`, whichever word stands nearest to a speaker's folder in its path, or nothing."""
     for part in reversed(folder.parent.parts[-DEPTH:]):
-        words = set(_words(part)) & {"dev", "test"}
-        if len(words) == 1:
-            return words.pop()
+        words = set(_words(part))
+        if words <= _WORDS and len(words & {"dev", "test"}) == 1:
+            return (words & {"dev", "test"}).pop()
     return ""
 
 
@@ -171,7 +171,7 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
     signature = _signature(folders)
     if manifest.is_file() and record.is_file():
         former = json.loads(record.read_text("utf-8"))
-        if former.pop("signature") == signature:
+        if former["signature"] == signature:
             return Scan(former["speakers"], former["compressed"], Counter(former["ignored"]))
     record.unlink(missing_ok=True)
     found = Scan()
@@ -190,7 +190,8 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
             found.problems += one.problems
             progress.update(1)
     if not found.problems:
-        write_json(record, {"signature": signature, **asdict(found)})
+        kept = {"speakers": found.speakers, "compressed": found.compressed, "ignored": found.ignored}
+        write_json(record, {"signature": signature, **kept})
     return found
 
 
@@ -202,12 +203,12 @@ def _signature(folders: dict[str, list[Path]]) -> str:
 def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
     """Return the rows of a speaker's recordings and what was found."""
     found = Scan()
-    recordings: dict[str, str] = {}  # id -> path
+    recordings: dict[str, list[str]] = {}  # id -> its files
     for folder in folders:
         _list_speaker(speaker, folder, recordings, found)
     rows, total_s = [], 0.0
     for name in sorted(recordings):
-        path = recordings[name]
+        path = _choose(recordings[name], found)
         try:
             seconds = duration_s(path)
         except InputError as error:
@@ -220,7 +221,7 @@ def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
     return os.fsencode("".join(rows)), found
 
 
-def _list_speaker(speaker: str, folder: Path, recordings: dict[str, str], found: Scan) -> None:
+def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], found: Scan) -> None:
     """Put the recordings in one folder of a speaker into `recordings`."""
     videos = []
     with os.scandir(folder) as entries:
@@ -247,23 +248,21 @@ def _list_speaker(speaker: str, folder: Path, recordings: dict[str, str], found:
                     continue
                 seen += 1
                 # What the trial lists call it, whatever it was converted to.
-                name = f"{speaker}/{video}/{stem}.wav"
-                other = recordings.setdefault(name, entry.path)
-                if other is not entry.path:
-                    _choose(name, entry.path, other, recordings, found)
+                recordings.setdefault(f"{speaker}/{video}/{stem}.wav", []).append(entry.path)
         if not seen:
             found.problems.append(("a video's folder without recordings", where))
 
 
-def _choose(name: str, path: str, other: str, recordings: dict[str, str], found: Scan) -> None:
-    """Keep one of two files of the same recording."""
-    kinds = [f".{p.rpartition('.')[2]}" for p in (path, other)]
-    if kinds[0] == kinds[1]:
-        found.problems.append((f"twice: the same recording as {other}", path))
-        return
-    chosen, left = sorted(kinds, key=SUFFIXES.index)
-    recordings[name] = path if chosen == kinds[0] else other
-    found.ignored[f"{left} beside {chosen}"] += 1
+def _choose(paths: list[str], found: Scan) -> str:
+    """Return which of the files of one recording to take."""
+    if len(paths) == 1:
+        return paths[0]
+    kinds = [SUFFIXES.index(f".{path.rpartition('.')[2]}") for path in paths]
+    best = min(kinds)
+    chosen, *same = (path for path, kind in zip(paths, kinds, strict=True) if kind == best)
+    found.problems += [(f"twice: the same recording as {chosen}", path) for path in same]
+    found.ignored.update(f"{SUFFIXES[kind]} beside {SUFFIXES[best]}" for kind in kinds if kind != best)
+    return chosen
 
 
 def _kind(name: str) -> str:
