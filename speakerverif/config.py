@@ -7,6 +7,7 @@ place and the nearest known key. `encoder` and `head` are tables whose `name` pi
 
 import dataclasses
 import difflib
+import functools
 import tomllib
 import types
 import typing
@@ -284,7 +285,10 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings."""
+    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings.
+
+    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out.
+    """
     for text in assignments:
         key, sep, raw = text.partition("=")
         if not sep or not key.strip():
@@ -297,6 +301,9 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         for part in reversed(key.strip().split(".")):
             delta = {part: delta}
         tables = merge(tables, delta)
+        if value == {}:
+            *path, last = key.strip().split(".")
+            functools.reduce(dict.__getitem__, path, tables)[last] = {}
     return tables
 
 

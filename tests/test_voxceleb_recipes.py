@@ -139,6 +139,13 @@ def test_a_rehearsal(system: str, lists: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(command) == 0
     assert stamps(tmp_path) == before
     assert capsys.readouterr().err.count("done before, nothing has changed") == 6
+    if system == "xvector":  # the model before, without training it again
+        assert main([*command, "--stages", "train,finetune,embed", "--set", "finetune={}"]) == 0
+        assert "train: done before" in capsys.readouterr().err
+        changed = {
+            path.relative_to(tmp_path).parts[0] for path, at in stamps(tmp_path).items() if before[path] != at
+        }
+        assert changed == {"embeddings.npz", "stages"}
 
 
 def test_lists_prepared_anew_are_noticed(lists: Path, tmp_path: Path) -> None:
