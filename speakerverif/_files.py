@@ -103,13 +103,7 @@ class Rows:
             raise InputError(
                 f"line {line}: a field of {longest:,} bytes; at most {LONGEST_FIELD} were expected"
             )
-        # Eight bytes at a time, from wherever they stand; what lies behind a field's end is masked to zero.
-        window = np.ndarray(len(self._text) - 7, "<u8", self._text, strides=1)
-        words = np.empty((*start.shape, -(-longest // 8)), "<u8")
-        for k in range(words.shape[-1]):
-            words[..., k] = window[np.minimum(start + 8 * k, len(window) - 1)]
-            words[..., k] &= _MASKS[np.clip(length - 8 * k, 0, 8)]
-        return words.view(f"S{8 * words.shape[-1]}")[..., 0]
+        return gather(self._text, start, length)
 
     def text_of(self, row: int) -> str:
         """Return the kept row `row` as `line: text`, for messages."""
@@ -118,6 +112,23 @@ class Rows:
 
     def _line_text(self, i: int) -> bytes:
         return self._text[self._newline[i] + 1 : self._newline[i + 1]]
+
+
+def gather(text: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Return pieces of a text as fixed-width strings, dtype S of a multiple of 8 bytes, in the shape of `start`.
+
+    Args:
+        text: ends in 8 bytes that belong to no piece.
+        start: int, where each piece begins.
+        length: int, likewise, in bytes.
+    """
+    # Eight bytes at a time, from wherever they stand; what lies behind a piece's end is masked to zero.
+    window = np.ndarray(len(text) - 7, "<u8", text, strides=1)
+    words = np.empty((*start.shape, -(-int(length.max(initial=1)) // 8)), "<u8")
+    for k in range(words.shape[-1]):
+        words[..., k] = window[np.minimum(start + 8 * k, len(window) - 1)]
+        words[..., k] &= _MASKS[np.clip(length - 8 * k, 0, 8)]
+    return words.view(f"S{8 * words.shape[-1]}")[..., 0]
 
 
 def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,8 @@ CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and
 class Augment:
     """What `AugmentConfig` says, done to one crop at a time.
 
-    With `probability` one of `kinds` is drawn evenly and applied; then, each by its own chance, the telephone
-    channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
+    With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, each by its own chance, the
+    telephone channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
     """
 
     def __init__(
@@ -48,25 +48,37 @@ class Augment:
         Args:
             config: kinds, probabilities and SNR ranges.
             sample_rate: of the crops, Hz; recordings of another rate are resampled to it.
-            data_dir: where relative `noise_dir`, `music_dir` and `rir_dir` start.
+            data_dir: where relative `noise_dir`, `music_dir`, `speech_dir` and `rir_dir` start.
             babble: reads excerpts of other speech; needed where `babble` is among the kinds.
 
         Raises:
-            InputError: no recordings where the config says they are; nothing left to draw from.
+            InputError: no recordings where the config says they are; nothing left to draw from; weights that
+                don't fit the kinds.
         """
         self.config, self.sample_rate, self.babble = config, sample_rate, babble
-        self.noise, self.music, self.responses = (
+        self.noise, self.music, self.speech, self.responses = (
             Recordings(Path(data_dir) / source, sample_rate, load) if source else None
             for source, load in (
                 (config.noise_dir, read_recording),
                 (config.music_dir, read_recording),
+                (config.speech_dir, read_recording),
                 (config.rir_dir, read_response),
             )
         )
-        self.kinds = [kind for kind in config.kinds if kind != "music" or self.music]
+        weights = config.kind_weights or (1.0,) * len(config.kinds)
+        if len(weights) != len(config.kinds) or min(weights, default=1) <= 0:
+            raise InputError(
+                f"augment.kind_weights: found {list(weights)} for {len(config.kinds)} kinds; "
+                "expected a number above 0 for each"
+            )
+        absent = {"music": self.music is None, "speech": self.speech is None}
+        drawn = [(k, w) for k, w in zip(config.kinds, weights, strict=True) if not absent.get(k)]
+        self.kinds = [kind for kind, _ in drawn]
+        self._shares = np.cumsum([weight for _, weight in drawn]) if config.kind_weights else None
         if config.probability > 0 and not self.kinds:
             raise InputError(
-                f"augment.kinds: nothing to draw from {config.kinds!r}; music needs augment.music_dir"
+                f"augment.kinds: nothing to draw from {config.kinds!r}; music needs augment.music_dir, "
+                "speech needs augment.speech_dir"
             )
         if config.probability > 0 and "babble" in self.kinds and babble is None:
             raise InputError(
@@ -87,7 +99,7 @@ class Augment:
         """
         config = self.config
         if rng.random() < config.probability:
-            kind = self.kinds[rng.integers(len(self.kinds))]
+            kind = self._draw_kind(rng)
             if kind in ("reverb", "reverb+noise"):
                 waveform = convolve(waveform, self._response(rng))
             if kind in ("noise", "reverb+noise"):
@@ -97,6 +109,10 @@ class Augment:
                 assert self.music is not None
                 music = self.music.excerpt(rng, len(waveform))
                 waveform = mix(waveform, music, rng.uniform(*config.music_snr_db))
+            if kind == "speech":
+                assert self.speech is not None
+                talker = self.speech.excerpt(rng, len(waveform))
+                waveform = mix(waveform, talker, rng.uniform(*config.speech_snr_db))
             if kind == "babble":
                 waveform = mix(waveform, self._babble(rng, len(waveform)), rng.uniform(*config.babble_snr_db))
         if rng.random() < config.codec_probability:
@@ -105,6 +121,11 @@ class Augment:
             waveform = waveform * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
         peak = np.abs(waveform).max(initial=0.0)
         return waveform / peak if peak > 1 else waveform
+
+    def _draw_kind(self, rng: np.random.Generator) -> str:
+        if self._shares is None:
+            return self.kinds[rng.integers(len(self.kinds))]
+        return self.kinds[np.searchsorted(self._shares, rng.random() * self._shares[-1], side="right")]
 
     def _noise(self, rng: np.random.Generator, num_samples: int) -> Waveform:
         if self.noise is None:

@@ -58,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("run", _run, "run the stages of a recipe")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
-    command.add_argument("--data", type=Path, metavar="DIR", help="the corpus")
+    command.add_argument(
+        "--data", type=Path, metavar="DIR", help="the corpus, or a folder of what `prepare` wrote for it"
+    )
+    _add_places(command)
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: out/<recipe name>)"
     )
@@ -71,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("prepare", _prepare, "check a corpus tree, write manifests and trial lists")
     command.add_argument("corpus", metavar="CORPUS")
-    command.add_argument("--root", type=Path, required=True, metavar="DIR")
+    command.add_argument("--root", type=Path, metavar="DIR", help="the corpus")
+    _add_places(command)
+    command.add_argument("--partial", action="store_true", help="take a corpus that is not whole (voxceleb)")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     command = add("train", _train, "train a recipe's model; resumes by itself where MODEL/training exists")
@@ -135,6 +140,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_places(command: argparse.ArgumentParser) -> None:
+    for name in ("vox1", "vox2"):
+        command.add_argument(f"--{name}", type=Path, metavar="DIR", help=f"VoxCeleb{name[-1]}'s folder")
+    command.add_argument(
+        "--trials",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="trial lists that are not in VoxCeleb1's folder",
+    )
+
+
 def _add_compute(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     command.add_argument(
@@ -183,14 +200,22 @@ def _run(arguments: argparse.Namespace) -> int:
     recipe = _recipe(arguments)
     stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
     out = arguments.out or Path("out") / recipe.name
-    run(recipe, out, data_dir=arguments.data, stages=stages, device=arguments.device)
+    run(
+        recipe,
+        out,
+        data_dir=arguments.data,
+        stages=stages,
+        device=arguments.device,
+        places=_places(arguments),
+    )
     return 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from speakerverif.recipe import prepare
 
-    for note in prepare(arguments.corpus, arguments.root, arguments.out).notes:
+    options = {**_places(arguments), **({"partial": True} if arguments.partial else {})}
+    for note in prepare(arguments.corpus, arguments.root, arguments.out, **options).notes:
         print(note)
     return 0
 
@@ -289,6 +314,11 @@ def _info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, facts)
     return 0
+
+
+def _places(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return where the user says that VoxCeleb and its lists are."""
+    return {name: value for name in ("vox1", "vox2", "trials") if (value := getattr(arguments, name))}
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

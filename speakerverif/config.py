@@ -7,6 +7,7 @@ place and the nearest known key. `encoder` and `head` are tables whose `name` pi
 
 import dataclasses
 import difflib
+import functools
 import tomllib
 import types
 import typing
@@ -49,23 +50,29 @@ class SpecAugmentConfig:
 class AugmentConfig:
     """What is done to a training crop before its features are computed.
 
-    With `probability` one of `kinds` is drawn, evenly, and applied. Defaults are WeSpeaker's SNR ranges.
+    With `probability` one of `kinds` is drawn and applied. Defaults are WeSpeaker's SNR ranges.
     """
 
     speeds: tuple[float, ...] = (1.0,)  # every speed other than 1 makes new speakers (pitch and tempo move)
+    speed_probability: float = (
+        1.0  # share of crops that draw a speed; 0 keeps the classes of `speeds` all the same
+    )
     probability: float = 0.0
-    kinds: tuple[Literal["noise", "music", "babble", "reverb", "reverb+noise"], ...] = (
+    kinds: tuple[Literal["noise", "music", "speech", "babble", "reverb", "reverb+noise"], ...] = (
         "noise",
         "music",
         "babble",
         "reverb",
     )
+    kind_weights: tuple[float, ...] = ()  # how often each kind is drawn beside the others; empty: evenly
     # Folders of recordings or lists of them (a path a line), relative to the data folder.
     noise_dir: str = ""  # empty: coloured noise made on the spot
     music_dir: str = ""  # empty: not drawn
+    speech_dir: str = ""  # one talker in the background; empty: not drawn
     rir_dir: str = ""  # empty: rooms simulated on the spot
     noise_snr_db: tuple[float, float] = (0.0, 15.0)
     music_snr_db: tuple[float, float] = (5.0, 15.0)
+    speech_snr_db: tuple[float, float] = (10.0, 30.0)
     babble_snr_db: tuple[float, float] = (13.0, 20.0)
     babble_speakers: tuple[int, int] = (3, 8)
     gain_db: tuple[float, float] = (0.0, 0.0)
@@ -116,6 +123,7 @@ class DataConfig:
     """The corpus (a file in `corpora/`), and what of it is used."""
 
     corpus: str = ""
+    partial: bool = False  # take a corpus that is not whole
     min_duration_s: float = 0.0
     validation_trials: str = ""  # name of a trial list that `prepare` writes
 
@@ -277,7 +285,10 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings."""
+    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings.
+
+    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out.
+    """
     for text in assignments:
         key, sep, raw = text.partition("=")
         if not sep or not key.strip():
@@ -290,6 +301,9 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         for part in reversed(key.strip().split(".")):
             delta = {part: delta}
         tables = merge(tables, delta)
+        if value == {}:
+            *path, last = key.strip().split(".")
+            functools.reduce(dict.__getitem__, path, tables)[last] = {}
     return tables
 
 

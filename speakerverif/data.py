@@ -125,7 +125,12 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         self.manifest, self.config, self.seed = manifest, recipe.train, recipe.seed
         self.sample_rate = recipe.features.sample_rate
         self.augment = Augment(recipe.augment, self.sample_rate, data_dir or Path(), self._other_speech)
-        self.speeds = recipe.augment.speeds
+        self.speeds, self.speed_probability = recipe.augment.speeds, recipe.augment.speed_probability
+        if self.speed_probability < 1 and 1 not in self.speeds:
+            raise InputError(
+                f"augment.speed_probability {self.speed_probability:g}: crops without a drawn speed have speed 1, "
+                f"which is not among augment.speeds {list(self.speeds)}"
+            )
         self.crop_samples = round(self.config.crop_s * self.sample_rate)
         self.speakers = manifest.speakers
         self._speaker_index = manifest.speaker_index
@@ -154,13 +159,19 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         epoch, item = key
         row = item // self.config.crops_per_utterance
         rng = np.random.default_rng([self.seed, epoch, item])
-        choice = int(rng.integers(len(self.speeds)))
+        choice = self._draw_speed(rng)
         factor = self.speeds[choice]
         crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
         if factor != 1:
             crop = np.resize(speed(crop, factor), self.crop_samples)
         label = choice * len(self.speakers) + int(self._speaker_index[row])
         return self.augment(crop, rng), label, row
+
+    def _draw_speed(self, rng: np.random.Generator) -> int:
+        """Return the index of a speed."""
+        if self.speed_probability < 1 and rng.random() >= self.speed_probability:
+            return self.speeds.index(1)
+        return int(rng.integers(len(self.speeds)))
 
     def _other_speech(self, rng: np.random.Generator, num_samples: int) -> np.ndarray:
         """Return an excerpt of a random utterance, for babble."""

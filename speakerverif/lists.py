@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from speakerverif._files import WrongRows, open_input, replacing
-from speakerverif._trialfiles import floats, parse_scores, parse_trials
+from speakerverif._files import WrongRows, distinct, open_input, replacing
+from speakerverif._manifestfiles import FIELDS, parse_manifest
+from speakerverif._trialfiles import parse_scores, parse_trials
 from speakerverif.errors import InputError
 
 ScoreKind = Literal["cosine", "plda", "normalized", "llr"]
@@ -31,8 +32,6 @@ class Utterance:
 
 class Manifest:
     """Utterances as NumPy columns: a million of them are cheap to hold and to share between processes."""
-
-    _FIELDS = ("id", "path", "speaker", "start_s", "duration_s")
 
     def __init__(
         self,
@@ -54,8 +53,10 @@ class Manifest:
             root: the folder of relative paths; empty is the current one.
         """
         self.ids, self.paths, self.start_s, self.duration_s, self.root = ids, paths, start_s, duration_s, root
-        self._vocabulary, index = np.unique(speakers, return_inverse=True)
-        self.speaker_index: np.ndarray = index.astype(np.int64)  # (N,) into `speakers`
+        names, which = distinct(speakers.astype(f"S{-(-speakers.itemsize // 8) * 8}"))
+        order = np.argsort(names)
+        self._vocabulary = names[order]
+        self.speaker_index: np.ndarray = np.argsort(order)[which]  # int64 (N,) into `speakers`
 
     @property
     def speakers(self) -> list[str]:
@@ -110,44 +111,15 @@ class Manifest:
         Raises:
             InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id twice.
         """
-        with open_input(path) as file:
-            lines = file.read().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
-        header = lines[0].decode("utf-8", "replace").split("\t")
-        if not set(cls._FIELDS[:3]) <= set(header) <= set(cls._FIELDS) or len(set(header)) < len(header):
-            expected = "<tab>".join(cls._FIELDS)
-            raise InputError(f"{path}:1: expected the header {expected}, found {lines[0][:80]!r}")
-        wrong, rows, numbers = WrongRows(), [], []
-        for number, line in enumerate(lines[1:], 2):
-            fields = line.split(b"\t")
-            if len(fields) == len(header):
-                rows.append(fields)
-                numbers.append(number)
-            elif line.strip():
-                wrong.add(number, line, f"{len(fields)} columns, expected {len(header)}")
-        column = {name: [row[j] for row in rows] for j, name in enumerate(header)}
-        times = {}
-        for name, unknown in (("start_s", 0.0), ("duration_s", math.nan)):
-            tokens = column.get(name, [b""] * len(rows))
-            empty = np.array([token == b"" for token in tokens], bool)
-            values = floats(np.array([token or b"0" for token in tokens], np.bytes_))
-            for i in np.flatnonzero(~((values >= 0) & (values < np.inf))).tolist():
-                wrong.add(numbers[i], b"\t".join(rows[i]), f"{name} is not a number of seconds")
-            times[name] = np.where(empty, unknown, values)
-        for i in (i for i, row in enumerate(rows) if not (column["id"][i] and column["path"][i])):
-            wrong.add(numbers[i], b"\t".join(rows[i]), "empty id or path")
-        if wrong.count:
-            raise InputError(f"{path}: {wrong}")
-        if not rows:
-            raise InputError(f"{path}: no utterances in it")
-        _refuse_repeated([text.decode("utf-8", "replace") for text in column["id"]], str(path), numbers)
-        ids, paths, speakers = (np.array(column[name], np.bytes_) for name in cls._FIELDS[:3])
-        return cls(ids, paths, speakers, times["start_s"], times["duration_s"], str(Path(path).parent))
+        columns = parse_manifest(path)
+        ids, paths, speakers, start_s, duration_s = (columns[name] for name in FIELDS)
+        return cls(ids, paths, speakers, start_s, duration_s, str(Path(path).parent))
 
     def write(self, path: str | Path) -> None:
         """Write the TSV file; paths inside its folder are written relative to it, others absolute."""
         folder = os.path.abspath(Path(path).parent)  # noqa: PTH100 (links stay as they are)
         with replacing(path) as file:
-            file.write(("\t".join(self._FIELDS) + "\n").encode())
+            file.write(("\t".join(FIELDS) + "\n").encode())
             for u in self:
                 audio = os.path.abspath(u.path)  # noqa: PTH100
                 inside = audio.startswith(folder + os.sep)

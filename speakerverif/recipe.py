@@ -6,6 +6,7 @@ every file in the trial lists, `score` the scores and records, `report` a page t
 
 import hashlib
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -13,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speakerverif import build, score
+import numpy as np
+
+from speakerverif import build, plan, score
 from speakerverif._files import write_json
+from speakerverif.augment import Augment
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.train import Validate, train
@@ -36,43 +40,62 @@ def run(
     data_dir: Path | None,
     stages: tuple[str, ...] = STAGES,
     device: str = "cpu",
+    places: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
 
     Args:
         recipe: what to do.
         out: where everything is written.
-        data_dir: the corpus.
+        data_dir: the corpus, or a folder of what `prepare` wrote, by the corpus's name; noise and rooms are
+            looked for there, too.
         stages: those to run, in the order of `STAGES`; what they need of the others must be there.
         device: "cpu" or "cuda".
+        places: what the corpus's `prepare` takes besides: `vox1`, `vox2`, `trials`.
 
     Raises:
-        InputError: unknown stage, wrong data, wrong recipe.
+        InputError: unknown stage, wrong data, wrong recipe (its second stage as well: before the first begins).
     """
     for stage in stages:
         if stage not in STAGES:
             raise InputError(f"--stages: unknown stage {stage!r}; {nearest(stage, list(STAGES))}")
-    work = _Run(recipe, out, data_dir, device)
-    work.print_plan(stages)
-    for stage in STAGES:
+    work = _Run(recipe, out, data_dir, device, places or {})
+    print(f"{recipe.name}: {', '.join(s for s in STAGES if s in stages)} -> {out}", file=sys.stderr)
+    work.check()
+    if "prepare" in stages:
+        work.do("prepare")
+    if {"prepare", "train", "finetune"} & set(stages):
+        work.print_plan()
+    for stage in STAGES[1:]:
         if stage in stages:
             work.do(stage)
     return work.records()
 
 
-def prepare(corpus: str, root: Path | None, out: Path) -> Prepared | PreparedRecordings:
+def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepared | PreparedRecordings:
     """Check a corpus tree and write its lists under `out`: manifests and trials, or those of noises and rooms.
 
+    Args:
+        corpus: a file in `corpora/`.
+        root: the corpus's folder.
+        out: where the lists go.
+        options: what the corpus's `prepare` takes besides.
+
     Raises:
-        InputError: unknown corpus, or a tree that is not what it should be.
+        InputError: unknown corpus or option, or a tree that is not what it should be.
     """
     known = build.names("corpora")
     if corpus not in known:
         raise InputError(f"unknown corpus {corpus!r}; {nearest(corpus, known)}")
-    if root is None:
-        raise InputError(f"where is {corpus}? name its folder with --data DIR")
     module = importlib.import_module(f"speakerverif.corpora.{corpus}")
-    prepared: Prepared | PreparedRecordings = module.prepare(root.absolute(), out.absolute())
+    strange = [name for name in options if name not in inspect.signature(module.prepare).parameters]
+    if strange:
+        raise InputError(f"--{strange[0]}: the corpus {corpus} takes no such option")
+    if root is None and not options:
+        raise InputError(f"where is {corpus}? name its folder with --data DIR or --root DIR")
+    prepared: Prepared | PreparedRecordings = module.prepare(
+        root and root.absolute(), out.absolute(), **options
+    )
     if isinstance(prepared, Prepared):
         prepared.save(out / PREPARED)
     return prepared
@@ -102,12 +125,22 @@ def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
     shortest = recipe.data.min_duration_s
     if shortest <= 0:
         return manifest
-    kept = manifest.select(manifest.duration_s >= shortest)
-    print(
-        f"{len(manifest) - len(kept)} utterances are shorter than {shortest:g} s and left out",
-        file=sys.stderr,
-    )
+    kept = manifest.select(~(manifest.duration_s < shortest))  # an unknown duration is no short one
+    if left_out := len(manifest) - len(kept):
+        print(f"  {left_out} utterances are shorter than {shortest:g} s and left out", file=sys.stderr)
     return kept
+
+
+def finetuned(recipe: Recipe) -> Recipe | None:
+    """Return the recipe of the second stage: the first one's with what `[finetune]` changes, or None.
+
+    Raises:
+        InputError: unknown key or wrong value in `[finetune]`.
+    """
+    if not recipe.finetune:
+        return None
+    tables = merge({**to_dict(recipe), "finetune": {}}, recipe.finetune)
+    return from_dict(Recipe, tables, "[finetune]")
 
 
 def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | None:
@@ -116,7 +149,7 @@ def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | No
     if not name:
         return None
     trials = TrialList.read(_trials_path(prepared, name))
-    utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trials.ids]
+    utterances = prepared.utterances(trials.ids)
 
     def validate(model: SpeakerModel) -> dict[str, float]:
         """Return EER and minDCF(0.01) of the model as it stands."""
@@ -125,6 +158,11 @@ def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | No
         return {"eer": curve.eer().rate, "min_dcf_0.01": curve.min_dcf(0.01).cost}
 
     return validate
+
+
+def _no_speech(rng: np.random.Generator, num_samples: int) -> np.ndarray:
+    """Stand in for the training speech where only settings are checked."""
+    return np.zeros(num_samples, np.float32)
 
 
 def _trials_path(prepared: Prepared, name: str) -> Path:
@@ -141,6 +179,7 @@ class _Run:
     out: Path
     data_dir: Path | None
     device: str
+    places: dict[str, Any]
 
     def do(self, stage: str) -> None:
         """Run a stage, unless it was done with the same inputs."""
@@ -168,6 +207,8 @@ class _Run:
             "prepare": {
                 "data": self.recipe.data.corpus,
                 "dir": str(self.data_dir and self.data_dir.resolve()),
+                **{name: str(place) for name, place in self.options.items()},
+                **({"lists": (self.lists / PREPARED).read_text("utf-8")} if self.prepared_before else {}),
             },
             "train": {k: v for k, v in tables.items() if k not in ("finetune", "score", "name")},
             "finetune": {"finetune": tables["finetune"]},
@@ -179,9 +220,26 @@ class _Run:
         return hashlib.sha256(json.dumps([stage, parts[stage], before], sort_keys=True).encode()).hexdigest()
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What the corpus's `prepare` is told besides the folder."""
+        return {**self.places, **({"partial": True} if self.recipe.data.partial else {})}
+
+    @property
+    def prepared_before(self) -> bool:
+        """Whether the data folder holds what `prepare` wrote for this corpus."""
+        return self.data_dir is not None and (self.data_dir / self.recipe.data.corpus / PREPARED).is_file()
+
+    @property
+    def lists(self) -> Path:
+        """The folder of the prepared lists."""
+        if self.data_dir is not None and self.prepared_before:
+            return self.data_dir / self.recipe.data.corpus
+        return self.out / "data"
+
+    @property
     def prepared(self) -> Prepared:
-        """What the prepare stage wrote."""
-        return Prepared.load(self.out / "data" / PREPARED)
+        """What the prepare stage, or `prepare` before it, wrote."""
+        return Prepared.load(self.lists / PREPARED)
 
     @property
     def model(self) -> Path:
@@ -194,31 +252,36 @@ class _Run:
         names = self.recipe.score.trials or tuple(self.prepared.trials)
         return {name: _trials_path(self.prepared, name) for name in names}
 
-    def print_plan(self, stages: tuple[str, ...]) -> None:
-        """Say on standard error what is about to happen."""
-        recipe, config = self.recipe, self.recipe.train
-        head = " ".join(f"{k}={v}" for k, v in recipe.head.items())
+    def check(self) -> None:
+        """Raise `InputError` where the recipe is wrong, before anything is done for it."""
+        for recipe in (self.recipe, finetuned(self.recipe)):
+            if recipe is not None:
+                plan.size_of(recipe, num_speakers=2)
+                Augment(recipe.augment, recipe.features.sample_rate, self.data_dir or Path(), _no_speech)
+
+    def print_plan(self) -> None:
+        """Say on standard error what is about to happen, and what it takes."""
+        manifest = training_manifest(self.recipe, self.prepared)
         print(
-            f"{recipe.name}: {', '.join(s for s in STAGES if s in stages)} -> {self.out}\n"
-            f"  data {recipe.data.corpus} in {self.data_dir}; seed {recipe.seed}; device {self.device}\n"
-            f"  encoder {' '.join(f'{k}={v}' for k, v in recipe.encoder.items())}; head {head}\n"
-            f"  {config.epochs:g} epochs of {config.crop_s:g} s crops, batch {config.batch_size}, {config.optimizer} "
-            f"{config.learning_rate:g} -> {config.final_learning_rate:g} ({config.lr_schedule})",
+            plan.describe(self.recipe, finetuned(self.recipe), self.prepared, manifest, self.out),
             file=sys.stderr,
         )
 
     def _prepare(self) -> None:
-        for note in prepare(self.recipe.data.corpus, self.data_dir, self.out / "data").notes:
+        if self.prepared_before:
+            print(f"  prepared before in {self.lists}", file=sys.stderr)
+            notes = self.prepared.notes
+        else:
+            notes = prepare(self.recipe.data.corpus, self.data_dir, self.out / "data", **self.options).notes
+        for note in notes:
             print(f"  {note}", file=sys.stderr)
 
     def _train(self) -> None:
         self._train_into(self.recipe, self.out / "model", None)
 
     def _finetune(self) -> None:
-        if not self.recipe.finetune:
-            return
-        tables = merge({**to_dict(self.recipe), "finetune": {}}, self.recipe.finetune)
-        self._train_into(from_dict(Recipe, tables, "[finetune]"), self.out / "finetuned", self.out / "model")
+        if (recipe := finetuned(self.recipe)) is not None:
+            self._train_into(recipe, self.out / "finetuned", self.out / "model")
 
     def _train_into(self, recipe: Recipe, folder: Path, start_from: Path | None) -> None:
         manifest = training_manifest(recipe, self.prepared)
@@ -235,7 +298,7 @@ class _Run:
 
     def _embed(self) -> None:
         ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
-        utterances = [Utterance(i, str(self.prepared.audio_root / i), "") for i in ids]
+        utterances = self.prepared.utterances(ids)
         table = embed(load_model(self.model, self.device), utterances, device=self.device)
         print_failures(table)
         if table.failed:

@@ -18,6 +18,7 @@ FLOORS = [
     ["demo", "spheres"],
     ["_sphere_plots"],
     ["recipe"],
+    ["plan"],
     ["verify"],
     ["store"],
     ["report"],
@@ -40,7 +41,7 @@ FLOORS = [
     ["metrics"],
     ["lists"],
     ["config"],
-    ["_files", "_trialfiles", "progress", "allocator"],
+    ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator"],
     ["errors"],
     ["__init__"],
 ]

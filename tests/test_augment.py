@@ -1,6 +1,7 @@
 """Augmentation: stated SNRs, aligned rooms, exact lengths, the same result from the same generator."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,28 @@ def test_probability_and_kinds_are_drawn_as_stated(folder: Path, rng: np.random.
     assert set(babbled) == set(range(3, 9))
 
 
+def test_weights_say_how_often_a_kind_is_drawn(folder: Path, rng: np.random.Generator) -> None:
+    settings = {"kinds": ("reverb", "music", "speech", "noise"), "kind_weights": (5.0, 2.0, 1.0, 2.0)}
+    maker = everything(folder, speech_dir="music", **settings)
+    counts = Counter(maker._draw_kind(rng) for _ in range(4000))
+    for kind, share in (("reverb", 0.5), ("music", 0.2), ("speech", 0.1), ("noise", 0.2)):
+        assert abs(counts[kind] / 4000 - share) < 0.03  # four standard deviations
+    # What has no recordings is not drawn, and the others keep their proportions.
+    counts = Counter(everything(folder, **settings)._draw_kind(rng) for _ in range(3000))
+    assert set(counts) == {"reverb", "music", "noise"} and abs(counts["reverb"] / 3000 - 5 / 9) < 0.04
+
+
+def test_one_talker_in_the_background_lies_within_its_snr_range(
+    folder: Path, rng: np.random.Generator
+) -> None:
+    plain = {"gain_db": (0.0, 0.0), "codec_probability": 0.0}
+    maker = everything(folder, kinds=("speech",), speech_dir="noise", **plain)
+    crop = 0.1 * speech(rng)
+    power = [np.mean(np.square(maker(crop, rng) - crop, dtype=float)) for _ in range(50)]
+    snr_db = 10 * np.log10(np.mean(np.square(crop, dtype=float)) / np.array(power))
+    assert 9.99 <= snr_db.min() < 15 and 25 < snr_db.max() <= 30.01
+
+
 def test_noise_lies_within_its_snr_range(folder: Path, rng: np.random.Generator) -> None:
     maker = everything(folder, kinds=("noise",), gain_db=(0.0, 0.0), codec_probability=0.0)
     crop = 0.1 * speech(rng)
@@ -159,6 +182,8 @@ def test_crops_are_scaled_not_clipped(rng: np.random.Generator) -> None:
     [
         ({"kinds": ("music",), "music_dir": ""}, "music_dir"),
         ({"noise_dir": "nowhere"}, "nowhere: no recordings"),
+        ({"kinds": ("noise", "music"), "kind_weights": (1.0,)}, r"found \[1.0\] for 2 kinds"),
+        ({"kinds": ("noise",), "kind_weights": (0.0,)}, "a number above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict, message: str, folder: Path) -> None:

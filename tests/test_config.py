@@ -51,6 +51,10 @@ def test_another_name_replaces_the_table() -> None:
 def test_set_takes_toml_values_and_bare_words() -> None:
     tables = override({}, ["train.epochs=2", "head.name=softmax", "augment.speeds=[1.0, 0.9]"])
     assert tables == {"train": {"epochs": 2}, "head": {"name": "softmax"}, "augment": {"speeds": [1.0, 0.9]}}
+    tuned = {"name": "a", "finetune": {"train": {"epochs": 3}, "head": {"margin": 0.5}}}
+    assert override(tuned, ["finetune={}"]) == {"name": "a", "finetune": {}}
+    assert override(tuned, ["finetune.head={}"])["finetune"] == {"train": {"epochs": 3}, "head": {}}
+    assert tuned["finetune"]["head"] == {"margin": 0.5}
     with pytest.raises(InputError, match="expected key=value"):
         override({}, ["train.epochs"])
 

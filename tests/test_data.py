@@ -96,6 +96,20 @@ def test_each_speed_is_a_class_of_its_own(tiny_recipe: Recipe, tiny_manifest: Ma
     assert labels == {1, 7}
 
 
+def test_without_speeds_drawn_the_classes_stay(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    augment = dataclasses.replace(tiny_recipe.augment, speeds=(0.9, 1.0, 1.1), speed_probability=0.0)
+    dataset = CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=augment), None)
+    assert dataset.num_classes == 18 and dataset.class_names[7] == "spk1"
+    assert {dataset[(epoch, 4)][1] for epoch in range(12)} == {7}
+    half = dataclasses.replace(augment, speed_probability=0.5)
+    dataset = CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=half), None)
+    labels = [dataset._draw_speed(np.random.default_rng(n)) for n in range(600)]
+    assert abs(labels.count(1) / 600 - 2 / 3) < 0.08 and set(labels) == {0, 1, 2}
+    without = dataclasses.replace(half, speeds=(0.9, 1.1))
+    with pytest.raises(InputError, match=r"not among augment.speeds \[0.9, 1.1\]"):
+        CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=without), None)
+
+
 def test_loader_gives_batches_in_order(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
     dataset = CropDataset(tiny_manifest, tiny_recipe, None)
     order = BatchOrder(tiny_manifest.speaker_index, tiny_recipe.train, tiny_recipe.seed)

@@ -259,6 +259,32 @@ def test_manifests_that_are_refused(tmp_path: Path, body: str, expected: str) ->
         Manifest.read(tmp_path / "m.tsv")
 
 
+def test_reading_a_manifest_does_not_depend_on_the_block_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small blocks, Windows line ends, blank lines and a missing last line feed give the same utterances."""
+    rng = np.random.default_rng(0)
+    utterances = [
+        Utterance(
+            f"s{n % 7}/{n}", f"/a b/{'x' * rng.integers(1, 30)}{n}.wav", f"s{n % 7}", n / 8, n / 4 or None
+        )
+        for n in range(200)
+    ]
+    Manifest.from_utterances(utterances).write(tmp_path / "m.tsv")
+    whole = Manifest.read(tmp_path / "m.tsv")
+    assert list(whole) == utterances and whole.speaker_index.dtype == np.int64
+    text = (tmp_path / "m.tsv").read_bytes()
+    (tmp_path / "m.tsv").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n \t\r\n\r\n").rstrip())
+    monkeypatch.setattr(_files, "BLOCK_BYTES", 100)
+    assert list(Manifest.read(tmp_path / "m.tsv")) == utterances
+    (tmp_path / "m.tsv").write_bytes(text + b"s0/7\tx.wav\ts0\t0\t\n")
+    with pytest.raises(InputError, match="'s0/7' stands twice: rows 9 and 202"):
+        Manifest.read(tmp_path / "m.tsv")
+    (tmp_path / "m.tsv").write_bytes(text + b"long\t" + b"x" * 1025 + b"\ts0\t0\t\n")
+    with pytest.raises(InputError, match="a field of 1,025 bytes"):
+        Manifest.read(tmp_path / "m.tsv")
+
+
 def table(ids: list[str]) -> EmbeddingTable:
     n = len(ids)
     embeddings = np.arange(n * 4, dtype=np.float32).reshape(n, 4)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from speakerverif import audio
 from speakerverif._files import write_json
 from speakerverif.errors import InputError
-from speakerverif.lists import TrialList
+from speakerverif.lists import Manifest, TrialList, Utterance, named
 
 Mask = NDArray[np.bool_]
 
@@ -27,6 +27,27 @@ class Prepared:
     trials: dict[str, Path]  # name -> trial list, whose ids are paths relative to `audio_root`
     audio_root: Path
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know
+    test: Path | None = (
+        None  # manifest of the trials' utterances, where their ids are no paths below `audio_root`
+    )
+
+    def utterances(self, ids: Iterable[str]) -> list[Utterance]:
+        """Return the utterances of a trial list's ids, whole files.
+
+        Raises:
+            InputError: ids that are not in the manifest `test`.
+        """
+        if self.test is None:
+            return [Utterance(i, str(self.audio_root / i), "") for i in ids]
+        manifest = Manifest.read(self.test)
+        row = {name.decode(): i for i, name in enumerate(manifest.ids.tolist())}
+        wanted = list(ids)
+        missing = [i for i in wanted if i not in row]
+        if missing:
+            raise InputError(
+                f"{self.test}: {len(missing)} files of the trials are not in it: {named(missing)}"
+            )
+        return [Utterance(i, manifest[row[i]].path, "") for i in wanted]
 
     def save(self, path: Path) -> None:
         """Write it as JSON, for the stages of a recipe that come later."""
@@ -36,6 +57,7 @@ class Prepared:
             "trials": trials,
             "audio_root": str(self.audio_root),
             "notes": self.notes,
+            "test": None if self.test is None else str(self.test),
         }
         write_json(path, fields)
 
@@ -52,7 +74,14 @@ class Prepared:
             )
         fields = json.loads(path.read_text("utf-8"))
         trials = {name: Path(where) for name, where in fields["trials"].items()}
-        return Prepared(Path(fields["train"]), trials, Path(fields["audio_root"]), fields["notes"])
+        test = fields.get("test")
+        return Prepared(
+            Path(fields["train"]),
+            trials,
+            Path(fields["audio_root"]),
+            fields["notes"],
+            Path(test) if test else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""m4a to WAV, once, because training reads every recording many times: parallel, and resumable file by file."""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import soundfile
+
+from speakerverif import audio
+from speakerverif._files import replacing, write_json
+from speakerverif.corpora._headers import duration_s
+from speakerverif.corpora._voxtree import HEADER
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest, Utterance
+from speakerverif.progress import Progress
+
+RATE = 16000
+BYTES_PER_S = 2 * RATE
+SHORTER_S = 0.1  # how much less than its header announces may come out of a recording
+CHUNK = 4096  # utterances handed to the threads at a time
+
+
+def convert(source: Path, target: Path, folder: Path) -> list[tuple[str, str]]:
+    """Write the manifest `target`: that of `source` with its m4a files decoded into `folder`/<id>.
+
+    Files that are there are kept; a file appears under its name only when it is whole. Where all was done for this
+    very `source` before, nothing is done.
+
+    Returns:
+        Recordings that could not be decoded, and are not in `target`: (what ffmpeg said, path).
+
+    Raises:
+        InputError: no ffmpeg, or not enough room on the disk.
+    """
+    record, digest = target.with_suffix(".json"), hashlib.sha256(source.read_bytes()).hexdigest()
+    if target.is_file() and record.is_file() and json.loads(record.read_text("utf-8"))["source"] == digest:
+        return []
+    manifest = Manifest.read(source)
+    problems = []
+    with Progress(len(manifest), "decode m4a") as progress:
+        progress.note(_means(manifest, folder))
+        with replacing(target) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            file.write(HEADER)
+            for start in range(0, len(manifest), CHUNK):
+                chunk = [manifest[i] for i in range(start, min(start + CHUNK, len(manifest)))]
+                for u, (path, seconds, problem) in zip(
+                    chunk, pool.map(partial(_converted, folder), chunk), strict=True
+                ):
+                    if problem:
+                        problems.append((problem, u.path))
+                    else:
+                        file.write(os.fsencode(f"{u.id}\t{path}\t{u.speaker}\t0.0\t{seconds!r}\n"))
+                    progress.update(1)
+    if not problems:
+        write_json(record, {"source": digest})
+    return problems
+
+
+def require_ffmpeg(count: int) -> None:
+    """Raise `InputError` where there are m4a files and nothing to decode them with."""
+    if count and shutil.which("ffmpeg") is None:
+        raise InputError(
+            f"{count:,} recordings are m4a, and ffmpeg, which decodes them, is not installed: "
+            "install ffmpeg, or convert them to WAV elsewhere"
+        )
+
+
+def _means(manifest: Manifest, folder: Path) -> str:
+    """Return what is about to be done, or refuse before hours of work what can't end well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    compressed = [i for i in range(len(manifest)) if manifest.paths[i].endswith(b".m4a")]
+    left = [i for i in compressed if not (folder / manifest[i].id).is_file()]
+    seconds, free = manifest.duration_s[left].sum(), shutil.disk_usage(folder).free
+    task = (
+        f"{len(left):,} of {len(compressed):,} m4a files, {seconds / 3600:,.1f} hours, become "
+        f"{seconds * BYTES_PER_S / 1e9:,.1f} GB of WAV in {folder}, where {free / 1e9:,.1f} GB are free"
+    )
+    if seconds * BYTES_PER_S > free:
+        raise InputError(f"{task}: make room, or give another --out")
+    return task
+
+
+def _converted(folder: Path, utterance: Utterance) -> tuple[str, float, str]:
+    """Return where the WAV of an utterance is, its seconds, and what went wrong."""
+    if not utterance.path.endswith(".m4a"):
+        return utterance.path, float(utterance.duration_s or 0), ""
+    target = folder / utterance.id
+    try:
+        try:
+            return str(target), duration_s(str(target)), ""
+        except InputError:  # not there, or left by a machine that went down
+            samples = audio.read(utterance.path, sample_rate=RATE)
+    except InputError as error:
+        return "", 0.0, str(error).removeprefix(f"{utterance.path}: ")
+    if len(samples) / RATE < float(utterance.duration_s or 0) - SHORTER_S:
+        return (
+            "",
+            0.0,
+            f"cut off: decodes to {len(samples) / RATE:g} s, its header announces {utterance.duration_s:g} s",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_suffix(f".{os.getpid()}.part")
+    soundfile.write(aside, samples, RATE, subtype="PCM_16", format="WAV")
+    aside.replace(target)
+    return str(target), len(samples) / RATE, ""

@@ -1,0 +1,270 @@
+"""The tree of a VoxCeleb corpus: where the folders of its speakers are, and what recordings are in them.
+
+Below every speaker stand folders of videos, and in those the recordings. Above, everybody arranges things
+differently; taken is what the names of the folders tell.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speakerverif._files import replacing, write_json
+from speakerverif.corpora._headers import duration_s
+from speakerverif.errors import InputError
+from speakerverif.lists import named
+from speakerverif.progress import Progress
+
+SPEAKER = re.compile(r"id\d{5}")
+# Of two files of one recording the earlier kind is taken: a conversion rather than what it was made from.
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
+DEPTH = 3  # folders between the root and the speakers
+HEADER = b"id\tpath\tspeaker\tstart_s\tduration_s\n"
+# A folder between root and speakers is called by words of the first set, one of them of the second.
+_WORDS = {"vox1", "vox2", "voxceleb", "voxceleb1", "voxceleb2", "dev", "test", "wav", "aac", "m4a", "flac"}
+_TELLING = {"dev", "test", "wav", "aac", "m4a", "flac"}
+_LOOKED_AT = 200  # folders searched for a better root, to name it in an error
+
+SHAPE = """
+  {name}/                  (or {name}/dev/ and {name}/test/, or vox{n}_dev_{kind}/ and so on)
+    {kind}/
+      {speaker}/           one folder a speaker
+        {video}/     one folder a video
+          00001.{suffix}"""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One of the two corpora.
+
+    Attributes:
+        name: as it is written.
+        option: the command-line option that names its folder.
+        speakers: the pattern of its speakers' names.
+        shape: of its tree, for messages.
+    """
+
+    name: str
+    option: str
+    speakers: re.Pattern[str]
+    shape: str
+
+
+VOX1 = Corpus(
+    "VoxCeleb1",
+    "--vox1",
+    re.compile(r"id1[01]\d{3}"),
+    SHAPE.format(name="voxceleb1", n=1, kind="wav", speaker="id10001", video="1zcIwhmdeo4", suffix="wav"),
+)
+VOX2 = Corpus(
+    "VoxCeleb2",
+    "--vox2",
+    re.compile(r"id0\d{4}"),
+    SHAPE.format(name="voxceleb2", n=2, kind="aac", speaker="id00012", video="21Uxsk56VDQ", suffix="m4a"),
+)
+
+
+@dataclass
+class Scan:
+    """What a tree holds.
+
+    Attributes:
+        speakers: speaker -> (number of recordings, their seconds).
+        compressed: how many recordings are m4a and would have to be decoded by ffmpeg for every crop.
+        ignored: what else is there, and how many of each.
+        problems: recordings that can't be used: (reason, path).
+    """
+
+    speakers: dict[str, tuple[int, float]] = field(default_factory=dict)
+    compressed: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_speakers(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
+    """Return speaker -> its folders (more than one where originals and conversions stand apart), sorted.
+
+    Raises:
+        InputError: no such folder, nothing in it, speakers of another corpus, or it is a level too high or too low.
+    """
+    where = f"{corpus.option} {root}"
+    if not root.is_dir():
+        raise InputError(f"{where}: no such folder; expected{corpus.shape}")
+    if "\t" in str(root) or "\n" in str(root):
+        raise InputError(f"{where}: a tab or a line break in a path can't stand in a manifest")
+    if not any(root.iterdir()):
+        raise InputError(f"{where}: the folder is empty; expected{corpus.shape}")
+    parts = list(_parts(root, DEPTH))
+    folders: dict[str, list[Path]] = {}
+    for part in parts:
+        for name in _folders(part):
+            if SPEAKER.fullmatch(name):
+                folders.setdefault(name, []).append(part / name)
+    if not folders:
+        raise InputError(f"{where}: {_why_no_speakers(root)}; expected{corpus.shape}")
+    strange = sorted(name for name in folders if not corpus.speakers.fullmatch(name))
+    if strange:
+        hint = "are --vox1 and --vox2 swapped?" if len(strange) == len(folders) else "is it a level too high?"
+        raise InputError(
+            f"{where}: {len(strange)} of {len(folders)} speakers are not {corpus.name}'s: {named(strange, 3)}; "
+            f"{hint} Expected{corpus.shape}"
+        )
+    return dict(sorted(folders.items()))
+
+
+def split_of(folder: Path) -> str:
+    """Return `dev` or `test`, whichever word stands nearest to a speaker's folder in its path, or nothing."""
+    for part in reversed(folder.parent.parts[-DEPTH:]):
+        words = set(_words(part))
+        if words <= _WORDS and len(words & {"dev", "test"}) == 1:
+            return (words & {"dev", "test"}).pop()
+    return ""
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[_\-. ]", name.lower())
+
+
+def _parts(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the folders that hold speakers' folders, by way of folders whose names tell that they may."""
+    names = _folders(folder)
+    if any(SPEAKER.fullmatch(name) for name in names):
+        yield folder
+    elif depth:
+        for name in names:
+            words = set(_words(name))
+            if words <= _WORDS and words & _TELLING:
+                yield from _parts(folder / name, depth - 1)
+
+
+def _why_no_speakers(root: Path) -> str:
+    above = [folder for folder in (root, root.parent) if SPEAKER.fullmatch(folder.name)]
+    if above:
+        what = "a speaker's" if above[0] == root else "a video's"
+        return f"a level too low: this is {what} folder; {above[0].parent} looks like it"
+    children = [root / name for name in _folders(root)[:_LOOKED_AT]]
+    if not children:
+        return "there are files here, but no folders"
+    for child in children:
+        if next(_parts(child, DEPTH), None):
+            return f"a level too high: {child} looks like it"
+    return "no folders of speakers (id and five digits) in it"
+
+
+def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan:
+    """Write the manifest of all recordings in the speakers' folders and return what was found.
+
+    Reads a header a file, in threads. A scan that found no problems is not repeated while the same folders of
+    speakers are there, last changed when they were then.
+    """
+    record = manifest.with_suffix(".json")
+    signature = _signature(folders)
+    if manifest.is_file() and record.is_file():
+        former = json.loads(record.read_text("utf-8"))
+        if former["signature"] == signature:
+            return Scan(former["speakers"], former["compressed"], Counter(former["ignored"]))
+    record.unlink(missing_ok=True)
+    found = Scan()
+    workers = min(32, 4 * (os.cpu_count() or 1))
+    with (
+        Progress(len(folders), f"scan {corpus.name}", "speaker") as progress,
+        replacing(manifest) as file,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        file.write(HEADER)
+        for rows, one in pool.map(_scan_speaker, folders, folders.values()):
+            file.write(rows)
+            found.speakers |= one.speakers
+            found.compressed += one.compressed
+            found.ignored += one.ignored
+            found.problems += one.problems
+            progress.update(1)
+    if not found.problems:
+        kept = {"speakers": found.speakers, "compressed": found.compressed, "ignored": found.ignored}
+        write_json(record, {"signature": signature, **kept})
+    return found
+
+
+def _signature(folders: dict[str, list[Path]]) -> str:
+    changed = [(str(f), f.stat().st_mtime_ns) for several in folders.values() for f in several]
+    return hashlib.sha256(repr(changed).encode()).hexdigest()
+
+
+def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
+    """Return the rows of a speaker's recordings and what was found."""
+    found = Scan()
+    recordings: dict[str, list[str]] = {}  # id -> its files
+    for folder in folders:
+        _list_speaker(speaker, folder, recordings, found)
+    rows, total_s = [], 0.0
+    for name in sorted(recordings):
+        path = _choose(recordings[name], found)
+        try:
+            seconds = duration_s(path)
+        except InputError as error:
+            found.problems.append((str(error), path))
+            continue
+        found.compressed += path.endswith(".m4a")
+        total_s += seconds
+        rows.append(f"{name}\t{path}\t{speaker}\t0.0\t{seconds!r}\n")
+    found.speakers[speaker] = (len(rows), total_s)
+    return os.fsencode("".join(rows)), found
+
+
+def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], found: Scan) -> None:
+    """Put the recordings in one folder of a speaker into `recordings`."""
+    videos = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                videos.append((entry.name, entry.path))
+            elif entry.name.endswith(SUFFIXES):
+                found.problems.append(("outside a video's folder", entry.path))
+            else:
+                found.ignored[_kind(entry.name)] += 1
+    if not videos:
+        found.problems.append(("a speaker's folder without videos", str(folder)))
+    for video, where in sorted(videos):
+        seen = 0
+        with os.scandir(where) as entries:
+            for entry in entries:
+                stem, _, suffix = entry.name.rpartition(".")
+                suffix = f".{suffix}"
+                if suffix not in SUFFIXES or not stem or entry.name.startswith("."):
+                    found.ignored[_kind(entry.name)] += 1
+                    continue
+                if "\t" in entry.name or "\n" in entry.name:
+                    found.problems.append(("a tab or a line break in its name", entry.path))
+                    continue
+                seen += 1
+                # What the trial lists call it, whatever it was converted to.
+                recordings.setdefault(f"{speaker}/{video}/{stem}.wav", []).append(entry.path)
+        if not seen:
+            found.problems.append(("a video's folder without recordings", where))
+
+
+def _choose(paths: list[str], found: Scan) -> str:
+    """Return which of the files of one recording to take."""
+    if len(paths) == 1:
+        return paths[0]
+    kinds = [SUFFIXES.index(f".{path.rpartition('.')[2]}") for path in paths]
+    best = min(kinds)
+    chosen, *same = (path for path, kind in zip(paths, kinds, strict=True) if kind == best)
+    found.problems += [(f"twice: the same recording as {chosen}", path) for path in same]
+    found.ignored.update(f"{SUFFIXES[kind]} beside {SUFFIXES[best]}" for kind in kinds if kind != best)
+    return chosen
+
+
+def _kind(name: str) -> str:
+    """Return what an ignored file is counted as."""
+    return "hidden" if name.startswith(".") else f"*{Path(name).suffix}"

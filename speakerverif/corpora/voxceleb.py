@@ -1,0 +1,248 @@
+"""VoxCeleb1 and VoxCeleb2: celebrities in videos. Train on the dev part of the second, test on the first.
+
+Source: Nagrani, Chung, Zisserman 2017, arXiv 1706.08612; Chung, Nagrani, Zisserman 2018, arXiv 1806.05622. The audio
+is not distributed with this package: `prepare` checks a tree that the user has. VoxCeleb1's 40 test speakers are
+id10270 to id10309. VoxCeleb2's can't be told by their names, only by a folder called dev or test above them; a tree
+without such folders is taken for dev where it has exactly as many speakers as that.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from speakerverif._files import write_json
+from speakerverif.audit import known_list
+from speakerverif.corpora import _m4a
+from speakerverif.corpora._prepared import Prepared
+from speakerverif.corpora._voxtree import VOX1, VOX2, Corpus, find_speakers, scan, split_of
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest, TrialList, named
+
+EXPECTED = {
+    "VoxCeleb1 dev": {"speakers": 1211, "utterances": 148642},
+    "VoxCeleb1 test": {"speakers": 40, "utterances": 4874},
+    "VoxCeleb2 dev": {"speakers": 5994, "utterances": 1092009},
+    "VoxCeleb2 test": {"speakers": 118, "utterances": 36237},
+}
+ALL1, TEST1 = ({f"id{n}" for n in numbers} for numbers in (range(10001, 11252), range(10270, 10310)))
+NEEDED = ("VoxCeleb1 test", "VoxCeleb2 dev")  # of the others all or nothing may be there
+LIST_FILES = (
+    "veri_test.txt",
+    "veri_test2.txt",
+    "list_test_all.txt",
+    "list_test_all2.txt",
+    "list_test_hard.txt",
+    "list_test_hard2.txt",
+)
+LIST_NAMES = {
+    "VoxCeleb1-O (original)": "vox1_o",
+    "VoxCeleb1-O (cleaned)": "vox1_o_cleaned",
+    "VoxCeleb1-E (original)": "vox1_e",
+    "VoxCeleb1-E (cleaned)": "vox1_e_cleaned",
+    "VoxCeleb1-H (original)": "vox1_h",
+    "VoxCeleb1-H (cleaned)": "vox1_h_cleaned",
+}
+Counts = dict[str, dict[str, int]]
+
+
+def prepare(
+    root: Path | None,
+    out: Path,
+    *,
+    vox1: Path | None = None,
+    vox2: Path | None = None,
+    trials: Sequence[Path] = (),
+    partial: bool = False,
+) -> Prepared:
+    """Return the corpora's lists: `voxceleb2_dev.tsv` to train on, `voxceleb1.tsv` and `trials/` to test on.
+
+    Where VoxCeleb2 comes as m4a, it is decoded into `out`/wav and listed in `train.tsv`. A scan that was finished and
+    a file that was decoded are not repeated. `prepare.json` holds counts and notes, `problems.txt` every file that
+    can't be used.
+
+    Args:
+        root: holds `voxceleb1/` and `voxceleb2/`; needed where they are not given.
+        out: where the lists go.
+        vox1: VoxCeleb1's folder; its trial lists are looked for there.
+        vox2: VoxCeleb2's folder.
+        trials: trial lists elsewhere.
+        partial: take a tree that is not whole, and leave out of it what can't be used.
+
+    Raises:
+        InputError: not the corpora's folders; files missing, empty or broken; more or less of them than there should
+            be (unless `partial`); no ffmpeg for m4a; a trial list without its audio, or no list.
+    """
+    places = {VOX1: _place(root, vox1, VOX1), VOX2: _place(root, vox2, VOX2)}
+    trees = {corpus: find_speakers(corpus, place) for corpus, place in places.items()}
+    lists = _find_lists(places[VOX1], trials)
+    training = {s: f for s, f in trees[VOX2].items() if split_of(f[0]) != "test"}
+    spare = {s: f for s, f in trees[VOX2].items() if s not in training}
+    out.mkdir(parents=True, exist_ok=True)
+
+    test_list, train_list = out / "voxceleb1.tsv", out / "voxceleb2_dev.tsv"
+    evaluated = scan(VOX1, trees[VOX1], test_list)
+    trained = scan(VOX2, training, train_list)
+    spared = scan(VOX2, spare, out / "voxceleb2_test.tsv")
+    splits: dict[str, dict[str, tuple[int, float]]] = {
+        "VoxCeleb1 dev": {},
+        "VoxCeleb1 test": {},
+        "VoxCeleb2 dev": trained.speakers,
+        "VoxCeleb2 test": spared.speakers,
+    }
+    for speaker, one in evaluated.speakers.items():
+        splits["VoxCeleb1 test" if speaker in TEST1 else "VoxCeleb1 dev"][speaker] = one
+    found = {
+        name: {"speakers": len(s), "utterances": sum(n for n, _ in s.values())} for name, s in splits.items()
+    }
+    hours = {name: sum(seconds for _, seconds in s.values()) / 3600 for name, s in splits.items()}
+    notes = _ignored(evaluated.ignored + trained.ignored + spared.ignored)
+    _report_problems(evaluated.problems + trained.problems + spared.problems, out, partial, notes)
+    notes += _check_counts(found, trees, partial)
+    kept, records = _check_lists(lists, test_list, out / "trials", notes)
+    _m4a.require_ffmpeg(evaluated.compressed + trained.compressed)
+    if trained.compressed:
+        source, train_list = train_list, out / "train.tsv"
+        failed = _m4a.convert(source, train_list, out / "wav")
+        _report_problems(failed, out, partial, notes)
+        notes.append(
+            f"VoxCeleb2: {trained.compressed - len(failed):,} recordings decoded from m4a into {out / 'wav'}"
+        )
+
+    shared = sorted(set(training) & {i.split("/")[0] for r in records.values() for i in r.pop("ids")})
+    notes.append(
+        f"{len(shared)} speakers are both in training and in the trials{': ' if shared else ''}{named(shared)}"
+    )
+    record = {
+        "found": found,
+        "expected": EXPECTED,
+        "hours": hours,
+        "trials": records,
+        "shared_speakers": shared,
+        "partial": partial,
+        "notes": notes,
+    }
+    write_json(out / "prepare.json", record)
+    return Prepared(train_list, kept, places[VOX1], notes, test_list)
+
+
+def _place(root: Path | None, given: Path | None, corpus: Corpus) -> Path:
+    if given is not None:
+        return given.absolute()
+    if root is None:
+        raise InputError(f"where is {corpus.name}? name its folder with {corpus.option} DIR")
+    place = root.absolute() / corpus.name.lower()
+    if not place.is_dir():
+        raise InputError(
+            f"{root}: no folder {place.name} in it; name {corpus.name}'s with {corpus.option} DIR. "
+            f"It looks like{corpus.shape}"
+        )
+    return place
+
+
+def _find_lists(vox1: Path, given: Sequence[Path]) -> list[TrialList]:
+    paths = list(given) or [vox1 / name for name in LIST_FILES if (vox1 / name).is_file()]
+    if not paths:
+        raise InputError(
+            f"{vox1}: no trial list; expected {', '.join(LIST_FILES)} or some of them there, or --trials FILE"
+        )
+    return [TrialList.read(path) for path in paths]
+
+
+def _ignored(counts: Counter[str]) -> list[str]:
+    return [f"{count:,} files ignored: {kind}" for kind, count in sorted(counts.items())]
+
+
+def _report_problems(problems: list[tuple[str, str]], out: Path, partial: bool, notes: list[str]) -> None:
+    """Write what can't be used to `problems.txt`, note it, and raise `InputError` unless the rest is to be taken."""
+    where = out / "problems.txt"
+    if not problems:
+        where.unlink(missing_ok=True)
+        return
+    where.write_text("".join(f"{path}\t{reason}\n" for reason, path in problems), "utf-8", "surrogateescape")
+    kinds = Counter(reason.partition(":")[0] for reason, _ in problems)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(8))
+    first = "; ".join(f"{path} ({reason})" for reason, path in problems[:5])
+    text = f"{len(problems):,} files or folders can't be used ({counts}), all in {where}, first: {first}"
+    if not partial:
+        raise InputError(f"{text}. Restore them, or go on without them: --partial")
+    notes.append(f"left out: {text}")
+
+
+def _check_counts(found: Counts, trees: dict[Corpus, dict[str, list[Path]]], partial: bool) -> list[str]:
+    """Return notes on what there is more or less of than there should be.
+
+    Raises:
+        InputError: there is, and `partial` doesn't allow it; or what is needed is not there at all.
+    """
+    wrong = []
+    for name, count in found.items():
+        if count == EXPECTED[name] or (name not in NEEDED and not count["speakers"]):
+            continue
+        text = f"{name}: found {_worded(count)}, expected {_worded(EXPECTED[name])}"
+        wanted = {"VoxCeleb1 test": TEST1, "VoxCeleb1 dev": ALL1 - TEST1}.get(name, set())
+        if absent := sorted(wanted - trees[VOX1].keys()):
+            text += f", missing {named(absent)}"
+        if name == "VoxCeleb2 dev" and any(not split_of(f[0]) for f in trees[VOX2].values()):
+            text += " (no folder called dev or test tells which speakers are which: all were taken for dev)"
+        wrong.append(text)
+    nothing = any(not found[name]["utterances"] for name in NEEDED)
+    if wrong and (nothing or not partial):
+        hint = "" if nothing else ". Complete them, or take what is there: --partial"
+        raise InputError(f"the corpora are not whole: {'; '.join(wrong)}{hint}")
+    return [f"not whole: {text}" for text in wrong]
+
+
+def _worded(count: dict[str, int]) -> str:
+    return f"{count['speakers']:,} speakers, {count['utterances']:,} utterances"
+
+
+def _check_lists(
+    lists: list[TrialList], manifest: Path, out: Path, notes: list[str]
+) -> tuple[dict[str, Path], dict[str, dict]]:
+    """Copy the lists whose audio is there; return them and what they are, by name.
+
+    Raises:
+        InputError: a list names files that are not there, of speakers that are; no list is left.
+    """
+    there = {name.decode() for name in Manifest.read(manifest).ids.tolist()}
+    speakers = {name.split("/")[0] for name in there}
+    out.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, Path] = {}
+    records: dict[str, dict] = {}
+    for trials in lists:
+        known = known_list(trials)
+        source = Path(trials.name)
+        name = LIST_NAMES.get((known or "").removesuffix(", by its counts"), source.stem)
+        missing = [i for i in trials.ids if i not in there]
+        absent = {i.split("/")[0] for i in missing} - speakers
+        what = f"{known or f'{source.name}, not a published list'}: {len(trials):,} trials of {len(trials.ids):,} files"
+        if missing and (len(missing) == len(trials.ids) or not absent):
+            raise InputError(
+                f"{source}: {len(missing):,} of the {len(trials.ids):,} files in this list are not among "
+                f"VoxCeleb1's {len(there):,}: {named(missing)}. Is it the list for this audio, written as "
+                "id10270/5r0dWxy17C8/00001.wav?"
+            )
+        if missing:
+            notes.append(
+                f"{source.name}: left out, for {len(absent):,} of its speakers are not there ({what})"
+            )
+            continue
+        if name in kept:
+            raise InputError(f"{source}: this is {name}, as {records[name]['source']} is; give one of them")
+        kept[name] = out / f"{name}.txt"
+        shutil.copyfile(source, kept[name])
+        records[name] = {
+            "known_as": known,
+            "trials": len(trials),
+            "files": len(trials.ids),
+            "sha256": trials.sha256,
+            "source": str(source),
+            "ids": trials.ids,
+        }
+        notes.append(f"{name}: {what}")
+    if not kept:
+        raise InputError(
+            f"no trial list can be scored: {'; '.join(note for note in notes if 'left out' in note)}"
+        )
+    return kept, records

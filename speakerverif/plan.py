@@ -1,0 +1,116 @@
+"""What a recipe will do and take, told before anything long starts: data, classes, steps, memory, disk."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from speakerverif import build
+from speakerverif.config import Recipe
+from speakerverif.corpora._prepared import Prepared
+from speakerverif.data import BatchOrder
+from speakerverif.lists import Manifest, TrialList
+from speakerverif.model import SpeakerModel
+
+BYTES = (
+    4  # of a float32; heads, gradients and optimisers are in that precision whatever `train.precision` says
+)
+_OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # tensors of each parameter's size: momentum; two moments
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the networks of a recipe are, in parameters."""
+
+    encoder: int
+    head: int
+    embedding_dim: int
+    classes: int
+
+
+def size_of(recipe: Recipe, num_speakers: int) -> Size:
+    """Return the sizes of a recipe's networks for so many training speakers, without the head's memory.
+
+    Raises:
+        InputError: what building them raises: an unknown name or key, a value out of range.
+    """
+    model = SpeakerModel(recipe.features, recipe.encoder)
+    classes = num_speakers * len(recipe.augment.speeds)
+    with torch.device("meta"):  # a million classes are gigabytes
+        head = build.head(recipe.head, model.embedding_dim, classes)
+    return Size(_count(model), _count(head), model.embedding_dim, classes)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def head_bytes(recipe: Recipe, size: Size) -> int:
+    """Return the memory of the head in training: weights, gradients and the optimiser's state."""
+    return size.head * BYTES * (2 + _OPTIMIZER_COPIES[recipe.train.optimizer])
+
+
+def describe(
+    recipe: Recipe, finetuned: Recipe | None, prepared: Prepared, manifest: Manifest, out: Path
+) -> str:
+    """Return the plan of a run as text.
+
+    Args:
+        recipe: of the main training.
+        finetuned: of the second stage, where there is one.
+        prepared: the corpus.
+        manifest: the training utterances.
+        out: where the run writes.
+    """
+    size = size_of(recipe, len(manifest.speakers))
+    trials = {name: TrialList.read(path) for name, path in prepared.trials.items()}
+    files = len({i for one in trials.values() for i in one.ids})
+    seconds = float(manifest.duration_s.sum())
+    hours = "unknown hours" if np.isnan(seconds) else f"{seconds / 3600:,.1f} hours"
+    stages = {"train": recipe} if finetuned is None else {"train": recipe, "finetune": finetuned}
+    rows = {
+        "data": f"{len(manifest.speakers):,} speakers, {len(manifest):,} utterances, {hours} in {prepared.train}",
+        "trials": ", ".join(f"{name} {len(one):,}" for name, one in trials.items()),
+        "encoder": f"{_table(recipe.encoder)}: {size.encoder:,} parameters, {size.embedding_dim} dimensions",
+        "head": f"{_table(recipe.head)}: {size.classes:,} classes, {size.head:,} parameters",
+        "memory": f"{_size(head_bytes(recipe, size))} for the head's weights, gradients and optimiser, "
+        f"{_size(recipe.train.batch_size * size.classes * BYTES)} for every copy of a batch's logits",
+        **{name: _training(one, manifest) for name, one in stages.items()},
+        "disk": f"{_size(_disk(recipe, size, len(stages), files))} at most in {out}, "
+        f"{_size(shutil.disk_usage(_existing(out)).free)} free",
+    }
+    return "\n".join(f"  {name:9} {text}" for name, text in rows.items())
+
+
+def _training(recipe: Recipe, manifest: Manifest) -> str:
+    config = recipe.train
+    order = BatchOrder(manifest.speaker_index, config, recipe.seed)
+    return (
+        f"{config.epochs:g} epochs of {order.epoch_size:,} crops of {config.crop_s:g} s, batch {config.batch_size}: "
+        f"{order.num_steps:,} steps, {config.optimizer} {config.learning_rate:g} -> "
+        f"{config.final_learning_rate:g} ({config.lr_schedule})"
+    )
+
+
+def _disk(recipe: Recipe, size: Size, models: int, files: int) -> int:
+    """Return the bytes of the model folders, of one training's state and of the trials' embeddings."""
+    model = size.encoder + size.head
+    averaged = size.encoder if recipe.train.average != "none" else 0
+    state = model * (1 + _OPTIMIZER_COPIES[recipe.train.optimizer]) + averaged
+    return BYTES * (models * model + state + files * size.embedding_dim)
+
+
+def _table(table: dict) -> str:
+    return " ".join(str(v) if k == "name" else f"{k}={v}" for k, v in table.items())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.is_dir())

@@ -1,0 +1,220 @@
+"""The recipes for VoxCeleb: the published numbers, and a rehearsal of every one on a tree in its shape."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from speakerverif import build, plan
+from speakerverif.cli import main
+from speakerverif.config import Recipe, load_recipe
+from speakerverif.data import BatchOrder
+from speakerverif.errors import InputError
+from speakerverif.features import build as build_features
+from speakerverif.lists import TrialList
+from speakerverif.recipe import finetuned, run
+from speakerverif.schedules import learning_rate, margin_fraction
+from tests import voxceleb_tree
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes" / "voxceleb"
+SYSTEMS = {  # parameters of the encoder, dimensions of the embedding
+    "xvector": (4_610_524, 512),
+    "ecapa_512": (6_190_720, 192),
+    "ecapa_1024": (14_657_088, 192),
+}
+NARROW = {  # so that a rehearsal takes seconds
+    "xvector": ["channels=8", "pooling_channels=12", "embedding_dim=8"],
+    "ecapa": [
+        "channels=8",
+        "mfa_channels=12",
+        "attention_channels=4",
+        "res2_scale=4",
+        "se_channels=4",
+        "embedding_dim=8",
+    ],
+}
+SHORT = ["data.min_duration_s=0", "train.workers=0", "finetune.train.epochs=1", "train.epochs=1"]
+SHORT += [
+    "train.crop_s=0.3",
+    "finetune.train.crop_s=0.35",
+    "train.batch_size=60",
+    "finetune.train.batch_size=60",
+]
+
+
+def recipe(system: str, *assignments: str) -> Recipe:
+    return load_recipe(FOLDER / f"{system}.toml", list(assignments))
+
+
+def stage_two(system: str) -> Recipe:
+    second = finetuned(recipe(system))
+    assert second is not None
+    return second
+
+
+def test_every_recipe_is_tested() -> None:
+    assert {path.stem for path in FOLDER.glob("*.toml")} == {*SYSTEMS, "common"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_sizes_are_the_published_ones(system: str) -> None:
+    size = plan.size_of(recipe(system), num_speakers=5994)
+    assert (size.encoder, size.embedding_dim) == SYSTEMS[system]
+    assert size.classes == 17_982 and size.head == 17_982 * size.embedding_dim
+
+
+@pytest.mark.parametrize("system", ["xvector", "ecapa_512", "ecapa_1024"])
+def test_wespeakers_numbers(system: str) -> None:
+    one, two = recipe(system), stage_two(system)
+    first = one.train
+    assert (first.epochs, first.batch_size, first.optimizer, first.momentum) == (150, 256, "sgd", 0.9)
+    assert first.weight_decay == 1e-4 and one.head["scale"] == 32 and one.augment.probability == 0.6
+    rates = [learning_rate(first, epoch / 10) for epoch in range(1501)]
+    assert max(rates) == pytest.approx(0.295, abs=5e-4) and rates.index(max(rates)) == 60
+    assert rates[0] == 0 and rates[30] == pytest.approx(0.4 * 5e-4 ** (3 / 150) / 2)
+    assert rates[-1] == pytest.approx(2e-4)
+    shares = [margin_fraction(first.margin_schedule, epoch) for epoch in (0, 19, 21, 29, 39, 150)]
+    assert shares == pytest.approx([0, 0, 1 - 0.001**0.1, 1 - 0.001**0.5, 1, 1])
+    assert (first.average, first.last_k) == ("last_k", 10)
+    assert one.augment.noise_snr_db == (0, 15) and one.augment.speech_snr_db == (10, 30)
+    assert one.augment.music_snr_db == (5, 15)
+
+    second = two.train
+    assert (second.epochs, second.batch_size, two.head["margin"], second.average) == (5, 128, 0.5, "none")
+    assert learning_rate(second, 0.5) == pytest.approx(2e-4 * 0.25**0.1 / 2)
+    assert learning_rate(second, 5) == pytest.approx(5e-5)
+    assert margin_fraction(second.margin_schedule, 0) == 1
+    assert two.augment.speeds == (1.0, 0.9, 1.1) and two.augment.speed_probability == 0
+    assert two.augment.probability == 0.6 and two.head["scale"] == 32
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_crops_have_wespeakers_frames(stage: int) -> None:
+    one = recipe("ecapa_512") if stage == 0 else stage_two("ecapa_512")
+    samples = round(one.train.crop_s * 16000)
+    _, frames = build_features(one.features)(torch.zeros(1, samples), torch.tensor([samples]))
+    assert frames.tolist() == [[200], [600]][stage]
+
+
+def test_an_epoch_of_vox2_dev_has_its_steps() -> None:
+    one = recipe("ecapa_512").train
+    speakers = torch.arange(1_092_009) // 183
+    assert BatchOrder(speakers.numpy(), one, seed=0).num_steps == round(150 * 1_092_009 / 256)
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `prepare` writes for 40 speakers to test on, 40 to train on, three recordings each."""
+    root = tmp_path_factory.mktemp("voxceleb")
+    voxceleb_tree.corpora(root, list(range(10270, 10310)), list(range(12, 52)))
+    voxceleb_tree.noises_and_rooms(root, root / "lists")
+    vox = ["--vox1", str(root / "voxceleb1"), "--vox2", str(root / "voxceleb2")]
+    assert main(["prepare", "voxceleb", *vox, "--partial", "--out", str(root / "lists" / "voxceleb")]) == 0
+    return root / "lists"
+
+
+def stamps(out: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_rehearsal(system: str, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """All stages on 40 speakers with three recordings each; the second run does nothing."""
+    narrow = [f"encoder.{setting}" for setting in NARROW[recipe(system).encoder["name"]]]
+    sets = [part for text in (*SHORT, *narrow) for part in ("--set", text)]
+    command = ["run", str(FOLDER / f"{system}.toml"), "--data", str(lists), "--out", str(tmp_path), *sets]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "EER" in said.out and "minDCF(0.01)" in said.out
+    assert "40 speakers, 120 utterances, 0.0 hours" in said.err and "120 classes, 960 parameters" in said.err
+    assert "1 epochs of 120 crops of 0.3 s, batch 60: 2 steps" in said.err
+    scored = json.loads((tmp_path / "scores" / "veri_test.json").read_text())
+    assert (scored["bootstrap"]["unit"], scored["bootstrap"]["units"]) == ("speaker", 40)
+    assert scored["model"]["training_speakers_in_trials"] == 0
+    trained, tuned = ((tmp_path / folder / "speakers.txt").read_text() for folder in ("model", "finetuned"))
+    assert trained == tuned and trained.split()[40] == "id00012@speed0.9"
+    assert "begins anew" not in said.err  # the head was carried over
+    before = stamps(tmp_path)
+    assert main(command) == 0
+    assert stamps(tmp_path) == before
+    assert capsys.readouterr().err.count("done before, nothing has changed") == 6
+    if system == "xvector":  # the model before, without training it again
+        assert main([*command, "--stages", "train,finetune,embed", "--set", "finetune={}"]) == 0
+        assert "train: done before" in capsys.readouterr().err
+        changed = {
+            path.relative_to(tmp_path).parts[0] for path, at in stamps(tmp_path).items() if before[path] != at
+        }
+        assert changed == {"embeddings.npz", "stages"}
+
+
+def test_lists_prepared_anew_are_noticed(lists: Path, tmp_path: Path) -> None:
+    one = recipe("xvector", *SHORT)
+    run(one, tmp_path, data_dir=lists, stages=("prepare",))
+    stamp = tmp_path / "stages" / "prepare.json"
+    former = stamp.read_text()
+    prepared = lists / "voxceleb" / "prepared.json"
+    text = prepared.read_text()
+    prepared.write_text(text.replace('"notes": [', '"notes": ["another", '))
+    run(one, tmp_path, data_dir=lists, stages=("prepare",))
+    prepared.write_text(text)
+    assert stamp.read_text() != former
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("finetune.train.epoch=1", r"\[finetune\].train: unknown key 'epoch'; did you mean 'epochs'"),
+        ("finetune.head.margin=9", "head.margin: found 9"),
+        ("encoder.name=ecapo", "unknown name 'ecapo'; did you mean 'ecapa'"),
+        ("augment.rir_dir=nowhere", "nowhere: no recordings"),
+        ("finetune.augment.noise_dir=nowhere", "nowhere: no recordings"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_is_done(
+    lists: Path, tmp_path: Path, setting: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(recipe("ecapa_512", setting), tmp_path / "out", data_dir=lists)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", build.names("heads"))
+def test_the_plan_counts_what_the_head_holds(name: str) -> None:
+    one = recipe("xvector", f"head={{name='{name}'}}", "augment.speeds=[1.0]")
+    head = build.head(one.head, 512, 7)
+    size = plan.size_of(one, num_speakers=7)
+    assert size.head == sum(p.numel() for p in head.parameters())
+
+
+def test_the_memory_of_the_head() -> None:
+    one = recipe("ecapa_512")
+    size = plan.size_of(one, num_speakers=5994)
+    assert plan.head_bytes(one, size) == 3 * 4 * 17_982 * 192  # weights, gradients, momentum
+    adam = recipe("ecapa_512", "train.optimizer=adamw")
+    assert plan.head_bytes(adam, size) == 4 * 4 * 17_982 * 192
+
+
+@pytest.mark.slow
+@pytest.mark.corpus
+def test_a_rehearsal_on_every_file_of_the_published_list(
+    shared: Path, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    published = shared / "voxceleb" / "veri_test.txt"
+    names = TrialList.read(published).ids
+    for name in names:
+        path = tmp_path / "voxceleb1" / "wav" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        speaker = int(name[2:7]) - 10270
+        voxceleb_tree.soundfile.write(path, voxceleb_tree.voice(speaker % 12, hash(name) % 999, 0.4), 16000)
+    root = lists.parent
+    vox = ["--vox1", str(tmp_path / "voxceleb1"), "--vox2", str(root / "voxceleb2")]
+    sets = [part for text in (*SHORT, "data.partial=true") for part in ("--set", text)]
+    command = ["run", str(FOLDER / "ecapa_512.toml"), *vox, "--trials", str(published), "--data", str(lists)]
+    assert main([*command, "--out", str(tmp_path / "out"), *sets]) == 0
+    said = capsys.readouterr()
+    assert "VoxCeleb1-O (original): 37,720 trials, 18,860 target and 18,860 non-target" in said.out
+    assert "EER" in said.out and "minDCF(0.05)" in said.out
+    scored = json.loads((tmp_path / "out" / "scores" / "vox1_o.json").read_text())
+    assert scored["bootstrap"]["units"] == 40 and len(names) == 4715
+    print(said.out)
