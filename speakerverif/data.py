@@ -154,13 +154,19 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         epoch, item = key
         row = item // self.config.crops_per_utterance
         rng = np.random.default_rng([self.seed, epoch, item])
-        choice = int(rng.integers(len(self.speeds)))
+        choice = self._speed(epoch, row, rng)
         factor = self.speeds[choice]
         crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
         if factor != 1:
             crop = np.resize(speed(crop, factor), self.crop_samples)
         label = choice * len(self.speakers) + int(self._speaker_index[row])
         return self.augment(crop, rng), label, row
+
+    def _speed(self, epoch: int, row: int, rng: np.random.Generator) -> int:
+        if self.config.speakers_per_batch:
+            # One speed for all of a speaker's crops in a batch: at different ones they would not be one speaker's.
+            rng = np.random.default_rng([self.seed, epoch, int(self._speaker_index[row]), 1])
+        return int(rng.integers(len(self.speeds)))
 
     def _other_speech(self, rng: np.random.Generator, num_samples: int) -> np.ndarray:
         """Return an excerpt of a random utterance, for babble."""

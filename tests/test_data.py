@@ -96,6 +96,15 @@ def test_each_speed_is_a_class_of_its_own(tiny_recipe: Recipe, tiny_manifest: Ma
     assert labels == {1, 7}
 
 
+def test_in_a_balanced_batch_a_speaker_has_one_speed(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    config = dataclasses.replace(tiny_recipe.train, speakers_per_batch=2)
+    dataset = CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, train=config), None)
+    order = BatchOrder(tiny_manifest.speaker_index, config, tiny_recipe.seed)
+    labels = [[dataset[key][1] for key in batch] for batch in order]
+    assert all(len(set(batch)) == 2 and len(batch) == 6 for batch in labels)
+    assert {label // 6 for batch in labels for label in batch} == {0, 1}
+
+
 def test_loader_gives_batches_in_order(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
     dataset = CropDataset(tiny_manifest, tiny_recipe, None)
     order = BatchOrder(tiny_manifest.speaker_index, tiny_recipe.train, tiny_recipe.seed)
