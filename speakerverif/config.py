@@ -88,6 +88,8 @@ class TrainConfig:
 
     epochs: float = 10.0
     batch_size: int = 32  # over all processes
+    # Batch norm over the crops of all processes, not of each: then their number changes nothing but the speed.
+    shared_batch_norm: bool = False
     # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
     speakers_per_batch: int = 0
     crop_s: float = 2.0
@@ -105,7 +107,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     last_k: int = 10  # last_k: mean of the weights at the end of the last k epochs
     margin_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    workers: int = 1  # data-loading processes; 0 loads in the training process
+    workers: int = 1  # data-loading processes of each training process; 0 loads in the training process
     cache_mb: int = 0  # decoded audio each worker keeps in memory, for corpora that fit
     checkpoint_minutes: float = 5.0
     validate_every_epochs: float = 0.0  # 0: never

@@ -35,10 +35,25 @@ class BatchOrder(Sampler[list[CropKey]]):
         config: batch size, epochs, balance.
         seed: of the recipe.
         first_step: the step to begin with.
+        part: (k, n): of every batch only the k-th of n equal parts, for the k-th of n processes.
+
+    Raises:
+        InputError: a batch that does not divide into speakers or parts, more speakers to a batch than there are.
     """
 
-    def __init__(self, speaker_index: np.ndarray, config: TrainConfig, seed: int, first_step: int = 0):
+    def __init__(
+        self,
+        speaker_index: np.ndarray,
+        config: TrainConfig,
+        seed: int,
+        first_step: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ):
         self.config, self.seed, self.first_step = config, seed, first_step
+        k, n = part
+        if config.batch_size % n:
+            raise InputError(f"train.batch_size {config.batch_size} is not a multiple of the {n} processes")
+        self._part = slice(k * config.batch_size // n, (k + 1) * config.batch_size // n)
         self.epoch_size = len(speaker_index) * config.crops_per_utterance
         self.num_steps = max(1, round(config.epochs * self.epoch_size / config.batch_size))
         self._utterances_of: list[np.ndarray] = []
@@ -50,7 +65,7 @@ class BatchOrder(Sampler[list[CropKey]]):
 
     def __iter__(self) -> Iterator[list[CropKey]]:
         draw = self._balanced if self.config.speakers_per_batch else self._shuffled
-        return draw()
+        return (batch[self._part] for batch in draw())
 
     def _shuffled(self) -> Iterator[list[CropKey]]:
         size, permuted, order = self.config.batch_size, -1, np.empty(0, np.int64)

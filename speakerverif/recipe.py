@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speakerverif import build, score
+from speakerverif import build, distributed, score
 from speakerverif._files import write_json
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
@@ -27,6 +27,7 @@ from speakerverif.train import Validate, train
 
 PREPARED = "prepared.json"
 STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
+TRAINING = ("train", "finetune")  # the stages that several processes share
 
 
 def run(
@@ -38,6 +39,8 @@ def run(
     device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
+
+    Of several processes (see `distributed`) all train; the first alone does the rest, and the others wait for it.
 
     Args:
         recipe: what to do.
@@ -57,6 +60,7 @@ def run(
     for stage in STAGES:
         if stage in stages:
             work.do(stage)
+    distributed.as_first_says(True)
     return work.records()
 
 
@@ -88,7 +92,9 @@ def train_recipe(
     """
     if manifest is not None:
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
-    prepare(recipe.data.corpus, data_dir, out / "data")
+    if distributed.is_first():
+        prepare(recipe.data.corpus, data_dir, out / "data")
+    distributed.as_first_says(True)
     prepared = Prepared.load(out / "data" / PREPARED)
     validate = validation(recipe, prepared, device)
     return train(
@@ -146,7 +152,8 @@ class _Run:
         """Run a stage, unless it was done with the same inputs."""
         stamp = self.out / "stages" / f"{stage}.json"
         key = self._key(stage)
-        if stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key:
+        done = stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key
+        if distributed.as_first_says(done):
             print(f"{stage}: done before, nothing has changed", file=sys.stderr)
             return
         print(f"{stage}:", file=sys.stderr)
@@ -158,8 +165,10 @@ class _Run:
             "score": self._score,
             "report": self._report,
         }
-        steps[stage]()
-        write_json(stamp, {"key": key})
+        if distributed.is_first() or stage in TRAINING:
+            steps[stage]()
+        if distributed.is_first():
+            write_json(stamp, {"key": key})
 
     def _key(self, stage: str) -> str:
         """Return a hash of all that a stage's result depends on: its part of the recipe, the stages before it."""

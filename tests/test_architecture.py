@@ -35,7 +35,7 @@ FLOORS = [
     ["features", "pooling", "spec_augment"],
     ["norm", "calibrate"],
     ["audio", "quality"],
-    ["schedules", "log"],
+    ["schedules", "log", "distributed"],
     ["audit"],
     ["metrics"],
     ["lists"],
