@@ -230,7 +230,7 @@ def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
 def make_loader(
     dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one)."""
+    """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one); see `batches`."""
     return DataLoader(
         dataset,
         batch_sampler=order,
@@ -242,6 +242,27 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_single_thread,
     )
+
+
+def batches(loader: DataLoader) -> Iterator[Batch]:
+    """Yield a loader's batches; what goes wrong in a data-loading process reads as if it had happened here.
+
+    Raises:
+        InputError: a recording can't be read.
+        RuntimeError: a data-loading process died.
+    """
+    try:
+        yield from loader
+    except InputError as error:
+        # From another process it comes with that process's traceback before it.
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{error}\nA data-loading process died. Where memory ran out (signal 9), lower train.workers, "
+            "train.cache_mb or train.batch_size."
+        ) from error
 
 
 def _single_thread(worker: int) -> None:

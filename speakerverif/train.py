@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from speakerverif import build, checkpoint, distributed
 from speakerverif.config import Recipe, to_dict
-from speakerverif.data import BatchOrder, CropDataset, make_loader
+from speakerverif.data import BatchOrder, CropDataset, batches, make_loader
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 from speakerverif.log import TrainingLog
@@ -139,7 +139,7 @@ def train(
         TrainingLog(out, step) if distributed.is_first() else contextlib.nullcontext() as log,
         Progress(total, "train", "crop", done=step * config.batch_size) as progress,
     ):
-        crops = iter(loader)
+        crops = batches(loader)
         while step < last_step:
             step_started = time.monotonic()
             batch = next(crops)
