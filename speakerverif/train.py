@@ -85,9 +85,10 @@ def train(
         step = facts["step"]
         model.load_state_dict(checkpoint.unprefixed(tensors, "model."))
         head.load_state_dict(checkpoint.unprefixed(tensors, "head."))
-        average.load(tensors, facts)
+        average.load(tensors, facts, device)
         checkpoint.restore_optimizer(optimizer, tensors)
-        scaler.load_state_dict(facts["scaler"])
+        if facts["scaler"]:  # empty from a device that needs none
+            scaler.load_state_dict(facts["scaler"])
     order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step, (rank, processes))
     steps_per_epoch = order.epoch_size / config.batch_size
     loader = make_loader(dataset, order, config.workers, pin_memory=device_type != "cpu")
@@ -351,7 +352,8 @@ class Average:
         """Return the averaged weights under names for the training state."""
         return {f"average.{name}": tensor for name, tensor in self.weights.items()}
 
-    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Put back what `tensors` returned."""
-        self.weights = checkpoint.unprefixed(tensors, "average.")
+    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any], device: str) -> None:
+        """Put back what `tensors` returned, on the device of the weights it is mixed with."""
+        weights = checkpoint.unprefixed(tensors, "average.")
+        self.weights = {name: tensor.to(device) for name, tensor in weights.items()}
         self.count = facts["average_count"]
