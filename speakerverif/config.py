@@ -69,7 +69,12 @@ class AugmentConfig:
     babble_snr_db: tuple[float, float] = (13.0, 20.0)
     babble_speakers: tuple[int, int] = (3, 8)
     gain_db: tuple[float, float] = (0.0, 0.0)
-    codec_probability: float = 0.0  # share of crops passed through a band-limited telephone channel
+    codec_probability: float = 0.0  # share of crops passed through one of `codecs`, drawn evenly
+    codecs: tuple[Literal["telephone", "gsm", "opus", "mp3", "aac"], ...] = ("telephone",)
+    codec_kbps: tuple[float, float] = (
+        12.0,
+        64.0,
+    )  # bit rates of opus, mp3 and aac, drawn evenly between these
     spec: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
 

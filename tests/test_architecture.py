@@ -28,6 +28,7 @@ FLOORS = [
     ["corpora"],
     ["data"],
     ["augment"],
+    ["codec"],
     ["checkpoint"],
     ["model"],
     ["build"],
