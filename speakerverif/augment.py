@@ -32,7 +32,8 @@ class Augment:
     """What `AugmentConfig` says, done to one crop at a time.
 
     With `probability` one of `kinds` is drawn evenly and applied; then, with `codec_probability`, one of `codecs`:
-    a room comes before the line that carries its sound; then the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
+    a room comes before the line that carries its sound; then the gain. `speeds` are the caller's business: they
+    change the label as well (see `speed`).
     """
 
     def __init__(
