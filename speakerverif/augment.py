@@ -1,4 +1,4 @@
-"""Training augmentation of single crops: noise, music, babble, reverberation, telephone channel, gain, speed.
+"""Training augmentation of single crops: noise, music, babble, reverberation, codecs, gain, speed.
 
 Waveform in, waveform out, NumPy float32, no torch: this runs in data-loading processes, one crop at a time.
 Every random choice comes from the generator that the caller passes, built from (seed, epoch, utterance), so a
@@ -6,17 +6,16 @@ crop sounds the same whatever worker makes it.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from scipy import fft, signal
 
 from speakerverif import audio
+from speakerverif.codec import check, resample, transcode
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
 
@@ -32,8 +31,9 @@ CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and
 class Augment:
     """What `AugmentConfig` says, done to one crop at a time.
 
-    With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, each by its own chance, the
-    telephone channel and the gain. `speeds` are the caller's business: they change the label as well (see `speed`).
+    With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, with `codec_probability`, one of
+    `codecs`: a room comes before the line that carries its sound; then the gain. `speeds` are the caller's business:
+    they change the label as well (see `speed`).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Augment:
 
         Raises:
             InputError: no recordings where the config says they are; nothing left to draw from; weights that
-                don't fit the kinds.
+                don't fit the kinds; a codec that does not work here.
         """
         self.config, self.sample_rate, self.babble = config, sample_rate, babble
         self.noise, self.music, self.speech, self.responses = (
@@ -84,6 +84,9 @@ class Augment:
             raise InputError(
                 "augment.kinds: babble needs other speech to mix in; leave it out or pass a manifest"
             )
+
+        if config.codec_probability > 0:
+            check(config.codecs, sample_rate, config.codec_kbps)
 
     def __call__(self, waveform: Waveform, rng: np.random.Generator) -> Waveform:
         """Return the augmented crop.
@@ -116,11 +119,12 @@ class Augment:
             if kind == "babble":
                 waveform = mix(waveform, self._babble(rng, len(waveform)), rng.uniform(*config.babble_snr_db))
         if rng.random() < config.codec_probability:
-            waveform = telephone(waveform, self.sample_rate)
+            codec = config.codecs[rng.integers(len(config.codecs))]
+            kbps = rng.uniform(*config.codec_kbps)
+            waveform = transcode(_within_full_scale(waveform), codec, self.sample_rate, kbps)
         if any(config.gain_db):
             waveform = waveform * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
-        peak = np.abs(waveform).max(initial=0.0)
-        return waveform / peak if peak > 1 else waveform
+        return _within_full_scale(waveform)
 
     def _draw_kind(self, rng: np.random.Generator) -> str:
         if self._shares is None:
@@ -218,7 +222,12 @@ def read_response(path: str, sample_rate: int) -> Waveform:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: {error.error_string}") from error
-    return room_response(_resample(samples[:, 0], Fraction(sample_rate, rate)), path)
+    return room_response(resample(samples[:, 0], Fraction(sample_rate, rate)), path)
+
+
+def _within_full_scale(waveform: Waveform) -> Waveform:
+    peak = np.abs(waveform).max(initial=0.0)
+    return waveform / peak if peak > 1 else waveform
 
 
 def power(waveform: Waveform) -> float:
@@ -321,33 +330,6 @@ def simulated_room(
     return _unit_energy(np.concatenate([np.ones(1, np.float32), np.zeros(gap, np.float32), tail]))
 
 
-def telephone(waveform: Waveform, sample_rate: int) -> Waveform:
-    """Return the waveform as heard through a narrow-band telephone line, at the same rate and length.
-
-    Band-limited to 300-3400 Hz (Butterworth, order 8), quantised to 8 bits by the µ-law at 8 kHz.
-    The line is driven at an RMS of -20 dB of full scale, as an exchange's level control sees to, and the
-    level put back afterwards, so that quiet crops don't drown in quantisation noise.
-
-    Source: ITU-T G.711 (1988), its continuous µ = 255 curve, not the piecewise-linear tables.
-    """
-    rate = Fraction(8000, sample_rate)
-    # One more sample at 8 kHz, lest rounding make the way back too short.
-    narrow = _resample(np.pad(waveform, (0, math.ceil(1 / rate))), rate)
-    narrow = signal.sosfilt(_telephone_band(), narrow).astype(np.float32)
-    rms = np.float32(np.sqrt(power(narrow)))
-    if rms == 0:
-        return np.zeros_like(waveform)
-    driven = np.clip(narrow * (np.float32(0.1) / rms), -1, 1)
-    steps = np.round(np.log1p(255 * np.abs(driven)) * np.float32(127 / np.log(256)))  # 7 bits and the sign
-    expanded = np.sign(driven) * np.expm1(steps * np.float32(np.log(256) / 127)) / np.float32(255)
-    return _resample(expanded * (rms / np.float32(0.1)), 1 / rate)[: len(waveform)]
-
-
-@functools.cache
-def _telephone_band() -> np.ndarray:
-    return signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
-
-
 def speed(waveform: Waveform, factor: float) -> Waveform:
     """Return the waveform played `factor` times as fast: tempo and pitch both move, as with `sox speed`.
 
@@ -361,12 +343,4 @@ def speed(waveform: Waveform, factor: float) -> Waveform:
     Returns:
         float32 of round(samples / factor) samples.
     """
-    return _resample(waveform, 1 / Fraction(factor).limit_denominator(100))
-
-
-def _resample(waveform: Waveform, ratio: Fraction) -> Waveform:
-    """Return the waveform with `ratio` times as many samples."""
-    if ratio == 1:
-        return waveform
-    # For training crops soxr's medium quality does: half the time of `audio.QUALITY`, 0.25 dB at the band's edge.
-    return soxr.resample(waveform, ratio.denominator, ratio.numerator, quality="MQ")
+    return resample(waveform, 1 / Fraction(factor).limit_denominator(100))

@@ -195,19 +195,21 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
+    from speakerverif.distributed import processes
     from speakerverif.recipe import STAGES, run
 
     recipe = _recipe(arguments)
     stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
     out = arguments.out or Path("out") / recipe.name
-    run(
-        recipe,
-        out,
-        data_dir=arguments.data,
-        stages=stages,
-        device=arguments.device,
-        places=_places(arguments),
-    )
+    with processes(arguments.device) as device:
+        run(
+            recipe,
+            out,
+            data_dir=arguments.data,
+            stages=stages,
+            device=device,
+            places=_places(arguments),
+        )
     return 0
 
 
@@ -222,16 +224,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
+    from speakerverif.distributed import processes
     from speakerverif.recipe import train_recipe
 
-    model = train_recipe(
-        _recipe(arguments),
-        arguments.out,
-        manifest=arguments.manifest,
-        data_dir=arguments.data,
-        device=arguments.device,
-    )
-    print(model)
+    recipe = _recipe(arguments)
+    with processes(arguments.device) as device:
+        model = train_recipe(
+            recipe, arguments.out, manifest=arguments.manifest, data_dir=arguments.data, device=device
+        )
+        print(model)
     return 0
 
 

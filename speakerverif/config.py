@@ -76,7 +76,12 @@ class AugmentConfig:
     babble_snr_db: tuple[float, float] = (13.0, 20.0)
     babble_speakers: tuple[int, int] = (3, 8)
     gain_db: tuple[float, float] = (0.0, 0.0)
-    codec_probability: float = 0.0  # share of crops passed through a band-limited telephone channel
+    codec_probability: float = 0.0  # share of crops passed through one of `codecs`, drawn evenly
+    codecs: tuple[Literal["telephone", "gsm", "opus", "mp3", "aac"], ...] = ("telephone",)
+    codec_kbps: tuple[float, float] = (
+        12.0,
+        64.0,
+    )  # bit rates of opus, mp3 and aac, drawn evenly between these
     spec: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
 
@@ -95,6 +100,8 @@ class TrainConfig:
 
     epochs: float = 10.0
     batch_size: int = 32  # over all processes
+    # Batch norm over the crops of all processes, not of each: then their number changes nothing but the speed.
+    shared_batch_norm: bool = False
     # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
     speakers_per_batch: int = 0
     crop_s: float = 2.0
@@ -112,7 +119,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     last_k: int = 10  # last_k: mean of the weights at the end of the last k epochs
     margin_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    workers: int = 1  # data-loading processes; 0 loads in the training process
+    workers: int = 1  # data-loading processes of each training process; 0 loads in the training process
     cache_mb: int = 0  # decoded audio each worker keeps in memory, for corpora that fit
     checkpoint_minutes: float = 5.0
     validate_every_epochs: float = 0.0  # 0: never

@@ -35,10 +35,25 @@ class BatchOrder(Sampler[list[CropKey]]):
         config: batch size, epochs, balance.
         seed: of the recipe.
         first_step: the step to begin with.
+        part: (k, n): of every batch only the k-th of n equal parts, for the k-th of n processes.
+
+    Raises:
+        InputError: a batch that does not divide into speakers or parts, more speakers to a batch than there are.
     """
 
-    def __init__(self, speaker_index: np.ndarray, config: TrainConfig, seed: int, first_step: int = 0):
+    def __init__(
+        self,
+        speaker_index: np.ndarray,
+        config: TrainConfig,
+        seed: int,
+        first_step: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ):
         self.config, self.seed, self.first_step = config, seed, first_step
+        k, n = part
+        if config.batch_size % n:
+            raise InputError(f"train.batch_size {config.batch_size} is not a multiple of the {n} processes")
+        self._part = slice(k * config.batch_size // n, (k + 1) * config.batch_size // n)
         self.epoch_size = len(speaker_index) * config.crops_per_utterance
         self.num_steps = max(1, round(config.epochs * self.epoch_size / config.batch_size))
         self._utterances_of: list[np.ndarray] = []
@@ -50,7 +65,7 @@ class BatchOrder(Sampler[list[CropKey]]):
 
     def __iter__(self) -> Iterator[list[CropKey]]:
         draw = self._balanced if self.config.speakers_per_batch else self._shuffled
-        return draw()
+        return (batch[self._part] for batch in draw())
 
     def _shuffled(self) -> Iterator[list[CropKey]]:
         size, permuted, order = self.config.batch_size, -1, np.empty(0, np.int64)
@@ -159,7 +174,7 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         epoch, item = key
         row = item // self.config.crops_per_utterance
         rng = np.random.default_rng([self.seed, epoch, item])
-        choice = self._draw_speed(rng)
+        choice = self._draw_speed(epoch, row, rng)
         factor = self.speeds[choice]
         crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
         if factor != 1:
@@ -167,8 +182,11 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         label = choice * len(self.speakers) + int(self._speaker_index[row])
         return self.augment(crop, rng), label, row
 
-    def _draw_speed(self, rng: np.random.Generator) -> int:
+    def _draw_speed(self, epoch: int, row: int, rng: np.random.Generator) -> int:
         """Return the index of a speed."""
+        if self.config.speakers_per_batch:
+            # One speed for all of a speaker's crops in a batch: at different ones they would not be one speaker's.
+            rng = np.random.default_rng([self.seed, epoch, int(self._speaker_index[row]), 1])
         if self.speed_probability < 1 and rng.random() >= self.speed_probability:
             return self.speeds.index(1)
         return int(rng.integers(len(self.speeds)))
@@ -220,7 +238,7 @@ def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
 def make_loader(
     dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one)."""
+    """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one); see `batches`."""
     return DataLoader(
         dataset,
         batch_sampler=order,
@@ -232,6 +250,27 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_single_thread,
     )
+
+
+def batches(loader: DataLoader) -> Iterator[Batch]:
+    """Yield a loader's batches; what goes wrong in a data-loading process reads as if it had happened here.
+
+    Raises:
+        InputError: a recording can't be read.
+        RuntimeError: a data-loading process died.
+    """
+    try:
+        yield from loader
+    except InputError as error:
+        # From another process it comes with that process's traceback before it.
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{error}\nA data-loading process died. Where memory ran out (signal 9), lower train.workers, "
+            "train.cache_mb or train.batch_size."
+        ) from error
 
 
 def _single_thread(worker: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif import build, plan, score
+from speakerverif import build, distributed, plan, score
 from speakerverif._files import write_json
 from speakerverif.augment import Augment
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
@@ -31,6 +31,7 @@ from speakerverif.train import Validate, train
 
 PREPARED = "prepared.json"
 STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
+TRAINING = ("train", "finetune")  # the stages that several processes share
 
 
 def run(
@@ -43,6 +44,8 @@ def run(
     places: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
+
+    Of several processes (see `distributed`) all train; the first alone does the rest, and the others wait for it.
 
     Args:
         recipe: what to do.
@@ -111,7 +114,9 @@ def train_recipe(
     """
     if manifest is not None:
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
-    prepare(recipe.data.corpus, data_dir, out / "data")
+    if distributed.is_first():
+        prepare(recipe.data.corpus, data_dir, out / "data")
+    distributed.as_first_says(True)
     prepared = Prepared.load(out / "data" / PREPARED)
     validate = validation(recipe, prepared, device)
     return train(
@@ -185,7 +190,8 @@ class _Run:
         """Run a stage, unless it was done with the same inputs."""
         stamp = self.out / "stages" / f"{stage}.json"
         key = self._key(stage)
-        if stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key:
+        done = stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key
+        if distributed.as_first_says(done):
             print(f"{stage}: done before, nothing has changed", file=sys.stderr)
             return
         print(f"{stage}:", file=sys.stderr)
@@ -197,8 +203,11 @@ class _Run:
             "score": self._score,
             "report": self._report,
         }
-        steps[stage]()
-        write_json(stamp, {"key": key})
+        if distributed.is_first() or stage in TRAINING:
+            steps[stage]()
+        if distributed.is_first():
+            write_json(stamp, {"key": key})
+        distributed.as_first_says(True)  # nobody reads what the first has not written yet
 
     def _key(self, stage: str) -> str:
         """Return a hash of all that a stage's result depends on: its part of the recipe, the stages before it."""

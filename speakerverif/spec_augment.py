@@ -9,7 +9,11 @@ MAX_SHARE = 0.2  # of an utterance's frames that one time mask may cover
 
 
 def spec_augment(
-    features: Tensor, num_frames: Tensor, config: SpecAugmentConfig, generator: torch.Generator | None = None
+    features: Tensor,
+    num_frames: Tensor,
+    config: SpecAugmentConfig,
+    generator: torch.Generator | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Return the features with masks of their own on every utterance, set to 0: the mean after normalisation.
 
@@ -18,6 +22,8 @@ def spec_augment(
         num_frames: int64 (batch,), how many frames of each row are the utterance's; no time mask goes beyond.
         config: numbers of masks and their greatest widths; widths are uniform from 0 up to those.
         generator: the source of randomness, on the features' device; the default one where None.
+        part: (k, n): these rows are the k-th of n equal parts of a batch; they get the masks that they would get
+            in the whole batch.
 
     Source: Park et al. 2019, arXiv 1904.08779, section 2, with p = 0.2 as in its Switchboard policies: a time
         mask covers at most a fifth of the utterance. Departure: no time warping.
@@ -25,18 +31,23 @@ def spec_augment(
     frames, mels = features.shape[1:]
     every_band = torch.full_like(num_frames, mels)
     widest = (num_frames * MAX_SHARE).long().clamp(max=config.max_time_frames)
-    bands = _masked(
-        mels, every_band, every_band.clamp(max=config.max_freq_bands), config.freq_masks, generator
-    )
-    times = _masked(frames, num_frames, widest, config.time_masks, generator)
+    widest_band = every_band.clamp(max=config.max_freq_bands)
+    bands = _masked(mels, every_band, widest_band, config.freq_masks, generator, part)
+    times = _masked(frames, num_frames, widest, config.time_masks, generator, part)
     return features.masked_fill(bands[:, None, :] | times[:, :, None], 0.0)
 
 
 def _masked(
-    size: int, length: Tensor, widest: Tensor, masks: int, generator: torch.Generator | None
+    size: int,
+    length: Tensor,
+    widest: Tensor,
+    masks: int,
+    generator: torch.Generator | None,
+    part: tuple[int, int],
 ) -> Tensor:
     """Return which of `size` places lie under one of `masks` random masks within `length`: (batch, size)."""
-    draw = torch.rand(2, len(length), masks, generator=generator, device=length.device)
+    k, n = part
+    draw = torch.rand(2, n, len(length), masks, generator=generator, device=length.device)[:, k]
     # rand() is below 1, so widths reach `widest` and starts the last place where the mask still fits.
     width = (draw[0] * (widest + 1)[:, None]).long()
     start = (draw[1] * (length[:, None] - width + 1)).long()

@@ -1,9 +1,12 @@
 """The training loop: from a manifest to a model folder.
 
 Every random choice follows from (seed, step), so a run that was interrupted and resumed equals the uninterrupted
-one bit for bit on a CPU. Schedules are counted in samples.
+one bit for bit on a CPU. Schedules are counted in samples. Under torchrun every process runs this loop on its part
+of each batch (see `distributed`), and the first writes what there is to write.
 """
 
+import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -14,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif import build, checkpoint
+from speakerverif import build, checkpoint, distributed
 from speakerverif.config import Recipe, to_dict
-from speakerverif.data import BatchOrder, CropDataset, make_loader
+from speakerverif.data import BatchOrder, CropDataset, batches, make_loader
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 from speakerverif.log import TrainingLog
@@ -48,7 +51,7 @@ def train(
         manifest: the training utterances; its speakers become the classes.
         out: the model folder, a working model at every checkpoint.
         data_dir: what the noise and room folders of the recipe are relative to.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:0".
         validate: called with the model in eval mode; its figures are logged.
         start_from: a model folder whose weights to begin with (fine-tuning).
         stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
@@ -61,15 +64,20 @@ def train(
         print(f"{out}: trained before by the same recipe", file=sys.stderr)
         return out
     torch.manual_seed(recipe.seed)
-    config = recipe.train
+    config, precision = recipe.train, PRECISIONS[recipe.train.precision]
+    device_type = torch.device(device).type
+    rank, processes = distributed.rank(), distributed.size()
     dataset = CropDataset(manifest, recipe, data_dir)
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
     head = build.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
     if start_from is not None:
         load_weights(model, head, dataset.class_names, start_from)
-    optimizer = make_optimizer(recipe, [*model.parameters(), *head.parameters()])
-    scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16" and device != "cpu")
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = make_optimizer(recipe, parameters)
+    scaler = torch.amp.GradScaler(device_type, enabled=precision == torch.float16 and device_type != "cpu")
     average = Average.make(recipe, model)
+    shared = config.shared_batch_norm and processes > 1
+    norms = distributed.SharedBatchNorm() if shared else contextlib.nullcontext()
 
     step = 0
     if (state := resume(out, manifest)) is not None:
@@ -77,13 +85,13 @@ def train(
         step = facts["step"]
         model.load_state_dict(checkpoint.unprefixed(tensors, "model."))
         head.load_state_dict(checkpoint.unprefixed(tensors, "head."))
-        average.load(tensors, facts)
+        average.load(tensors, facts, device)
         checkpoint.restore_optimizer(optimizer, tensors)
-        scaler.load_state_dict(facts["scaler"])
-        torch.set_rng_state(tensors["rng"])
-    order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step)
+        if facts["scaler"]:  # empty from a device that needs none
+            scaler.load_state_dict(facts["scaler"])
+    order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step, (rank, processes))
     steps_per_epoch = order.epoch_size / config.batch_size
-    loader = make_loader(dataset, order, config.workers, pin_memory=device != "cpu")
+    loader = make_loader(dataset, order, config.workers, pin_memory=device_type != "cpu")
 
     def save(finished: bool) -> None:
         """Write the model as it stands and, while training goes on, what it takes to continue."""
@@ -94,7 +102,6 @@ def train(
                 **checkpoint.prefixed(head, "head."),
                 **average.tensors(),
                 **checkpoint.flatten_optimizer(optimizer),
-                "rng": torch.get_rng_state(),
             }
             facts = {
                 "step": step,
@@ -127,15 +134,16 @@ def train(
     validate_every = (
         max(1, round(config.validate_every_epochs * steps_per_epoch)) if config.validate_every_epochs else 0
     )
+    last_step = min(order.num_steps, stop_after_steps or order.num_steps)
     total = order.num_steps * config.batch_size
     with (
-        TrainingLog(out, step) as log,
+        TrainingLog(out, step) if distributed.is_first() else contextlib.nullcontext() as log,
         Progress(total, "train", "crop", done=step * config.batch_size) as progress,
     ):
-        batches = iter(loader)
-        for _ in range(len(order)):
+        crops = batches(loader)
+        while step < last_step:
             step_started = time.monotonic()
-            batch = next(batches)
+            batch = next(crops)
             waited_s = time.monotonic() - step_started
 
             epoch = step / steps_per_epoch
@@ -143,34 +151,43 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             head.margin_fraction = margin_fraction(config.margin_schedule, epoch)
+            step_seed = recipe.seed * 1_000_003 + step
+            torch.manual_seed(step_seed * 1_009 + 1 + rank)  # dropout: other units in every process
 
-            waveform, labels = batch.waveform.to(device), batch.labels.to(device)
+            waveform, labels = (
+                tensor.to(device, non_blocking=True) for tensor in (batch.waveform, batch.labels)
+            )
             with torch.no_grad():
                 lengths = torch.full((len(waveform),), waveform.shape[1], device=device)
                 features, num_frames = model.features(waveform, lengths)
-                generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
-                features = spec_augment(features, num_frames, recipe.augment.spec, generator)
-            precision = PRECISIONS[config.precision]
-            with torch.autocast(device, precision, enabled=precision != torch.float32):
-                embeddings = model.encoder(features, None)
-            loss, cosines = head(embeddings, labels)
-            loss_value = loss.item()
-            if not torch.isfinite(loss):
-                raise InputError(
-                    non_finite_loss(
-                        loss_value, step, embeddings, [manifest[r].id for r in batch.utterances.tolist()]
-                    )
+                generator = torch.Generator(device).manual_seed(step_seed)
+                features = spec_augment(
+                    features, num_frames, recipe.augment.spec, generator, (rank, processes)
                 )
+            with torch.autocast(device_type, precision, enabled=precision != torch.float32), norms:
+                embeddings = model.encoder(features, None)
+            embeddings, labels = distributed.gather(embeddings.float()), distributed.gather(labels)
+            loss, cosines = head(embeddings, labels)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
+            distributed.average_gradients(parameters)
             scaler.unscale_(optimizer)
-            grad_norm = nn.utils.clip_grad_norm_(
-                [*model.parameters(), *head.parameters()], config.max_grad_norm or float("inf")
-            )
+            grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or float("inf"))
             scaler.step(optimizer)
             scaler.update()
+            # Read together and last: each reading waits for all that a GPU still has to do.
+            loss_value, accuracy, norm = torch.stack(
+                [loss.detach(), head.accuracy(cosines, labels), grad_norm]
+            ).tolist()
+            if not math.isfinite(loss_value):
+                rows = distributed.gather(batch.utterances).tolist()
+                raise InputError(
+                    non_finite_loss(loss_value, step, embeddings, [manifest[r].id for r in rows])
+                )
             step += 1
             average.after_step(model, step, order.num_steps, steps_per_epoch)
+            if log is None:
+                continue  # the rest is the first process's; the others wait for it in the next step
 
             step_s = time.monotonic() - step_started
             figures = {
@@ -178,10 +195,10 @@ def train(
                 "samples": step * config.batch_size,
                 "epoch": step / steps_per_epoch,
                 "loss": loss_value,
-                "accuracy": head.accuracy(cosines, labels).item(),
+                "accuracy": accuracy,
                 "learning_rate": rate,
                 "margin_fraction": head.margin_fraction,
-                "grad_norm": grad_norm.item(),
+                "grad_norm": norm,
                 "crops_per_s": config.batch_size / step_s,
                 "data_wait": waited_s / step_s,
             }
@@ -197,16 +214,14 @@ def train(
             if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
                 save(finished=False)
                 saved_at = time.monotonic()
-            if stop_after_steps is not None and step >= stop_after_steps and step < order.num_steps:
-                save(finished=False)
-                return out
-        if validate is not None:
+        if log is not None and validate is not None and step == order.num_steps:
             figures = run_validation()
             log.write({"step": step, **figures})
             progress.note(
                 "validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
             )
-    save(finished=True)
+    if distributed.is_first():
+        save(finished=step == order.num_steps)
     return out
 
 
@@ -337,7 +352,8 @@ class Average:
         """Return the averaged weights under names for the training state."""
         return {f"average.{name}": tensor for name, tensor in self.weights.items()}
 
-    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Put back what `tensors` returned."""
-        self.weights = checkpoint.unprefixed(tensors, "average.")
+    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any], device: str) -> None:
+        """Put back what `tensors` returned, on the device of the weights it is mixed with."""
+        weights = checkpoint.unprefixed(tensors, "average.")
+        self.weights = {name: tensor.to(device) for name, tensor in weights.items()}
         self.count = facts["average_count"]

@@ -1,5 +1,10 @@
 """Fixtures that every test file may use."""
 
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from speakerverif import distributed
 from speakerverif.config import Recipe, from_dict
 from speakerverif.lists import Manifest, Utterance
 
@@ -110,3 +116,43 @@ def tiny_model(
     from speakerverif.train import train
 
     return train(tiny_recipe, tiny_manifest, tmp_path_factory.mktemp("tiny-model") / "model")
+
+
+def in_two_processes(work: Callable[[], object]) -> list:
+    """Return what `work` returns in each of two processes that are joined as torchrun joins them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+
+    def run(rank: int) -> None:
+        os.environ |= {
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+        try:
+            with distributed.processes("cpu"):
+                result = work()
+        except BaseException:
+            result = traceback.format_exc()
+        pipes[rank][1].send(result)
+
+    workers = [context.Process(target=run, args=(rank,)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    try:
+        results = []
+        for worker, (reader, _) in zip(workers, pipes, strict=True):
+            assert reader.poll(60), "a process hangs"
+            results.append(reader.recv())
+            worker.join(10)
+            assert worker.exitcode == 0
+        return results
+    finally:
+        for worker in workers:
+            worker.kill()

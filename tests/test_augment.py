@@ -283,32 +283,6 @@ def test_coloured_noise_has_its_slope_and_unit_power(exponent: float, rng: np.ra
     assert slope == pytest.approx(-exponent, abs=0.1)
 
 
-def test_the_telephone_passes_its_band_only() -> None:
-    def gain_db(hz: float) -> float:
-        wave = tone(hz)
-        return 10 * math.log10(augment.power(augment.telephone(wave, RATE)) / augment.power(wave))
-
-    assert abs(gain_db(1000)) < 0.5
-    assert gain_db(100) < -30 and gain_db(5000) < -30
-
-
-@pytest.mark.parametrize("level", [1.0, 1e-3])
-def test_telephone_quantisation_is_that_of_8_bits_at_any_level(
-    level: float, rng: np.random.Generator
-) -> None:
-    # With its filter cut away what is left is the µ-law: 38 dB is the textbook figure for 8 bits.
-    wave = np.float32(level) * tone(1000, rate=8000)
-    heard = augment.telephone(wave, 8000)
-    clean = signal.sosfilt(augment._telephone_band(), wave)
-    error = np.square(heard - clean)[2000:].mean()
-    assert 34 < 10 * math.log10(np.square(clean[2000:]).mean() / error) < 42
-
-
-@pytest.mark.parametrize("rate", [8000, 11025, 44100])
-def test_the_telephone_takes_any_rate_and_keeps_the_length(rate: int) -> None:
-    assert augment.telephone(tone(1000, 0.7777, rate), rate).shape == tone(1000, 0.7777, rate).shape
-
-
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_speed_moves_pitch_and_tempo_together(factor: float) -> None:
     faster = augment.speed(tone(440, 2.0), factor)

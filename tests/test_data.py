@@ -1,6 +1,8 @@
 """Batches and crops are functions of the seed and the position, and of nothing else."""
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ import pytest
 
 from speakerverif import audio
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data import BatchOrder, CropDataset, collate, make_loader
+from speakerverif.data import BatchOrder, CropDataset, batches, collate, make_loader
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
+from speakerverif.lists import Manifest, Utterance
 
 INDEX = np.repeat(np.arange(5), [3, 3, 3, 3, 1])
 
@@ -103,11 +105,47 @@ def test_without_speeds_drawn_the_classes_stay(tiny_recipe: Recipe, tiny_manifes
     assert {dataset[(epoch, 4)][1] for epoch in range(12)} == {7}
     half = dataclasses.replace(augment, speed_probability=0.5)
     dataset = CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=half), None)
-    labels = [dataset._draw_speed(np.random.default_rng(n)) for n in range(600)]
+    labels = [dataset._draw_speed(0, 0, np.random.default_rng(n)) for n in range(600)]
     assert abs(labels.count(1) / 600 - 2 / 3) < 0.08 and set(labels) == {0, 1, 2}
     without = dataclasses.replace(half, speeds=(0.9, 1.1))
     with pytest.raises(InputError, match=r"not among augment.speeds \[0.9, 1.1\]"):
         CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, augment=without), None)
+
+
+def test_in_a_balanced_batch_a_speaker_has_one_speed(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    config = dataclasses.replace(tiny_recipe.train, speakers_per_batch=2)
+    dataset = CropDataset(tiny_manifest, dataclasses.replace(tiny_recipe, train=config), None)
+    order = BatchOrder(tiny_manifest.speaker_index, config, tiny_recipe.seed)
+    labels = [[dataset[key][1] for key in batch] for batch in order]
+    assert all(len(set(batch)) == 2 and len(batch) == 6 for batch in labels)
+    assert {label // 6 for batch in labels for label in batch} == {0, 1}
+
+
+def test_errors_of_data_loading_processes_read_as_if_from_here(
+    tiny_recipe: Recipe, tiny_manifest: Manifest, tmp_path: Path
+) -> None:
+    broken = Manifest.from_utterances(
+        [Utterance(name, str(tmp_path / "no.wav"), "s", 0.0, 1.0) for name in "ab"]
+    )
+    dataset = CropDataset(broken, dataclasses.replace(tiny_recipe, augment=AugmentConfig()), None)
+    order = BatchOrder(np.zeros(2, int), TrainConfig(batch_size=2), seed=0)
+    with pytest.raises(InputError) as here:
+        next(batches(make_loader(dataset, order, workers=0)))
+    with pytest.raises(InputError) as there:
+        next(batches(make_loader(dataset, order, workers=1)))
+    assert str(there.value) == str(here.value) == f"{tmp_path / 'no.wav'}: no such file"
+
+
+def test_a_killed_data_loading_process_is_named(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
+    class Killed(CropDataset):
+        def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(key)
+
+    dataset = Killed(tiny_manifest, tiny_recipe, None)
+    order = BatchOrder(tiny_manifest.speaker_index, tiny_recipe.train, tiny_recipe.seed)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker(.|\n)*lower train.workers"):
+        next(batches(make_loader(dataset, order, workers=1)))
 
 
 def test_loader_gives_batches_in_order(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:

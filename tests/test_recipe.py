@@ -13,7 +13,7 @@ from speakerverif.config import Recipe, format_toml, to_dict
 from speakerverif.corpora import synthetic
 from speakerverif.errors import InputError
 from speakerverif.recipe import run
-from tests.conftest import RATE, voice
+from tests.conftest import RATE, in_two_processes, voice
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,15 @@ def test_the_demo_in_small(
     demo_module.demo(tmp_path / "demo")
     table = [line for line in first.splitlines() if line.startswith(("untrained", "trained"))]
     assert len(table) == 2 and all(line in capsys.readouterr().out for line in table[:1])
+
+
+def test_two_processes_run_the_stages_once(
+    corpus: Path, recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    first, second = in_two_processes(lambda: run(recipe, tmp_path / "out", data_dir=corpus))
+    assert first == second and set(first) == {"trials", "trials_hard"}
+    printed = capfd.readouterr()
+    assert printed.out.count("EER") == 2 and printed.err.count("embed:\n") == 1
+    before = stamps(tmp_path / "out")
+    assert in_two_processes(lambda: run(recipe, tmp_path / "out", data_dir=corpus)) == [first, first]
+    assert stamps(tmp_path / "out") == before

@@ -29,8 +29,7 @@ class Center(Head):
     """Another head's loss plus lambda / 2 times the mean squared distance to the centres.
 
     The centres start at zero and are no parameters: after each training batch, centre j moves by
-    -alpha sum(c_j - x_i) / (1 + n_j) over the n_j embeddings of its speaker there. With several processes
-    each moves the centres by its own share of the batch.
+    -alpha sum(c_j - x_i) / (1 + n_j) over the n_j embeddings of its speaker there.
 
     Source:
         Wen, Zhang, Li, Qiao, "A discriminative feature learning approach for deep face recognition",

@@ -1,0 +1,168 @@
+"""Several processes, one training: what torchrun started computes what one process would.
+
+Each process takes its part of every batch. Embeddings are gathered, so that every process computes the loss of the
+whole batch; what it differentiates is then the sum of the processes' equal losses, and the mean of their gradients
+is the gradient of the loss. Losses that compare utterances need no care of their own, and what is logged is the
+whole batch's. Without torchrun every function here returns what it was given.
+
+Why not DistributedDataParallel: these few lines leave the names of the weights alone, so that a state fits any
+number of processes, and cover heads that compare utterances or move centres. The price is that gradients travel
+after the backward pass rather than during it.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.overrides import TorchFunctionMode
+
+# The others wait while the first process prepares the corpus or embeds: hours. A process that dies is noticed at
+# once, by its closed connection and by torchrun.
+PATIENCE = timedelta(days=7)
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the processes that torchrun started and yield the device of this one; alone, yield `device`.
+
+    All but the first are silent: exceptions alone get through to the caller. On success the others wait for the
+    first to finish. After an exception nobody waits: this process ends, and torchrun ends the others. The group is
+    then left as it is, for taking it down in order would wait for processes that will not come.
+    """
+    if not dist.is_torchelastic_launched():
+        yield device
+        return
+    if torch.device(device).type == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    with contextlib.ExitStack() as streams:
+        if not is_first():
+            nowhere = streams.enter_context(Path(os.devnull).open("w"))
+            streams.enter_context(contextlib.redirect_stdout(nowhere))
+            streams.enter_context(contextlib.redirect_stderr(nowhere))
+        try:
+            yield device
+            sys.stdout.flush()
+            as_first_says(True)
+        except RuntimeError as error:
+            if "/gloo/" not in str(error):
+                raise
+            sys.exit(f"process {rank()}: ends, as another process has ended; that one's error says why")
+    dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Return how many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Return whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def as_first_says(decision: bool) -> bool:
+    """Return the first process's decision, in all of them: none goes on before the first has come here."""
+    if size() == 1:
+        return decision
+    said = torch.tensor(decision)
+    dist.broadcast(said, 0)
+    return bool(said)
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Return the processes' tensors of one shape, joined along the first axis in the order of `rank`.
+
+    The gradient is that of the sum of what all processes compute from the joined tensor.
+    """
+    return tensor if size() == 1 else _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:  # type: ignore[override]
+        parts = [torch.empty_like(tensor) for _ in range(size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(size())[rank()]
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, in one exchange."""
+    if size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(together)
+    together /= size()
+    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+class SharedBatchNorm(TorchFunctionMode):
+    """A context in which training's batch norm takes its statistics over the crops of all processes.
+
+    It stands in for `torch.nn.functional.batch_norm`, so encoders need not know of it, on a CPU too, where
+    torch.nn.SyncBatchNorm does not work.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.batch_norm and kwargs["training"]:
+            return _batch_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Return what `torch.nn.functional.batch_norm` would, were all processes' inputs (N, C, ...) one.
+
+    Source: Chan, Golub, LeVeque 1983 for joining means and variances of parts without cancellation.
+    """
+    given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    var, mean = torch.var_mean(x, axes, correction=0)
+    parts = gather(torch.stack((mean, var, torch.full_like(mean, x.numel() / len(mean))))[None])
+    means, variances, counts = parts.unbind(1)
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count
+    var = (counts * (variances + (means - mean).square())).sum(0) / count
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(var * count / (count - 1), momentum)
+    shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
+    scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+    y = (x - mean.view(shape)) * scale.view(shape)
+    return (y if bias is None else y + bias.view(shape)).to(given)
