@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
     from speakerverif._files import WrongRows, write_json
-    from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers
+    from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers, units_of
     from speakerverif.lists import TrialList
     from speakerverif.score import evaluate, format_record
 
@@ -127,9 +127,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, record)
     if args.report:
-        from speakerverif.report import write_report
+        from speakerverif.report import Result, System, write_report
 
-        write_report(scores, record, args.report)
+        system = System(args.scores.stem if args.scores else "scores", scores, record)
+        result = Result(system, units_of(trials, speakers, enroll_map))
+        write_report([result], args.report, audio_root=args.audio_root)
     print(format_record(record))
     return 0
 
