@@ -378,3 +378,25 @@ def test_the_command_refuses_what_can_not_be(tmp_path: Path, capsys: pytest.Capt
         assert main([*start, *more]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_scoring_breaks_down_as_text_and_in_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = write_task(tmp_path)
+    arguments = [
+        "score",
+        paths["t.txt"],
+        "--scores",
+        paths["s.txt"],
+        "--breakdown-by",
+        f"sex={paths['utt2sex']}",
+    ]
+    arguments += ["--bootstrap", 20, "--json", tmp_path / "r.json", "--report", tmp_path / "r"]
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    (column,) = json.loads((tmp_path / "r.json").read_text())["breakdown"]
+    assert column["column"] == "sex" and [group["group"] for group in column["groups"]] == ["f", "m", "f – m"]
+    assert "by sex: values of both sides" in printed and "too few" in printed
+    assert f"{100 * column['groups'][0]['eer']:.2f}" in printed
+    assert "By sex (values of both sides)." in Page((tmp_path / "r" / "index.html").read_text()).tables
