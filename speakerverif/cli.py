@@ -5,12 +5,13 @@ Imports stand inside the functions, so that `--help` and scoring a score file st
 
 import argparse
 import os
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_decide, cli_score
+from speakerverif import cli_decide, cli_report, cli_score
 from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
@@ -20,6 +21,7 @@ WRONG_INPUT, FAILURE = 2, 1
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failure, 2 wrong input."""
     arguments = parser().parse_args(argv)
+    arguments.command = shlex.join(["speakerverif", *(sys.argv[1:] if argv is None else argv)])
     if argv is None and arguments.run in (_demo, _run, _train):
         from speakerverif.allocator import restart_with_kept_memory
 
@@ -120,12 +122,13 @@ def parser() -> argparse.ArgumentParser:
             cli_decide.add_identify,
             "find the speaker of a recording in a store",
         ),
-        ("report", cli_decide.report, cli_decide.add_report, "write the report of a score file"),
     ):
         command = add(name, run, summary)
         add_arguments(command)
-        if name != "report":
-            _add_compute(command)
+        _add_compute(command)
+
+    command = add("report", cli_report.run, "write a page on a score file, to look at and to listen to")
+    cli_report.add_arguments(command)
 
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")

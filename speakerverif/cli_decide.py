@@ -1,4 +1,4 @@
-"""The subcommands that turn scores into decisions: verify, calibrate, enroll, identify, report."""
+"""The subcommands that turn scores into decisions: verify, calibrate, enroll, identify."""
 
 import argparse
 import dataclasses
@@ -58,15 +58,6 @@ def add_identify(command: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, metavar="T", help="name the best at this score or above")
     add("--top", type=int, default=5, metavar="N", help="candidates to show (default: 5)")
     add("--json", type=Path, metavar="FILE")
-
-
-def add_report(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of `report`."""
-    add = command.add_argument
-    add("scores", type=Path, metavar="SCORES", help="'enroll test score' rows")
-    add("--trials", type=Path, required=True, metavar="TRIALS", help="the labelled list that was scored")
-    add("--out", type=Path, required=True, metavar="DIR")
-    add("--speakers", type=Path, metavar="utt2spk", help="speakers of the files, for the intervals")
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -186,20 +177,6 @@ def identify(arguments: argparse.Namespace) -> int:
         print(f"{found.name or 'nobody enrolled'} at threshold {threshold:.4f}")
     if arguments.json:
         write_json(arguments.json, dataclasses.asdict(found))
-    return 0
-
-
-def report(arguments: argparse.Namespace) -> int:
-    """Write the report of a score file."""
-    from speakerverif.audit import read_speakers
-    from speakerverif.lists import ScoreList, TrialList
-    from speakerverif.report import write_report
-    from speakerverif.score import evaluate
-
-    trials = TrialList.read(arguments.trials)
-    scores = ScoreList.read(arguments.scores, trials)
-    speakers = read_speakers(arguments.speakers, trials.ids) if arguments.speakers else None
-    print(write_report(scores, evaluate(scores, speakers=speakers), arguments.out))
     return 0
 
 

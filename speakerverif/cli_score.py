@@ -50,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="'model file file ...' rows: the files of each enroll id",
     )
     add("--speakers", type=Path, metavar="utt2spk", help="speakers of the files, for the intervals")
+    add(
+        "--breakdown-by",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="figures by what these tell of files, utterances or speakers: a TSV with a header that begins with "
+        "id, or two columns as spk2gender and utt2dur",
+    )
     add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
     add(
         "--bootstrap",
@@ -81,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
     from speakerverif._files import WrongRows, write_json
-    from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers
+    from speakerverif.audit import audit, files_of, read_enroll_map, read_speakers, units_of
+    from speakerverif.breakdown import breakdown, format_breakdown
+    from speakerverif.columns import read_columns
     from speakerverif.lists import TrialList
     from speakerverif.score import evaluate, format_record
 
@@ -113,7 +123,11 @@ def run(args: argparse.Namespace) -> int:
             enroll_map=enroll_map,
             **made,
         )
-    elif args.json or args.report or not args.out_scores:
+        if args.breakdown_by:
+            columns = read_columns(args.breakdown_by, files_of(trials, enroll_map), speakers)
+            units = units_of(trials, speakers, enroll_map)
+            record["breakdown"] = breakdown(scores, columns, units, record, enroll_map)
+    elif args.json or args.report or args.breakdown_by or not args.out_scores:
         raise InputError(
             f"{args.trials}: no labels, so nothing to evaluate; --out-scores alone writes the scores"
         )
@@ -127,10 +141,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, record)
     if args.report:
-        from speakerverif.report import write_report
+        from speakerverif.report import Result, System, write_report
 
-        write_report(scores, record, args.report)
+        system = System(args.scores.stem if args.scores else "scores", scores, record)
+        result = Result(system, units_of(trials, speakers, enroll_map))
+        write_report([result], args.report, audio_root=args.audio_root)
     print(format_record(record))
+    if "breakdown" in record:
+        print("\n" + format_breakdown(record["breakdown"]))
     return 0
 
 

@@ -26,7 +26,7 @@ def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
     print(_table({"untrained": untrained, "trained": record}))
     print(
         f"\nmodel   {out / 'model'}\nscores  {out / 'scores' / f'{name}.txt'}\n"
-        f"report  {out / 'report' / name / 'index.html'}"
+        f"report  {out / 'report' / 'index.html'}"
     )
 
 

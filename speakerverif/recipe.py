@@ -18,8 +18,11 @@ import numpy as np
 
 from speakerverif import build, distributed, plan, score
 from speakerverif._files import write_json
+from speakerverif.audit import units_of
 from speakerverif.augment import Augment
+from speakerverif.breakdown import breakdown
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
+from speakerverif.columns import durations_of
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.embed import WHOLE, embed, print_failures
@@ -332,11 +335,16 @@ class _Run:
             print(score.format_record(record) + "\n")
 
     def _report(self) -> None:
-        from speakerverif.report import write_report
+        from speakerverif.report import Result, System, write_report
 
+        table, results = EmbeddingTable.load(self.out / "embeddings.npz"), []
         for name, path in self.trials.items():
-            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", TrialList.read(path))
-            write_report(scores, self.records()[name], self.out / "report" / name)
+            trials, record = TrialList.read(path), self.records()[name]
+            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", trials, record["score_kind"])
+            units = units_of(trials)
+            record["breakdown"] = breakdown(scores, durations_of(table), units, record)
+            results.append(Result(System(self.recipe.name, scores, record), units))
+        write_report(results, self.out / "report", table=table, audio_root=self.prepared.audio_root)
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return the records of the score stage, by trial list."""

@@ -1,190 +1,252 @@
-"""One self-contained HTML page on a scored trial list: figures, DET curve, histograms, hardest trials."""
+"""One self-contained HTML page on scored trial lists, to look at, to listen to and to send around."""
 
-import base64
 import html
-import io
-from datetime import UTC, datetime
+import json
+import platform
+import re
+from collections.abc import Sequence
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+import speakerverif
+from speakerverif import _report_figures as figures
+from speakerverif import _report_html as parts
 from speakerverif._files import write_atomically
-from speakerverif.lists import ScoreList
-from speakerverif.metrics import DetCurve
+from speakerverif._report_map import lay_out
+from speakerverif._report_result import Calibrated, Result, System
+from speakerverif.lists import EmbeddingTable
 from speakerverif.score import AUDITED, describe
 
-HARDEST = 15  # trials of each kind that the page lists
-BLUE, ORANGE, GREY = "#2563a8", "#d1652a", "#6b7280"
-TICKS = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 62rem; margin: 2rem auto }
-body { padding: 0 1rem } .sub { color: #6b7280 }
-h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; width: 100% } th, td { padding: .3rem .7rem; text-align: right }
-th { font-weight: 600; border-bottom: 2px solid #d1d5db } td { border-bottom: 1px solid #e5e7eb }
-th:first-child, td:first-child, td.id, th.id { text-align: left } td.id { font: 13px ui-monospace, monospace }
-td.id { overflow-wrap: anywhere } img { width: 100%; height: auto } dt { color: #6b7280 } dd { margin: 0 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem }
-"""
+__all__ = ["Result", "System", "write_report"]
+
+HARDEST, HEARD = 15, 8  # trials of each kind that are listed; that are listed with players
+MOST = 5  # speakers, or pairs of them, that are named for their errors
+VERSIONS = ("numpy", "scipy")
 
 
-def write_report(scores: ScoreList, record: dict[str, Any], folder: str | Path) -> Path:
+def write_report(
+    results: Sequence[Result],
+    folder: str | Path,
+    *,
+    table: EmbeddingTable | None = None,
+    audio_root: Path | None = None,
+    made: Sequence[tuple[str, str]] = (),
+) -> Path:
     """Write `index.html`, which needs no network and no other file, and `det.png`; return the page's path.
 
+    The same arguments give the same bytes, with the same versions of what draws and compresses.
+
     Args:
-        scores: with labels.
-        record: what `score.evaluate` returned for them.
+        results: one a trial list; what their records hold under `breakdown` is shown too.
         folder: made where absent.
+        table: embeddings of the recordings, for the map.
+        audio_root: the folder that the ids are relative to, for players and spectrograms.
+        made: more to say of how the page came about, as pairs of name and value: a command, a date.
     """
-    curve, folder = DetCurve.of(scores), Path(folder)
-    det = det_png(curve, record)
-    pictures = "".join(
-        f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        for name, png in (("DET curve", det), ("Histograms of the scores", histogram_png(scores, record)))
-    )
-    title = html.escape(record["list"]["known_as"] or Path(record["list"]["name"]).name or "Trials")
-    found = record["list"]
-    page = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>{STYLE}</style>
-<h1>{title}</h1>
-<p class="sub">{record["targets"]:,} target and {record["nontargets"]:,} non-target trials</p>
-{_summary(record)}
-<div class="two">{pictures}</div>
-<h2>Hardest target trials</h2><p class="sub">The same speaker, yet the lowest scores.</p>
-{_hardest(scores, record, target=True)}
-<h2>Hardest non-target trials</h2><p class="sub">Different speakers, yet the highest scores.</p>
-{_hardest(scores, record, target=False)}
-<h2>How this was made</h2>
-<dl>{"".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in _made(record, found))}</dl>
-</html>
-"""
-    write_atomically(folder / "det.png", det)
+    folder, players = Path(folder), dict[str, str]()
+    sections = [
+        _section(result, k, result.title if len(results) > 1 else "Figures", audio_root, players)
+        for k, result in enumerate(results)
+    ]
+    first = results[0]
+    title = first.title if len(results) == 1 else f"{len(results)} trial lists"
+    filled = {
+        "TITLE": html.escape(title),
+        "SUBTITLE": html.escape(_subtitle(results)),
+        "OVERVIEW": _overview(results) if len(results) > 1 else "",
+        "LISTS": "\n".join(sections),
+        "MAP": _map(first, table) if table is not None else "",
+        "MADE": _definitions(_made(results, made)),
+        "RECORDS": _json([_record(system) for result in results for system in result.systems]),
+    }
+    template = (resources.files("speakerverif") / "report.html").read_text("utf-8")
+    # In one pass: what is filled in may hold any text.
+    page = re.sub(r"%([A-Z]+)%", lambda found: filled[found[1]], template)
+    for k, result in enumerate(results):
+        name = "det.png" if len(results) == 1 else f"det-{k + 1}.png"
+        write_atomically(folder / name, figures.det_png(result.systems))
     write_atomically(folder / "index.html", page)
     return folder / "index.html"
 
 
-def det_png(curve: DetCurve, record: dict[str, Any]) -> bytes:
-    """Return a PNG of the DET curve: error rates on normal-deviate axes, the EER and the cheapest points.
+def _subtitle(results: Sequence[Result]) -> str:
+    names = " against ".join(system.name for system in results[0].systems)
+    counts = results[0].system.record
+    trials = f"{counts['targets']:,} target and {counts['nontargets']:,} non-target trials"
+    return f"{names}: {trials}" if len(results) == 1 else names
 
-    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
-    """
-    from scipy.special import ndtri
 
-    # A rate of 0 lies at minus infinity: half an error is as far as this many trials can tell.
-    floor_fa, floor_miss = 0.5 / record["nontargets"], 0.5 / record["targets"]
-    x = ndtri(np.clip(curve.p_fa, floor_fa, 1 - floor_fa))
-    y = ndtri(np.clip(curve.p_miss, floor_miss, 1 - floor_miss))
-    figure, axes = _figure(5.6, 5.4)
-    low = max(min(floor_fa, floor_miss) * 2, TICKS[0])
-    ends = ndtri(low), ndtri(min(0.9, max(0.5, 8 * record["eer"])))
-    axes.plot(ends, ends, color="#d1d5db", linewidth=1)
-    axes.plot(x, y, color=BLUE, linewidth=1.8, solid_joinstyle="bevel")
-    eer = ndtri(np.clip(record["eer"], low, 1 - low))
-    axes.plot(eer, eer, "o", color=BLUE, label=f"EER {100 * record['eer']:.2f} %")
-    for (p_target, at), marker in zip(record["min_dcf_at"].items(), "sD^v<>", strict=False):
-        point = ndtri(
-            np.clip([at["p_fa"], at["p_miss"]], (floor_fa, floor_miss), (1 - floor_fa, 1 - floor_miss))
+def _section(
+    result: Result, number: int, heading: str, audio_root: Path | None, players: dict[str, str]
+) -> str:
+    """Return all there is to show of one trial list."""
+    record, systems = result.system.record, result.systems
+    blocks = [f'<section class="list" id="list-{number + 1}">', f"<h2>{html.escape(heading)}</h2>"]
+    blocks.append(parts.cards(result))
+    if difference := result.difference():
+        blocks.append(parts.verdict(result, difference))
+    for system in systems:
+        blocks.append(parts.table(describe(system.record), f"All figures of {system.name}"))
+    caption = "DET curve, best at lower left. Dots: EER; diamonds: minDCF."
+    det = parts.figure(figures.det_svg(systems), caption, parts.system_keys(systems))
+    kinds, height = (
+        (("t", "target"), ("n", "non-target")),
+        figures.SQUARE if len(systems) == 1 else figures.HALF,
+    )
+    histograms = [
+        parts.figure(figures.histogram_svg(system, height), f"Scores of {system.name}", kinds)
+        for system in systems
+    ]
+    blocks.append(f'<div class="plots">{det}<div class="stack">{"".join(histograms)}</div></div>')
+    blocks.append(_calibration(result))
+    if record.get("breakdown"):
+        blocks.append(_breakdown(record))
+    blocks.append(_hardest(result, audio_root, players))
+    return "\n".join([*blocks, "</section>"])
+
+
+def _calibration(result: Result) -> str:
+    found = [Calibrated.of(system, result.units) for system in result.systems]
+    plots = "".join(
+        parts.figure(
+            svg, caption[0].upper() + caption[1:], parts.system_keys(result.systems, "the least possible")
         )
-        label = f"minDCF({p_target}) {record['min_dcf'][p_target]:.3f}"
-        axes.plot(*point, marker, color=ORANGE, label=label, clip_on=False)
-    ticks = [t for t in TICKS if ends[0] <= ndtri(t) <= ends[1]]
-    names = [f"{100 * t:g}" for t in ticks]
-    axes.set(xlim=ends, ylim=ends, xlabel="false alarms (%)", ylabel="misses (%)", aspect="equal")
-    axes.set_xticks(ndtri(ticks), names)
-    axes.set_yticks(ndtri(ticks), names)
-    axes.grid(color="#e5e7eb", linewidth=0.6)
-    axes.legend(frameon=False, loc="upper right", numpoints=1)
-    return _png(figure)
+        for caption, svg in figures.calibration_svgs(found)
+    )
+    keys = list(result.system.record["min_dcf"])
+    head = ["", "calibration", "Cllr", "min Cllr"]
+    head += [f"{kind}({key})" for key in keys for kind in ("actDCF", "minDCF")]
+    rows = [
+        [row["system"], row["when"], f"{row['cllr']:.3f}", f"{row['min_cllr']:.3f}"]
+        + [f"{cost:.3f}" for key in keys for cost in row["dcf"][key]]
+        for one in found
+        for row in one.rows()
+    ]
+    notes = "".join(
+        f"<p>{html.escape(one.system.name)} could not be calibrated: {html.escape(one.why_not)}</p>"
+        for one in found
+        if one.after is None
+    )
+    return f"""<h3>Calibration</h3>
+<p>A calibrated score is a log likelihood ratio: the threshold then follows from the prior and the costs of errors,
+and the actual cost (solid) meets the least one that any threshold could give (dashed). <em>After</em> is a line
+fitted by logistic regression in cross-validation: no trial is calibrated by {result.units.kind}s of its own. Fits
+differ a little from fold to fold, and with them the ranking of the trials.</p>
+<div class="plots">{plots}</div>{notes}
+{parts.table([head, *rows], "Costs of the scores as log likelihood ratios")}"""
 
 
-def histogram_png(scores: ScoreList, record: dict[str, Any]) -> bytes:
-    """Return a PNG of the densities of target and non-target scores, with the threshold of the EER."""
-    labels = np.asarray(scores.trials.labels)
-    edges = np.linspace(scores.scores.min(), np.nextafter(scores.scores.max(), np.inf), 81)
-    figure, axes = _figure(5.6, 5.4)
-    for chosen, color, name in ((~labels, ORANGE, "non-target"), (labels, BLUE, "target")):
-        density, _ = np.histogram(scores.scores[chosen], edges, density=True)
-        axes.stairs(density, edges, fill=True, color=color, alpha=0.35)
-        axes.stairs(density, edges, color=color, label=name)
-    axes.axvline(record["eer_threshold"], color=GREY, linewidth=1, linestyle="--")
-    axes.annotate(
+def _breakdown(record: dict[str, Any]) -> str:
+    tables = "".join(parts.breakdown_table(column, record) for column in record["breakdown"])
+    return f"""<h3>Breakdown</h3>
+<p>Each group’s own EER and cheapest thresholds; misses and false alarms are those at the threshold of the whole
+list’s EER ({record["eer_threshold"]:.4f}), and tell where its errors are. The grey line is the whole list’s EER.
+<span class="few">too few</span>: fewer than 30 trials of a kind, or one error more would move the cost by over 0.1;
+for an interval, fewer than 5 speakers.</p>
+{tables}"""
+
+
+def _hardest(result: Result, audio_root: Path | None, players: dict[str, str]) -> str:
+    blocks = []
+    for target, title, why in (
+        (True, "Hardest target trials", "The same speaker, yet the lowest scores."),
+        (False, "Hardest non-target trials", "Different speakers, yet the highest scores."),
+    ):
+        rows = result.hardest(target, HARDEST if audio_root is None else HEARD)
+        if audio_root is None:
+            shown = parts.hardest_table(result, target, rows, title)
+        else:
+            shown = parts.hardest_players(result, rows, audio_root, players)
+        blocks.append(
+            f'<h3>{title}</h3><p class="sub">{why} {html.escape(_whose(result, target))}</p>{shown}'
+        )
+    return "\n".join(blocks)
+
+
+def _whose(result: Result, target: bool) -> str:
+    """Return who has most of the wrong decisions at the EER threshold, where speakers are known."""
+    wrong, total = result.errors(target)
+    if not wrong:
+        return ""
+    kind, who = ("misses", "Speakers") if target else ("false alarms", "Pairs of speakers")
+    listed = ", ".join(f"{name} ({count:,})" for name, count in wrong[:MOST])
+    return f"{total:,} {kind} at the EER threshold. {who} with most of them: {listed}."
+
+
+def _overview(results: Sequence[Result]) -> str:
+    """Return a table of all lists, that leads to them."""
+    record = results[0].system.record
+    head = [
+        "list",
+        "system",
+        "trials",
         "EER",
-        (record["eer_threshold"], 1),
-        (3, -10),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-    )
-    axes.set(xlabel=f"{record['score_kind']} score", ylabel="density")
-    axes.legend(frameon=False, loc="upper left")
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure and its axes; without pyplot, so that no display and no global state are touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-        return buffer.getvalue()
-
-
-def _summary(record: dict[str, Any]) -> str:
-    """Return the table of figures with intervals."""
-    head, *rows = describe(record)
-    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
-
-
-def _hardest(scores: ScoreList, record: dict[str, Any], target: bool) -> str:
-    """Return the table of the most wrongly scored trials of one kind, equal scores in order of their ids."""
-    trials = scores.trials
-    rows = np.flatnonzero(np.asarray(trials.labels) == target)
-    badness = scores.scores[rows] if target else -scores.scores[rows]
-    count = min(HARDEST, len(rows))
-    worst = rows[badness <= np.partition(badness, count - 1)[count - 1]]
-    order = sorted(worst.tolist(), key=lambda i: (scores.scores[i] * (1 if target else -1), trials.pair(i)))[
-        :count
+        "95 % interval",
+        *(f"minDCF({key})" for key in record["min_dcf"]),
     ]
-    body = "".join(
-        f'<tr><td>{scores.scores[i]:.4f}</td><td class="id">{html.escape(trials.ids[trials.enroll[i]])}</td>'
-        f'<td class="id">{html.escape(trials.ids[trials.test[i]])}</td></tr>'
-        for i in order
+    body = []
+    for k, result in enumerate(results):
+        for system in result.systems:
+            r, limits = system.record, system.record["eer_ci95"]
+            cells = [system.name, f"{r['trials']:,}", f"{100 * r['eer']:.2f} %"]
+            cells.append(f"{100 * limits[0]:.2f} – {100 * limits[1]:.2f} %" if limits else "")
+            cells += [f"{cost:.3f}" for cost in r["min_dcf"].values()]
+            link = f'<a href="#list-{k + 1}">{html.escape(result.title)}</a>'
+            body.append([link, *map(html.escape, cells)])
+    return parts.table_of_cells(head, body, "All lists")
+
+
+def _map(result: Result, table: EmbeddingTable) -> str:
+    found = lay_out(table, result.speaker_of)
+    if found is None:
+        return "<h2>Embeddings</h2><p>No map: fewer than two speakers are known to have two recordings.</p>"
+    caption = (
+        f"{len(found.ids)} recordings of {len(found.speakers)} speakers, drawn at random. {found.method}."
     )
-    return f'<table><tr><th>score</th><th class="id">enroll</th><th class="id">test</th></tr>{body}</table>'
+    return f"""<section><h2>Embeddings</h2>
+<p>Every dot is a recording, every colour a speaker. Distances between clusters mean little: that a speaker’s dots
+keep together, and apart from others, is what to look for.</p>
+<div class="map">{parts.figure(figures.map_svg(found), caption)}</div></section>"""
 
 
-def _made(record: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str]]:
+def _made(results: Sequence[Result], made: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return what the figures rest on, as pairs of name and value."""
-    drawn, model, norm = record["bootstrap"], record["model"], record["norm"]
-    facts = [
-        ("trial list", found["name"]),
-        ("SHA-256", found["sha256"]),
-        ("found in it", ", ".join(f"{found[key]:,} {key}".replace("_", "-") for key in AUDITED)),
-        ("scores", record["score_kind"]),
-        ("crops", record["crops"] or "not known"),
-        ("normalisation", ", ".join(f"{k} {v}" for k, v in norm.items()) if norm else "none"),
-    ]
-    if model:
-        facts.append(("model", ", ".join(f"{k} {v}" for k, v in model.items() if v is not None)))
-    if drawn:
-        over = f"{drawn['units']:,} {drawn['unit']}s"
-        facts.append(
-            ("intervals", f"{drawn['samples']:,} bootstrap samples over {over}, seed {drawn['seed']}")
-        )
-    facts.append(("EER", "linear between operating points, equal scores grouped"))
-    facts.append(("minDCF", "normalised by the cost of deciding without listening, costs of both errors 1"))
-    facts.append(("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")))
-    return facts
+    facts = list(made)
+    for result in results:
+        found, drawn = result.system.record["list"], result.system.record["bootstrap"]
+        facts.append(("trial list", found["name"]))
+        facts.append(("its SHA-256", found["sha256"]))
+        facts.append(("found in it", ", ".join(f"{found[key]:,} {key}".replace("_", "-") for key in AUDITED)))
+        if drawn:
+            over = f"{drawn['units']:,} {drawn['unit']}s"
+            facts.append(
+                (
+                    "intervals",
+                    f"95 %, {drawn['samples']:,} bootstrap samples over {over}, seed {drawn['seed']}",
+                )
+            )
+    for system in results[0].systems:
+        record = system.record
+        norm, model = record["norm"], record["model"]
+        about = [f"{record['score_kind']} scores", record["crops"] or ""]
+        about.append(", ".join(f"{k} {v}" for k, v in norm.items()) if norm else "")
+        about += [f"model {k.replace('_', ' ')} {v}" for k, v in (model or {}).items() if v is not None]
+        facts.append((system.name, "; ".join(filter(None, about))))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    software = f"speakerverif {speakerverif.__version__}, Python {platform.python_version()}, {versions}"
+    return [*facts, ("software", software)]
+
+
+def _definitions(facts: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts)
+
+
+def _record(system: System) -> dict[str, Any]:
+    """Return the record without what differs from one run to the next."""
+    return {"system": system.name, **{k: v for k, v in system.record.items() if k != "seconds"}}
+
+
+def _json(value: Any) -> str:
+    """Return JSON that can stand in a script element: no text in it can end the element."""
+    return json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026")

@@ -61,9 +61,11 @@ def test_all_stages_then_nothing(
         "model/model.safetensors",
         "finetuned/config.toml",
         "embeddings.npz",
-        "report/trials/index.html",
+        "report/index.html",
     ):
         assert (out / path).is_file(), path
+    page = (out / "report" / "index.html").read_text("utf-8")
+    assert "All lists" in page and "<audio" in page and "By duration (s)" in page and "Map of" in page
     printed = capsys.readouterr()
     assert "EER" in printed.out and "batch 6" in printed.err
     before = stamps(out)
@@ -169,7 +171,7 @@ def test_the_demo_in_small(
     demo_module.demo(tmp_path / "demo")
     first = capsys.readouterr().out
     assert "untrained" in first and "trained" in first and "EER" in first
-    assert (tmp_path / "demo" / "report" / "trials" / "index.html").is_file()
+    assert (tmp_path / "demo" / "report" / "index.html").is_file()
     demo_module.demo(tmp_path / "demo")
     table = [line for line in first.splitlines() if line.startswith(("untrained", "trained"))]
     assert len(table) == 2 and all(line in capsys.readouterr().out for line in table[:1])

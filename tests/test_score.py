@@ -15,7 +15,6 @@ from speakerverif.audit import audit, read_enroll_map, read_speakers, speakers_b
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.norm import as_norm
-from speakerverif.report import write_report
 from speakerverif.score import cosine, evaluate, format_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,17 +236,6 @@ def test_a_threshold_that_rejects_all_is_null() -> None:
     assert record["min_dcf_at"]["0.01"] == {"threshold": None, "p_miss": 1.0, "p_fa": 0.0}
     assert "reject all" in format_record(record)
     json.dumps(record, allow_nan=False)
-
-
-def test_report_is_one_page_without_network(tmp_path: Path) -> None:
-    trials = trials_of("a/1 a/<2>", "a/1 b/1", "b/1 b/2", labels=[1, 0, 1])
-    scores = ScoreList(trials, np.array([2.0, 1.0, -0.5]))
-    page = write_report(scores, evaluate(scores, samples=0), tmp_path / "new" / "report").read_text()
-    assert "a/&lt;2&gt;" in page
-    assert "a/<2>" not in page
-    assert "http" not in page
-    assert page.count("data:image/png;base64,") == 2
-    assert (tmp_path / "new" / "report" / "det.png").read_bytes().startswith(b"\x89PNG")
 
 
 # --- the command

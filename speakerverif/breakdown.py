@@ -1,0 +1,253 @@
+"""Error rates of the parts of a trial list: by gender, duration, language, channel, any column there is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from speakerverif.audit import EnrollMap, Units
+from speakerverif.columns import Column
+from speakerverif.lists import ScoreList, TrialList
+from speakerverif.metrics import bootstrap, det_curve, interval
+
+MIN_TRIALS = 30  # of each class: under it no rate is told
+MAX_STEP = 0.1  # one more error must not move a normalised cost by more than this
+MIN_UNITS = 5  # speakers under which a bootstrap over them says nothing
+FEW_VALUES = 8  # numbers with more distinct values than these are binned
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NAMED_VALUES = 3  # up to so many values every pair of different ones is a group
+MAX_VALUES = 30  # with more values than these a breakdown is no breakdown
+NOT_GIVEN, TOO_FEW = "not given", "too few"
+
+
+def breakdown(
+    scores: ScoreList,
+    columns: Sequence[Column],
+    units: Units,
+    record: Mapping[str, Any],
+    enroll_map: EnrollMap | None = None,
+) -> list[dict[str, Any]]:
+    """Return for every column the error rates of its groups of trials, as it stands in the JSON record.
+
+    Trials whose two sides have the same value make the group of that value; others are groups of the pair of
+    values, or one group where there are many. Numbers are binned by the lower of both sides, at the quartiles
+    of the trials. What a group is too small for is None:
+
+    - a rate: fewer than 30 trials of a class it needs;
+    - a cost: besides, one more error would move it by over 0.1;
+    - an interval: fewer than 5 speakers in the group.
+
+    Args:
+        scores: with labels.
+        columns: as `columns.read_columns` gives them.
+        units: speakers of both sides, as `audit.units_of` gives them: what the bootstrap draws.
+        record: of the whole list: its operating points, EER threshold, samples and seed are used.
+        enroll_map: enrolled model -> its files; a model has the value that all of its files share.
+
+    Returns:
+        A dict a column: `column`, `by` (how trials are grouped), `without` (files whose value is not known),
+        `left_out` (why there are no groups; else None), `groups`: a dict a group with `group`, `targets`,
+        `nontargets`, `units`, `eer`, `eer_ci95`, `min_dcf`, `min_dcf_ci95`, and `p_miss` and `p_fa` at the EER
+        threshold of the whole list.
+    """
+    found = []
+    for column in columns:
+        groups = group_trials(scores.trials, column, enroll_map)
+        too_many = groups.values > MAX_VALUES
+        found.append(
+            {
+                "column": column.name,
+                "by": groups.by,
+                "without": groups.without,
+                "left_out": f"{groups.values:,} values, more than {MAX_VALUES}" if too_many else None,
+                "groups": []
+                if too_many
+                else [
+                    {"group": name, **_figures(scores, np.flatnonzero(groups.member == k), units, record)}
+                    for k, name in enumerate(groups.names)
+                ],
+            }
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How a column groups trials.
+
+    Attributes:
+        by: the rule, in words.
+        values: distinct ones, or bins.
+        without: ids of the list whose value is not known.
+        names: of the groups; every group has trials.
+        member: int64 (N,), the group of each trial, into `names`.
+    """
+
+    by: str
+    values: int
+    without: int
+    names: list[str]
+    member: np.ndarray
+
+
+def group_trials(trials: TrialList, column: Column, enroll_map: EnrollMap | None = None) -> Groups:
+    """Return how a column groups trials."""
+    values = _values(trials, column, enroll_map)
+    without = sum(value is None for value in values)
+    known = sorted({value for value in values if value is not None})
+    numbers = _numbers(known)
+    if len(known) > FEW_VALUES and numbers is not None:
+        names, member = _quartiles(trials, [None if v is None else float(v) for v in values])
+        return Groups("lower of both sides, in quartiles", len(names), without, names, member)
+    if numbers is not None:
+        known = [known[i] for i in np.argsort(numbers, kind="stable")]
+    place: dict[str | None, int] = {value: i for i, value in enumerate(known)}
+    codes = np.array([place.get(value, -1) for value in values])
+    low, high = np.sort(np.stack((codes[trials.enroll], codes[trials.test])), axis=0)
+    pairs, inverse = np.unique(np.where(low < 0, -1, len(known) * low + high), return_inverse=True)
+
+    def group(pair: int) -> tuple[int, ...]:
+        a, b = divmod(pair, max(len(known), 1))
+        if pair < 0:
+            return (3,)
+        if a == b:
+            return (0, a)
+        return (1, a, b) if len(known) <= NAMED_VALUES else (2,)
+
+    of_pair = [group(pair) for pair in pairs.tolist()]
+    groups = sorted(set(of_pair))
+    names = [
+        " – ".join(known[i] for i in where) or ("different" if kind == 2 else NOT_GIVEN)
+        for kind, *where in groups
+    ]
+    member = np.array([groups.index(one) for one in of_pair])[inverse]
+    return Groups("values of both sides", len(known), without, names, member)
+
+
+def _values(trials: TrialList, column: Column, enroll_map: EnrollMap | None) -> list[str | None]:
+    """Return the value of every id of the list; None where it is not known."""
+    if enroll_map is None:
+        return [column.values.get(name) for name in trials.ids]
+    found: list[str | None] = []
+    for name in trials.ids:
+        of_files = {column.values.get(file) for file in enroll_map.get(name, (name,))}
+        found.append(of_files.pop() if len(of_files) == 1 else None)
+    return found
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray | None:
+    """Return the values as finite numbers, or None where they are not all that."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _quartiles(trials: TrialList, values: Sequence[float | None]) -> tuple[list[str], np.ndarray]:
+    """Return the names of the bins, and each trial's bin."""
+    numbers = np.array([np.nan if value is None else value for value in values])
+    lower = np.minimum(numbers[trials.enroll], numbers[trials.test])  # nan where either is
+    known = ~np.isnan(lower)
+    # Edges are values that occur, so that what the names of the bins say is exact.
+    edges = np.unique(np.quantile(lower[known], QUARTERS, method="lower")) if known.any() else np.empty(0)
+    inner = edges[1:-1]
+    names = [f"{low:.10g} ≤ x < {high:.10g}" for low, high in zip(edges[:-2], inner, strict=True)]
+    names += [f"{edges[max(len(edges) - 2, 0)]:.10g} ≤ x ≤ {edges[-1]:.10g}"] if len(edges) else []
+    member = np.where(known, np.searchsorted(inner, lower, "right"), len(names))
+    there, renumbered = np.unique(member, return_inverse=True)
+    return [[*names, NOT_GIVEN][i] for i in there.tolist()], renumbered
+
+
+def _figures(scores: ScoreList, rows: np.ndarray, units: Units, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of some trials; None where they are too few."""
+    values, labels = scores.scores[rows], np.asarray(scores.trials.labels)[rows]
+    enroll, test = units.enroll[rows], units.test[rows]
+    targets, nontargets = int(labels.sum()), int((~labels).sum())
+    members = len(np.unique(np.concatenate((enroll, test))))
+    told = {key: float(key) for key in record["min_dcf"] if _tells_cost(targets, nontargets, float(key))}
+    threshold = record["eer_threshold"]
+    figures: dict[str, Any] = {
+        "targets": targets,
+        "nontargets": nontargets,
+        "units": members,
+        "eer": None,
+        "eer_ci95": None,
+        "min_dcf": dict.fromkeys(record["min_dcf"]),
+        "min_dcf_ci95": dict.fromkeys(record["min_dcf"]),
+        "p_miss": float(np.mean(values[labels] < threshold)) if targets >= MIN_TRIALS else None,
+        "p_fa": float(np.mean(values[~labels] >= threshold)) if nontargets >= MIN_TRIALS else None,
+    }
+    if min(targets, nontargets) < MIN_TRIALS:
+        return figures
+    curve, drawn = det_curve(values, labels), record["bootstrap"]
+    figures["eer"] = curve.eer().rate
+    figures["min_dcf"] |= {key: curve.min_dcf(p).cost for key, p in told.items()}
+    if drawn and members >= MIN_UNITS:
+        # Only the group's own speakers are drawn.
+        own = np.unique(np.concatenate((enroll, test)), return_inverse=True)[1].reshape(2, -1)
+        found = bootstrap(
+            values, labels, own[0], own[1], list(told.values()), drawn["samples"], drawn["seed"]
+        )
+        figures["eer_ci95"] = interval(found.eer)
+        figures["min_dcf_ci95"] |= {key: interval(found.min_dcf[:, j]) for j, key in enumerate(told)}
+    return figures
+
+
+def _tells_cost(targets: int, nontargets: int, p_target: float) -> bool:
+    """Return whether one more miss or false alarm moves the normalised cost by no more than `MAX_STEP`."""
+    best = min(p_target, 1 - p_target)
+    return max(p_target / max(targets, 1), (1 - p_target) / max(nontargets, 1)) / best <= MAX_STEP
+
+
+def describe_breakdown(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the groups of one column as rows of text, a header first."""
+    costs = list(found["groups"][0]["min_dcf"]) if found["groups"] else []
+    rows: list[tuple[str, ...]] = [
+        (found["column"], "targets", "non-targets", "EER %", "95 % interval")
+        + tuple(cell for key in costs for cell in (f"minDCF({key})", "95 % interval"))
+        + ("misses %", "false alarms %")
+    ]
+    for group in found["groups"]:
+        cells = [group["group"], f"{group['targets']:,}", f"{group['nontargets']:,}"]
+        cells += [
+            _number(group["eer"], "{:.2f}", 100),
+            _range(group["eer"], group["eer_ci95"], "{:.2f}", 100),
+        ]
+        for key in costs:
+            cost, limits = group["min_dcf"][key], group["min_dcf_ci95"][key]
+            cells += [_number(cost, "{:.3f}"), _range(cost, limits, "{:.3f}")]
+        cells += [_number(group["p_miss"], "{:.2f}", 100), _number(group["p_fa"], "{:.2f}", 100)]
+        rows.append(tuple(cells))
+    return rows
+
+
+def _number(value: float | None, form: str, factor: float = 1.0) -> str:
+    return TOO_FEW if value is None else form.format(factor * value)
+
+
+def _range(value: float | None, limits: Sequence[float] | None, form: str, factor: float = 1.0) -> str:
+    if value is None or limits is None:
+        return "" if value is None else TOO_FEW
+    return f"{form.format(factor * limits[0])} – {form.format(factor * limits[1])}"
+
+
+def format_breakdown(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return every column's groups as text to read."""
+    blocks = []
+    for column in found:
+        if column["left_out"]:
+            blocks.append(f"{column['column']}: left out: {column['left_out']}")
+            continue
+        rows = describe_breakdown(column)
+        widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                [f"{row[0]:{widths[0]}}"] + [f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)]
+            )
+            for row in rows
+        ]
+        without = f"; no value for {column['without']:,} ids" if column["without"] else ""
+        blocks.append("\n".join([f"by {column['column']}: {column['by']}{without}", *map(str.rstrip, lines)]))
+    return "\n\n".join([*blocks, "misses and false alarms: at the EER threshold of the whole list"])

@@ -1,0 +1,119 @@
+"""`speakerverif report`: the page on a score file. Imports stand inside the function, as in `cli`."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speakerverif.errors import InputError
+
+if TYPE_CHECKING:
+    from speakerverif._report_result import System
+    from speakerverif.lists import ScoreKind, TrialList
+
+KINDS = ("cosine", "plda", "normalized", "llr")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the report command to a parser."""
+    add = parser.add_argument
+    add("scores", type=Path, metavar="SCORES", help="'enroll test score' or 'score enroll test' rows")
+    add("--trials", type=Path, required=True, metavar="TRIALS", help="the labelled list that was scored")
+    add("--out", type=Path, required=True, metavar="DIR", help="where to write index.html and det.png")
+    add(
+        "--against", type=Path, metavar="SCORES2", help="another system's scores of the list, to compare with"
+    )
+    add("--names", nargs="+", metavar="NAME", help="of the systems (default: of the score files)")
+    add("--score-kind", default="cosine", choices=KINDS, help="what SCORES holds (default: cosine)")
+    add("--against-kind", choices=KINDS, help="what SCORES2 holds (default: the same)")
+    add(
+        "--speakers",
+        type=Path,
+        metavar="utt2spk",
+        help="speakers of the files, for the intervals (default: from the paths)",
+    )
+    add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
+    add(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="break the figures down by what these tell of files, utterances or speakers: a TSV with a header "
+        "that begins with id, or two columns as spk2gender and utt2dur",
+    )
+    add("--audio-root", type=Path, metavar="DIR", help="where the recordings are: players and spectrograms")
+    add("--embeddings", type=Path, metavar="E.npz", help="draw a map of these; their durations are a column")
+    add(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="samples for the intervals; 0: none (default: 1000)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add("--date", metavar="TEXT", help="to stand in the page (default: when SCORES was written)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page, print its path and return the exit status.
+
+    Raises:
+        InputError: whatever is wrong with the input.
+    """
+    from speakerverif._report_result import Result
+    from speakerverif.audit import read_speakers, units_of
+    from speakerverif.breakdown import breakdown
+    from speakerverif.columns import durations_of, read_columns
+    from speakerverif.lists import EmbeddingTable, TrialList
+    from speakerverif.report import write_report
+
+    paths = [args.scores] if args.against is None else [args.scores, args.against]
+    names = args.names or _distinct_names(paths)
+    if len(names) != len(paths) or len(set(names)) != len(names):
+        raise InputError(f"--names {' '.join(names)}: expected {len(paths)} that differ, one a score file")
+    if args.audio_root and not args.audio_root.is_dir():
+        raise InputError(f"--audio-root {args.audio_root}: no such folder")
+    trials = TrialList.read(args.trials)
+    speakers = read_speakers(args.speakers, trials.ids) if args.speakers else None
+    table = EmbeddingTable.load(args.embeddings) if args.embeddings else None
+    kinds = (args.score_kind, args.against_kind or args.score_kind)
+    systems = [
+        _system(name, path, kind, trials, speakers, args)
+        for name, path, kind in zip(names, paths, kinds, strict=False)
+    ]
+    units = units_of(trials, speakers)
+    result = Result(systems[0], units, systems[1] if len(systems) > 1 else None)
+    columns = read_columns(args.columns, trials.ids, speakers)
+    columns += durations_of(table) if table is not None else []
+    systems[0].record["breakdown"] = breakdown(systems[0].scores, columns, units, systems[0].record)
+    date = args.date or f"{datetime.fromtimestamp(args.scores.stat().st_mtime, UTC):%Y-%m-%d} (the scores)"
+    made = [("command", args.command), ("date", date)]
+    if table is not None:
+        made.append(("embeddings", f"{args.embeddings}, of the model {table.fingerprint or 'not known'}"))
+    print(write_report([result], args.out, table=table, audio_root=args.audio_root, made=made))
+    return 0
+
+
+def _system(
+    name: str,
+    path: Path,
+    kind: "ScoreKind",
+    trials: "TrialList",
+    speakers: dict[str, str] | None,
+    args: argparse.Namespace,
+) -> "System":
+    from speakerverif._report_result import System
+    from speakerverif.lists import ScoreList
+    from speakerverif.score import evaluate
+
+    scores = ScoreList.read(path, trials, kind)
+    record = evaluate(
+        scores, p_targets=args.p_target, samples=args.bootstrap, seed=args.seed, speakers=speakers
+    )
+    return System(name, scores, record)
+
+
+def _distinct_names(paths: list[Path]) -> list[str]:
+    """Return what the files are called, with their folders where that is needed to tell them apart."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]

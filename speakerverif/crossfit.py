@@ -1,0 +1,50 @@
+"""Calibrated scores that are fair to judge: no trial is calibrated by speakers of its own."""
+
+from itertools import combinations_with_replacement
+
+import numpy as np
+
+from speakerverif.audit import Units
+from speakerverif.calibrate import fit_affine
+from speakerverif.errors import InputError
+from speakerverif.lists import ScoreList
+
+FOLDS = 5
+
+
+def held_out_llrs(scores: ScoreList, units: Units, p_target: float = 0.05, seed: int = 0) -> ScoreList:
+    """Return log likelihood ratios of labelled trials, each by a calibration that never heard its speakers.
+
+    The speakers are dealt into five folds. A trial whose sides are of folds i and j gets the affine
+    calibration that is fitted on the trials without any speaker of i or j. So every trial is judged, by one of
+    fifteen fits that differ a little; pooled, their ranking differs as little from that of the scores.
+
+    Args:
+        scores: with labels, of any kind.
+        units: speakers of both sides.
+        p_target: the prior whose region of scores matters most.
+        seed: deals the speakers.
+
+    Raises:
+        InputError: so few speakers that some folds leave no targets or no non-targets to fit on; scores that
+            are lower for targets.
+    """
+    labels = np.asarray(scores.trials.labels)
+    fold = np.random.default_rng(seed).permutation(len(units.names)) % FOLDS
+    enroll, test = fold[units.enroll], fold[units.test]
+    llrs = np.empty(len(labels))
+    for i, j in combinations_with_replacement(range(FOLDS), 2):
+        apart = ~np.isin(enroll, (i, j)) & ~np.isin(test, (i, j))
+        own = ((enroll == i) & (test == j)) | ((enroll == j) & (test == i))
+        if not own.any():
+            continue
+        if not 0 < labels[apart].sum() < apart.sum():
+            raise InputError(
+                f"{len(units.names)} {units.kind}s are too few to calibrate on some and judge on others: "
+                f"{apart.sum()} trials without folds {i} and {j}, {labels[apart].sum()} of them targets"
+            )
+        weights, bias = fit_affine(scores.scores[apart, None], labels[apart], p_target)
+        if weights[0] <= 0:
+            raise InputError(f"target trials score lower than non-targets (weight {weights[0]:.3g})")
+        llrs[own] = weights[0] * scores.scores[own] + bias
+    return ScoreList(scores.trials, llrs, "llr")
