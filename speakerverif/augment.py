@@ -25,6 +25,7 @@ ReadSpeech = Callable[[np.random.Generator, int], Waveform]
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 TAIL_ENERGY = 1e-6  # share of a recorded response's energy that its end may hold and be cut off: -60 dB
+BLOCK_SAMPLES = 4096  # of a convolution
 CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and process: 17 minutes at 16 kHz
 
 
@@ -274,12 +275,31 @@ def _log_frequency(bins: int) -> Waveform:
 
 
 def convolve(waveform: Waveform, response: Waveform) -> Waveform:
-    """Return the convolution with a response, cut to the waveform's length: aligned as the response is."""
-    response = response[: len(waveform)]
-    size = fft.next_fast_len(len(waveform) + len(response) - 1, real=True)
-    product = fft.rfft(waveform, size)
-    product *= fft.rfft(response, size)
-    return fft.irfft(product, size)[: len(waveform)]
+    """Return the convolution with a response, cut to the waveform's length: aligned as the response is.
+
+    Both are cut into blocks whose products are added up where they meet: many short transforms, which stay in the
+    cache and are computed several at a time, take half the time of three long ones.
+    """
+    blocks, parts = (
+        fft.rfft(_blocks(part), overwrite_x=True) for part in (waveform, response[: len(waveform)])
+    )
+    product = blocks * parts[0]
+    for i in range(1, len(parts)):
+        product[i:] += blocks[:-i] * parts[i]
+    halves = fft.irfft(product, overwrite_x=True).reshape(len(blocks), 2, BLOCK_SAMPLES)
+    halves[1:, 0] += halves[:-1, 1]
+    return halves[:, 0].reshape(-1)[: len(waveform)]
+
+
+def _blocks(waveform: Waveform) -> Waveform:
+    """Return the waveform as rows of `BLOCK_SAMPLES`, each with as many zeros behind it."""
+    rows = -(-len(waveform) // BLOCK_SAMPLES)
+    blocks = np.zeros((rows, 2, BLOCK_SAMPLES), waveform.dtype)
+    whole = len(waveform) // BLOCK_SAMPLES
+    blocks[:whole, 0] = waveform[: whole * BLOCK_SAMPLES].reshape(whole, BLOCK_SAMPLES)
+    if whole < rows:
+        blocks[whole, 0, : len(waveform) - whole * BLOCK_SAMPLES] = waveform[whole * BLOCK_SAMPLES :]
+    return blocks.reshape(rows, 2 * BLOCK_SAMPLES)
 
 
 def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
@@ -343,4 +363,9 @@ def speed(waveform: Waveform, factor: float) -> Waveform:
     Returns:
         float32 of round(samples / factor) samples.
     """
-    return resample(waveform, 1 / Fraction(factor).limit_denominator(100))
+    return resample(waveform, _ratio(factor))
+
+
+@functools.cache
+def _ratio(factor: float) -> Fraction:
+    return 1 / Fraction(factor).limit_denominator(100)
