@@ -252,3 +252,13 @@ def test_corpus_files_hold_what_their_headers_say(shared):
     for line in (folder / "wav.scp").read_text().splitlines()[::60]:
         path = folder / line.split()[1]
         assert len(audio.read(path)) == round(audio.info(path).duration_s * 16000)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_16_bit_samples_are_scaled_as_libsndfile_scales_them(tmp_path: Path, suffix: str) -> None:
+    samples = np.arange(-32768, 32768, dtype=np.int16)
+    sf.write(tmp_path / f"all.{suffix}", samples, 16000)
+    expected = sf.read(tmp_path / f"all.{suffix}", dtype="float32")[0]
+    read = audio.read(tmp_path / f"all.{suffix}")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, expected)
