@@ -207,6 +207,15 @@ class MultiQueryPooling(nn.Module):
 class FrameNorm(nn.BatchNorm1d):
     """Batch norm of frames `(B, T, C)` over the last axis; padding is left out of training's statistics."""
 
+    def scale_and_offset(self) -> tuple[Tensor, Tensor]:
+        """Return what evaluation multiplies by and then adds, each `(C,)`, to fold into a layer before."""
+        assert self.running_mean is not None and self.running_var is not None
+        scale = (self.running_var + self.eps).rsqrt()
+        if not self.affine:
+            return scale, -self.running_mean * scale
+        scale = self.weight * scale
+        return scale, self.bias - self.running_mean * scale
+
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if num_frames is None or not self.training:
             # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerverif.encoders import resnet
+from speakerverif.encoders import campplus, resnet
 
 Weights = dict[str, Tensor]
 
@@ -27,8 +27,8 @@ def norm(x: Tensor, w: Weights, name: str) -> Tensor:
 
 
 def statistics(x: Tensor) -> Tensor:
-    """Mean and deviation over the last axis, channels and frequencies in that order."""
-    return torch.cat([x.mean(-1).flatten(1), (x.var(-1) + 1e-7).sqrt().flatten(1)], 1)
+    """Mean and deviation over the last axis, the variance with our floor where theirs adds as much."""
+    return torch.cat([x.mean(-1).flatten(1), x.var(-1).clamp(min=1e-7).sqrt().flatten(1)], 1)
 
 
 def resnet_oracle(x: Tensor, w: Weights) -> Tensor:
@@ -70,6 +70,77 @@ RESNET = [
 ]
 
 
+def campplus_oracle(x: Tensor, w: Weights) -> Tensor:
+    """3D-Speaker's and WeSpeaker's CAM++."""
+    x = x.transpose(1, 2).unsqueeze(1)
+    x = F.relu(norm(F.conv2d(x, w["head.conv1.weight"], padding=1), w, "head.bn1"))
+    for name in ("head.layer1.0", "head.layer1.1", "head.layer2.0", "head.layer2.1"):
+        stride = (2 if name.endswith("0") else 1, 1)
+        out = F.relu(norm(F.conv2d(x, w[f"{name}.conv1.weight"], None, stride, 1), w, f"{name}.bn1"))
+        out = norm(F.conv2d(out, w[f"{name}.conv2.weight"], padding=1), w, f"{name}.bn2")
+        if stride[0] == 2:
+            x = norm(F.conv2d(x, w[f"{name}.shortcut.0.weight"], None, stride), w, f"{name}.shortcut.1")
+        x = F.relu(out + x)
+    x = F.relu(norm(F.conv2d(x, w["head.conv2.weight"], None, (2, 1), 1), w, "head.bn2")).flatten(1, 2)
+    x = F.conv1d(x, w["xvector.tdnn.linear.weight"][:, :, 0], stride=2, padding=2)
+    x = F.relu(norm(x, w, "xvector.tdnn.nonlinear.batchnorm"))
+    for i, dilation in ((1, 1), (2, 2), (3, 2)):
+        for k in range(1, 100):
+            name = f"xvector.block{i}.tdnnd{k}"
+            if f"{name}.linear1.weight" not in w:
+                break
+            x = torch.cat([x, dense_layer_oracle(x, w, name, dilation)], 1)
+        x = F.relu(norm(x, w, f"xvector.transit{i}.nonlinear.batchnorm"))
+        x = torch.einsum("oc,bct->bot", w[f"xvector.transit{i}.linear.weight"], x)
+    x = statistics(F.relu(norm(x, w, "xvector.out_nonlinear.batchnorm")))
+    return norm(x @ w["xvector.dense.linear.weight"].T, w, "xvector.dense.nonlinear.batchnorm")
+
+
+def dense_layer_oracle(x: Tensor, w: Weights, name: str, dilation: int) -> Tensor:
+    x = torch.einsum(
+        "oc,bct->bot",
+        w[f"{name}.linear1.weight"],
+        F.relu(norm(x, w, f"{name}.nonlinear1.batchnorm")),
+    )
+    x = F.relu(norm(x, w, f"{name}.nonlinear2.batchnorm"))
+    local = F.conv1d(x, w[f"{name}.cam_layer.linear_local.weight"], padding=dilation, dilation=dilation)
+    masked = torch.empty_like(local)
+    for t in range(x.shape[2]):
+        segment = x[:, :, t // 100 * 100 : t // 100 * 100 + 100]
+        context = x.mean(2) + segment.mean(2)
+        for i in (1, 2):
+            weight, bias = w[f"{name}.cam_layer.linear{i}.weight"], w[f"{name}.cam_layer.linear{i}.bias"]
+            context = F.linear(context, weight, bias)
+            context = F.relu(context) if i == 1 else context.sigmoid()
+        masked[:, :, t] = local[:, :, t] * context
+    return masked
+
+
+CAMPPLUS = [
+    (r"^head\.input\.conv", "head.conv1"),
+    (r"^head\.input\.norm", "head.bn1"),
+    (r"^head\.output\.conv", "head.conv2"),
+    (r"^head\.output\.norm", "head.bn2"),
+    (r"^head\.blocks\.(\d)", lambda m: f"head.layer{int(m[1]) // 2 + 1}.{int(m[1]) % 2}"),
+    (r"(conv\d)\.conv", r"\1"),
+    (r"conv(\d)\.norm", r"bn\1"),
+    (r"shortcut\.conv", "shortcut.0"),
+    (r"shortcut\.norm", "shortcut.1"),
+    (r"^input\.conv", "xvector.tdnn.linear"),
+    (r"^input\.norm", "xvector.tdnn.nonlinear.batchnorm"),
+    (r"^blocks\.(\d)\.layers\.(\d+)", lambda m: f"xvector.block{int(m[1]) + 1}.tdnnd{int(m[2]) + 1}"),
+    (r"^blocks\.(\d)\.norm", lambda m: f"xvector.transit{int(m[1]) + 1}.nonlinear.batchnorm"),
+    (r"^blocks\.(\d)\.linear", lambda m: f"xvector.transit{int(m[1]) + 1}.linear"),
+    (r"\.norm(\d)", r".nonlinear\1.batchnorm"),
+    (r"\.local", ".cam_layer.linear_local"),
+    (r"\.squeeze", ".cam_layer.linear1"),
+    (r"\.excite", ".cam_layer.linear2"),
+    (r"^norm", "xvector.out_nonlinear.batchnorm"),
+    (r"^embedding_norm", "xvector.dense.nonlinear.batchnorm"),
+    (r"^embedding", "xvector.dense.linear"),
+]
+
+
 def published(model: nn.Module, names: list) -> Weights:
     """Return the model's weights under the names that published checkpoints have."""
     weights = {}
@@ -106,4 +177,17 @@ def test_resnet(config, mels):
     model = trained(resnet.build(config, mels))
     features = torch.randn(2, 41, mels)
     expected = resnet_oracle(features, published(model, RESNET))
-    torch.testing.assert_close(model(features), expected, atol=1e-5, rtol=1e-5)
+    assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [(campplus.Config(), 41), (campplus.Config(4, 8, 4, 8, embedding_dim=10), 331)],
+)
+def test_campplus(config, length):
+    torch.manual_seed(0)
+    model = trained(campplus.build(config, 80))
+    features = torch.randn(2, length, 80)
+    expected = campplus_oracle(features, published(model, CAMPPLUS))
+    assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -17,6 +17,7 @@ NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.
 # The settings that the encoders here differ by, beside every encoder's own defaults.
 SMALL = {"channels": 16, "mfa_channels": 24, "attention_channels": 8, "se_channels": 4, "embedding_dim": 6}
 NARROW = {  # those whose full width would take seconds
+    "campplus": {"head_channels": 4, "channels": 8, "growth": 4, "bottleneck_channels": 8},
     "resnet": {"channels": 8},
 }
 VARIANTS = [
@@ -188,6 +189,7 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("xvector") == 4_354_964
     assert count_parameters("xvector", norm_affine=False, segment_layers=2) == 4_610_524
     assert count_parameters("xvector", norm_affine=False) == 4_347_868
+    assert count_parameters("campplus") == 7_176_224
     assert count_parameters("resnet") == 6_634_336
     assert count_parameters("resnet", depth=221) == 23_792_224
     assert count_parameters("resnet", depth=293) == 28_626_016

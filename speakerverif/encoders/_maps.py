@@ -29,9 +29,9 @@ def zero_padding(maps: Tensor, num_frames: Tensor | None) -> Tensor:
     return maps.masked_fill(~frame_mask(num_frames, maps.shape[2])[:, None, :, None], 0)
 
 
-def halved(num_frames: Tensor | None) -> Tensor | None:
-    """Return how many frames a convolution of stride 2 makes of `num_frames`."""
-    return None if num_frames is None else (num_frames + 1) // 2
+def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
+    """Return how many frames a convolution makes of `num_frames`."""
+    return num_frames if num_frames is None or stride == 1 else (num_frames + stride - 1) // stride
 
 
 class ConvNorm(nn.Module):
@@ -40,16 +40,20 @@ class ConvNorm(nn.Module):
     In evaluation the norm is folded into the kernel, which saves a pass over the maps.
 
     Args:
-        stride: over frequency and over time, or both.
+        kernel_size: over frequency and over time; odd.
+        stride: over frequency and over time.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int | tuple[int, int] = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        stride: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False
-        )
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.norm = FrameNorm(out_channels)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -60,21 +64,57 @@ class ConvNorm(nn.Module):
             rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
             rows = self.norm(rows, None if num_frames is None else num_frames * bands)
             return rows.unflatten(1, (length, bands)).permute(0, 3, 1, 2)
-        mean, variance = self.norm.running_mean, self.norm.running_var
-        assert mean is not None and variance is not None
-        scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
-        bias = self.norm.bias - mean * scale
-        maps = self._convolve(maps, self.conv.weight * scale.view(-1, 1, 1, 1), bias)
+        scale, offset = self.norm.scale_and_offset()
+        maps = self._convolve(maps, self.conv.weight * scale.view(-1, 1, 1, 1), offset)
         if num_frames is None:
             return maps
         # What comes out is finite, and a product is several times faster than a selection.
         return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
 
     def _convolve(self, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        stride, padding = self.conv.stride[::-1], self.conv.padding[::-1]  # type: ignore[index]
+        stride, padding = self.conv.stride[::-1], self.conv.padding[::-1]
         if self.conv.kernel_size == (1, 1):
             # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
             # are channels-last and there are few channels, seen with torch 2.11.)
             rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
             return nn.functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
         return nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding)
+
+
+class Residual(nn.Module):
+    """A block's layers, and its input, brought to the same shape where that differs, added to what they give.
+
+    The sum and the activation make new maps: overwriting a view costs autograd a copy.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.time_stride = stride[1]
+        same = stride == (1, 1) and in_channels == out_channels
+        self.shortcut = None if same else ConvNorm(in_channels, out_channels, (1, 1), stride)
+
+    def forward(self, given: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        after = strided(num_frames, self.time_stride)
+        maps = self._layers(given, num_frames, after)
+        maps = maps + (given if self.shortcut is None else self.shortcut(given, after))
+        return self._activate(maps), after
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _activate(self, maps: Tensor) -> Tensor:
+        return maps.relu()
+
+
+class BasicBlock(Residual):
+    """Two convolutions of 3 x 3."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.conv1 = ConvNorm(in_channels, channels, stride=stride)
+        self.conv2 = ConvNorm(channels, channels)
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        return self.conv2(self.conv1(maps, after).relu(), after)

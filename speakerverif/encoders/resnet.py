@@ -21,7 +21,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from speakerverif import pooling
-from speakerverif.encoders._maps import ConvNorm, as_maps, halved, zero_padding
+from speakerverif.encoders._maps import BasicBlock, ConvNorm, Residual, as_maps, zero_padding
 from speakerverif.pooling import Pooling
 
 BLOCKS = {
@@ -47,53 +47,20 @@ class Config:
     variance_floor: float = 1e-7
 
 
-class Residual(nn.Module):
-    """A block's layers, and its input, brought to the same shape where that differs, added to what they give."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        same = stride == 1 and in_channels == out_channels
-        self.shortcut = None if same else ConvNorm(in_channels, out_channels, 1, stride)
-
-    def forward(self, given: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        after = halved(num_frames) if self.stride == 2 else num_frames
-        maps = self._layers(given, num_frames, after)
-        maps += given if self.shortcut is None else self.shortcut(given, after)
-        return maps.relu_(), after
-
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
-
-class BasicBlock(Residual):
-    """Two convolutions of 3 x 3."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__(in_channels, channels, stride)
-        self.conv1 = ConvNorm(in_channels, channels, 3, stride)
-        self.conv2 = ConvNorm(channels, channels, 3)
-
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        return self.conv2(self.conv1(maps, after).relu_(), after)
-
-
 class Bottleneck(Residual):
     """A convolution of 3 x 3 between two point-wise ones, of which the last is four times as wide."""
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
         super().__init__(in_channels, 4 * channels, stride)
-        self.conv1 = ConvNorm(in_channels, channels, 1)
-        self.conv2 = ConvNorm(channels, channels, 3, stride)
-        self.conv3 = ConvNorm(channels, 4 * channels, 1)
+        self.conv1 = ConvNorm(in_channels, channels, (1, 1))
+        self.conv2 = ConvNorm(channels, channels, stride=stride)
+        self.conv3 = ConvNorm(channels, 4 * channels, (1, 1))
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        maps = self.conv1(maps, before).relu_()
-        maps = self.conv2(maps, after).relu_()
+        maps = self.conv1(maps, before).relu()
+        maps = self.conv2(maps, after).relu()
         return self.conv3(maps, after)
 
 
@@ -104,7 +71,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.embedding_dim = config.embedding_dim
         block = BasicBlock if config.depth < 50 else Bottleneck
-        self.input = ConvNorm(1, config.channels, 3)
+        self.input = ConvNorm(1, config.channels)
         self.stages = nn.ModuleList()
         size, bands = config.channels, num_mels
         for i, count in enumerate(BLOCKS[config.depth]):
@@ -112,7 +79,7 @@ class ResNet(nn.Module):
             bands = -(-bands // stride)
             blocks = []
             for k in range(count):
-                blocks.append(block(size, channels, stride if k == 0 else 1))
+                blocks.append(block(size, channels, (stride, stride) if k == 0 else (1, 1)))
                 size = channels * block.expansion
             self.stages.append(nn.ModuleList(blocks))
         self.pooling = pooling.build(config.pooling, size * bands, config.variance_floor)
@@ -127,7 +94,7 @@ class ResNet(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = zero_padding(as_maps(features), num_frames)
-        maps = self.input(maps, num_frames).relu_()
+        maps = self.input(maps, num_frames).relu()
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)
