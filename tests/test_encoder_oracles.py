@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerverif.encoders import campplus, resnet
+from speakerverif.encoders import campplus, eres2netv2, resnet
 
 Weights = dict[str, Tensor]
 
@@ -141,6 +141,57 @@ CAMPPLUS = [
 ]
 
 
+def eres2netv2_oracle(x: Tensor, w: Weights) -> Tensor:
+    """3D-Speaker's ERes2NetV2."""
+
+    def fuse(x: Tensor, y: Tensor, name: str) -> Tensor:
+        both = torch.cat([x, y], 1)
+        both = F.conv2d(both, w[f"{name}.local_att.0.weight"], w[f"{name}.local_att.0.bias"])
+        both = F.silu(norm(both, w, f"{name}.local_att.1"))
+        both = F.conv2d(both, w[f"{name}.local_att.3.weight"], w[f"{name}.local_att.3.bias"])
+        share = 1 + torch.tanh(norm(both, w, f"{name}.local_att.4"))
+        return x * share + y * (2 - share)
+
+    x = x.transpose(1, 2).unsqueeze(1)
+    x = F.relu(norm(F.conv2d(x, w["conv1.weight"], padding=1), w, "bn1"))
+    blocks = sorted({tuple(map(int, m)) for m in re.findall(r"layer(\d)\.(\d+)\.", " ".join(w))})
+    thirds = x
+    for layer, block in blocks:
+        name = f"layer{layer}.{block}"
+        stride = 2 if layer > 1 and block == 0 else 1
+        out = F.hardtanh(norm(F.conv2d(x, w[f"{name}.conv1.weight"], None, stride), w, f"{name}.bn1"), 0, 20)
+        width = w[f"{name}.convs.0.weight"].shape[0]
+        parts = []
+        for i, part in enumerate(out.split(width, 1)):
+            if i > 0 and f"{name}.fuse_models.0.local_att.0.weight" in w:
+                part = fuse(parts[-1], part, f"{name}.fuse_models.{i - 1}")
+            elif i > 0:
+                part = parts[-1] + part
+            part = norm(F.conv2d(part, w[f"{name}.convs.{i}.weight"], padding=1), w, f"{name}.bns.{i}")
+            parts.append(F.hardtanh(part, 0, 20))
+        out = norm(F.conv2d(torch.cat(parts, 1), w[f"{name}.conv3.weight"]), w, f"{name}.bn3")
+        if f"{name}.shortcut.0.weight" in w:
+            x = norm(F.conv2d(x, w[f"{name}.shortcut.0.weight"], None, stride), w, f"{name}.shortcut.1")
+        x = F.hardtanh(out + x, 0, 20)
+        thirds = x if layer == 3 else thirds
+    x = fuse(x, F.conv2d(thirds, w["layer3_ds.weight"], None, 2, 1), "fuse34")
+    return F.linear(statistics(x), w["seg_1.weight"], w["seg_1.bias"])
+
+
+ERES2NETV2 = [
+    (r"fusions", "fuse_models"),
+    (r"^fusion", "fuse34"),
+    (r"\.reduce\.conv", ".local_att.0"),
+    (r"\.reduce\.norm", ".local_att.1"),
+    (r"\.expand\.conv", ".local_att.3"),
+    (r"\.expand\.norm", ".local_att.4"),
+    (r"convs\.(\d)\.conv", r"convs.\1"),
+    (r"convs\.(\d)\.norm", r"bns.\1"),
+    (r"^downsample", "layer3_ds"),
+    *RESNET,
+]
+
+
 def published(model: nn.Module, names: list) -> Weights:
     """Return the model's weights under the names that published checkpoints have."""
     weights = {}
@@ -190,4 +241,17 @@ def test_campplus(config, length):
     model = trained(campplus.build(config, 80))
     features = torch.randn(2, length, 80)
     expected = campplus_oracle(features, published(model, CAMPPLUS))
+    assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "config",
+    [eres2netv2.Config(16), eres2netv2.Config(4, base_width=24, scale=4, expansion=4, embedding_dim=10)],
+)
+def test_eres2netv2(config):
+    torch.manual_seed(0)
+    model = trained(eres2netv2.build(config, 80))
+    features = 20 * torch.randn(2, 41, 80)  # some activations reach their ceiling
+    expected = eres2netv2_oracle(features, published(model, ERES2NETV2))
     assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -17,6 +17,7 @@ NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.
 # The settings that the encoders here differ by, beside every encoder's own defaults.
 SMALL = {"channels": 16, "mfa_channels": 24, "attention_channels": 8, "se_channels": 4, "embedding_dim": 6}
 NARROW = {  # those whose full width would take seconds
+    "eres2netv2": {"channels": 8},
     "campplus": {"head_channels": 4, "channels": 8, "growth": 4, "bottleneck_channels": 8},
     "resnet": {"channels": 8},
 }
@@ -27,6 +28,7 @@ VARIANTS = [
     ("ecapa", {**SMALL, "global_context": False, "res2_scale": 4}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "padding": "reflect", "activation": "leaky_relu"}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
+    ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
     ("resnet", {"channels": 4, "depth": 18, "pooling": "attentive", "segment_layers": 2}),
     ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
 ]
@@ -101,6 +103,8 @@ def test_padding_never_trains(encoder):
         row[n:] = -3
         assert gradient[n:].abs().max() == 0 if n < 30 else True
     torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-5, rtol=1e-5)
+    longer = nn.functional.pad(other, (0, 0, 0, 11))
+    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -190,6 +194,7 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("xvector", norm_affine=False, segment_layers=2) == 4_610_524
     assert count_parameters("xvector", norm_affine=False) == 4_347_868
     assert count_parameters("campplus") == 7_176_224
+    assert count_parameters("eres2netv2") == 17_859_632
     assert count_parameters("resnet") == 6_634_336
     assert count_parameters("resnet", depth=221) == 23_792_224
     assert count_parameters("resnet", depth=293) == 28_626_016

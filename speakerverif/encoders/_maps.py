@@ -34,13 +34,11 @@ def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
     return num_frames if num_frames is None or stride == 1 else (num_frames + stride - 1) // stride
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias and batch norm; `num_frames` counts the frames that come out.
-
-    In evaluation the norm is folded into the kernel, which saves a pass over the maps.
+class MapConv(nn.Conv2d):
+    """Convolution, with zeros around the map; `num_frames` counts the frames that come out.
 
     Args:
-        kernel_size: over frequency and over time; odd.
+        kernel_size: over frequency and over time; odd, or as large as the stride.
         stride: over frequency and over time.
     """
 
@@ -50,35 +48,67 @@ class ConvNorm(nn.Module):
         out_channels: int,
         kernel_size: tuple[int, int] = (3, 3),
         stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        bias: bool = False,
     ) -> None:
-        super().__init__()
-        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = FrameNorm(out_channels)
+        super().__init__(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
+        self.padding = tuple(k // 2 if k % 2 else 0 for k in kernel_size)
 
-    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        if self.training:
-            maps = self._convolve(maps, self.conv.weight, None)
-            _, _, length, bands = maps.shape
-            # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
-            rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
-            rows = self.norm(rows, None if num_frames is None else num_frames * bands)
-            return rows.unflatten(1, (length, bands)).permute(0, 3, 1, 2)
-        scale, offset = self.norm.scale_and_offset()
-        maps = self._convolve(maps, self.conv.weight * scale.view(-1, 1, 1, 1), offset)
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return self.convolve(maps, num_frames, self.weight, self.bias)
+
+    def convolve(
+        self, maps: Tensor, num_frames: Tensor | None, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Return what the layer returns, with another weight and bias."""
+        stride, padding = self.stride[::-1], self.padding[::-1]
+        if self.kernel_size == (1, 1) and self.groups == 1:
+            # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
+            # are channels-last and there are few channels, seen with torch 2.11.)
+            rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
+            maps = nn.functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
+        else:
+            maps = nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding, 1, self.groups)
         if num_frames is None:
             return maps
         # What comes out is finite, and a product is several times faster than a selection.
         return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
 
-    def _convolve(self, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        stride, padding = self.conv.stride[::-1], self.conv.padding[::-1]
-        if self.conv.kernel_size == (1, 1):
-            # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
-            # are channels-last and there are few channels, seen with torch 2.11.)
-            rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
-            return nn.functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
-        return nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding)
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm; the arguments are `MapConv`'s.
+
+    In evaluation the norm is folded into the kernel, which saves a pass over the maps.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        stride: tuple[int, int] = (1, 1),
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = MapConv(in_channels, out_channels, kernel_size, stride, bias=bias)
+        self.norm = FrameNorm(out_channels)
+
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if self.training:
+            return norm_maps(self.norm, self.conv(maps), num_frames)
+        scale, offset = self.norm.scale_and_offset()
+        if self.conv.bias is not None:
+            offset = offset + self.conv.bias * scale
+        return self.conv.convolve(maps, num_frames, self.conv.weight * scale.view(-1, 1, 1, 1), offset)
+
+
+def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return maps after a batch norm; in training, with zeros past each utterance's end."""
+    _, _, length, bands = maps.shape
+    # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
+    rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    rows = norm(rows, None if num_frames is None else num_frames * bands)
+    return rows.unflatten(1, (length, bands)).permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):
