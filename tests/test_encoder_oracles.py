@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerverif.encoders import campplus, eres2netv2, resnet
+from speakerverif.encoders import campplus, eres2netv2, redimnet, resnet
 
 Weights = dict[str, Tensor]
 
 
-def norm(x: Tensor, w: Weights, name: str) -> Tensor:
+def norm(x: Tensor, w: Weights, name: str, eps: float = 1e-5) -> Tensor:
     """Batch norm in evaluation over axis 1, with a scale and an offset where the checkpoint has them."""
     shape = (1, -1) + (1,) * (x.dim() - 2)
     mean, variance = w[f"{name}.running_mean"].view(shape), w[f"{name}.running_var"].view(shape)
-    x = (x - mean) / (variance + 1e-5).sqrt()
+    x = (x - mean) / (variance + eps).sqrt()
     if f"{name}.weight" in w:
         x = x * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
     return x
@@ -192,6 +192,166 @@ ERES2NETV2 = [
 ]
 
 
+def conv(x: Tensor, w: Weights, name: str, stride: int = 1) -> Tensor:
+    """Convolution of maps or of frames; its groups and its padding follow from the shapes."""
+    kernel = w[f"{name}.weight"]
+    padding = "same" if stride == 1 else "valid"
+    function = F.conv2d if kernel.dim() == 4 else F.conv1d
+    step = (stride, 1) if kernel.dim() == 4 else stride
+    return function(x, kernel, w.get(f"{name}.bias"), step, padding, 1, x.shape[1] // kernel.shape[1])
+
+
+def layer_norm(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Layer norm over axis 1."""
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
+    return x * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
+
+
+def convnext_oracle(x: Tensor, w: Weights, name: str) -> Tensor:
+    inner = norm(conv(x, w, f"{name}.dwconvs.0"), w, f"{name}.norm")
+    return x + conv(F.gelu(inner), w, f"{name}.pwconv1")
+
+
+def residual_oracle(x: Tensor, w: Weights, name: str) -> Tensor:
+    out = F.relu(conv(conv(x, w, f"{name}.conv1"), w, f"{name}.conv1pw"))
+    out = norm(out, w, f"{name}.bn1")
+    out = norm(conv(conv(out, w, f"{name}.conv2"), w, f"{name}.conv2pw"), w, f"{name}.bn2")
+    if f"{name}.se.squeeze.weight" in w:
+        scale = out.mean((1, 3))
+        scale = F.relu(F.linear(scale, w[f"{name}.se.squeeze.weight"], w[f"{name}.se.squeeze.bias"]))
+        scale = F.linear(scale, w[f"{name}.se.exitation.weight"], w[f"{name}.se.exitation.bias"])
+        out = out * scale.sigmoid()[:, None, :, None]
+    return F.relu(out + x)
+
+
+def attention_oracle(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Post-norm transformer layer with four heads, one query at a time."""
+
+    def linear(x: Tensor, layer: str) -> Tensor:
+        return x @ w[f"{name}.{layer}.weight"].T + w[f"{name}.{layer}.bias"]
+
+    x = x.transpose(1, 2)
+    query, key, value = (linear(x, f"attention.{p}_proj") for p in "qkv")
+    size = x.shape[2] // 4
+    heard = torch.empty_like(x)
+    for h in range(0, x.shape[2], size):
+        for t in range(x.shape[1]):
+            scores = (key[:, :, h : h + size] * query[:, t : t + 1, h : h + size]).sum(2) / size**0.5
+            heard[:, t, h : h + size] = (scores.softmax(1).unsqueeze(2) * value[:, :, h : h + size]).sum(1)
+    x = x + linear(heard, "attention.out_proj")
+    x = layer_norm(x.transpose(1, 2), w, f"{name}.layer_norm").transpose(1, 2)
+    inner = linear(x, "feed_forward.intermediate_dense")
+    inner = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+    x = x + linear(inner, "feed_forward.output_dense")
+    return layer_norm(x.transpose(1, 2), w, f"{name}.final_layer_norm")
+
+
+def redimnet_oracle(x: Tensor, w: Weights, size: redimnet.Size) -> Tensor:
+    """WeSpeaker's port of ReDimNet."""
+    batch, length, mels = x.shape
+    x = conv(x.transpose(1, 2).unsqueeze(1), w, "backbone.stem.0")
+    outputs = [layer_norm(x, w, "backbone.stem.1").transpose(1, 2).flatten(1, 2)]
+    channels, bands = size.channels, mels
+
+    def weighted(i: int) -> Tensor:
+        share = w[f"backbone.inputs_weights.{i}"].softmax(1) if i else torch.ones(1, 1, 1, 1)
+        return (share * torch.stack(outputs, 1)).sum(1)
+
+    for i, stage in enumerate(size.stages):
+        x = weighted(i).reshape(batch, bands, channels, length).transpose(1, 2)
+        names = iter(f"backbone.stage{i}.{k}" for k in range(100))
+        x = conv(x, w, next(names), stage.stride)
+        channels, bands = channels * stage.stride, bands // stage.stride
+        for _ in range(stage.blocks):
+            block = convnext_oracle if size.block == "convnext" else residual_oracle
+            x = block(x, w, f"{next(names)}.conv_block")
+        if stage.expansion > 1:
+            name = next(names)
+            x = F.gelu(norm(conv(x, w, f"{name}.0"), w, f"{name}.1", 1e-6))
+            x = conv(x, w, f"{name}.3")
+        x = x.transpose(1, 2).flatten(1, 2)
+        next(names)  # the change of shape
+        if stage.reduction:
+            name = next(names)
+            inner = layer_norm(conv(x, w, f"{name}.red_dim_conv.0"), w, f"{name}.red_dim_conv.1")
+            for k in range(4):
+                inner = convnext_oracle(inner, w, f"{name}.tcm.{k}")
+            inner = attention_oracle(inner, w, f"{name}.tcm.4")
+            x = x + conv(inner, w, f"{name}.exp_dim_conv")
+        outputs.append(x)
+    x = weighted(len(size.stages))
+    context = torch.cat([x.mean(2), x.var(2).clamp(min=1e-7).sqrt()], 1).unsqueeze(2).expand(-1, -1, length)
+    share = conv(torch.cat([x, context], 1), w, "pool.linear1").tanh()
+    share = conv(share, w, "pool.linear2").softmax(2)
+    mean = (share * x).sum(2)
+    deviation = (share * (x - mean.unsqueeze(2)) ** 2).sum(2).clamp(min=1e-7).sqrt()
+    return F.linear(torch.cat([mean, deviation], 1), w["seg_1.weight"], w["seg_1.bias"])
+
+
+def redimnet_names(size: redimnet.Size) -> list:
+    def squeezed(m: re.Match) -> str:
+        return f"backbone.stage{m[1]}.{1 + size.stages[int(m[1])].blocks}"
+
+    def context(m: re.Match) -> str:
+        stage = size.stages[int(m[1])]
+        return f"backbone.stage{m[1]}.{2 + stage.blocks + (stage.expansion > 1)}"
+
+    return [
+        (r"^input_norm", "backbone.stem.1"),
+        (r"^input", "backbone.stem.0"),
+        (r"^weights\.(\d)", lambda m: f"backbone.inputs_weights.{int(m[1]) + 1}"),
+        (r"^stages\.(\d)\.reduce", r"backbone.stage\1.0"),
+        (r"^stages\.(\d)\.squeeze\.conv", lambda m: squeezed(m) + ".0"),
+        (r"^stages\.(\d)\.squeeze\.norm", lambda m: squeezed(m) + ".1"),
+        (r"^stages\.(\d)\.squeezed", lambda m: squeezed(m) + ".3"),
+        (r"^stages\.(\d)\.context", context),
+        (
+            r"^stages\.(\d)\.blocks\.(\d+)",
+            lambda m: f"backbone.stage{m[1]}.{int(m[2]) + 1}.conv_block",
+        ),
+        (r"\.reduce", ".red_dim_conv.0"),
+        (r"(stage\d\.\d+)\.norm\.", r"\1.red_dim_conv.1."),
+        (r"\.expand", ".exp_dim_conv"),
+        (r"\.convs\.", ".tcm."),
+        (r"\.grouped\.conv", ".dwconvs.0"),
+        (r"\.grouped\.norm", ".norm"),
+        (r"\.pointwise\.", ".pwconv1."),
+        (r"\.grouped(\d)", r".conv\1"),
+        (r"\.pointwise2\.conv", ".conv2pw"),
+        (r"\.pointwise2\.norm", ".bn2"),
+        (r"\.pointwise1", ".conv1pw"),
+        (r"\.norm1", ".bn1"),
+        (r"\.excitation\.squeeze", ".se.squeeze"),
+        (r"\.excitation\.excite", ".se.exitation"),
+        (r"\.attention\.(query|key|value)", lambda m: f".tcm.4.attention.{m[1][0]}_proj"),
+        (r"\.attention\.output", ".tcm.4.attention.out_proj"),
+        (r"\.attention\.norm", ".tcm.4.layer_norm"),
+        (r"\.attention\.final_norm", ".tcm.4.final_layer_norm"),
+        (r"\.attention\.inner", ".tcm.4.feed_forward.intermediate_dense"),
+        (r"\.attention\.outer", ".tcm.4.feed_forward.output_dense"),
+        (r"^pooling\.hidden", "pool.linear1"),
+        (r"^pooling\.logits", "pool.linear2"),
+        (r"^embedding", "seg_1"),
+    ]
+
+
+def redimnet_shapes(weights: Weights) -> Weights:
+    """Return the weights in the shapes of the port, whose layers over time are convolutions."""
+    shaped = {}
+    for name, value in weights.items():
+        if "inputs_weights" in name:
+            value = value[None, :, :, None]
+        elif "tcm" in name and "dwconvs.0.weight" in name:
+            value = value[:, :, 0]
+        elif re.search(r"(red_dim_conv\.0|pool\.linear\d)\.weight", name):
+            value = value[:, :, None]
+        elif re.search(r"(exp_dim_conv|tcm\.\d\.pwconv1)\.weight", name):
+            value = value[:, :, :, 0]
+        shaped[name] = value
+    return shaped
+
+
 def published(model: nn.Module, names: list) -> Weights:
     """Return the model's weights under the names that published checkpoints have."""
     weights = {}
@@ -254,4 +414,18 @@ def test_eres2netv2(config):
     model = trained(eres2netv2.build(config, 80))
     features = 20 * torch.randn(2, 41, 80)  # some activations reach their ceiling
     expected = eres2netv2_oracle(features, published(model, ERES2NETV2))
+    assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", ["B0", "B1", "B3"])
+def test_redimnet(size):
+    torch.manual_seed(0)
+    settings = redimnet.SIZES[size]
+    model = trained(redimnet.build(redimnet.Config(size), settings.mels))
+    for weights in model.weights:
+        weights.normal_()
+    features = torch.randn(2, 11, settings.mels)
+    weights = redimnet_shapes(published(model, redimnet_names(settings)))
+    expected = redimnet_oracle(features, weights, settings)
     assert (model(features) - expected).abs().max() < 1e-5 * expected.abs().max()
