@@ -6,11 +6,28 @@ constant frames have finite values and gradients.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+Pooling = Literal["average", "statistics", "attentive", "multi_query"]
+
+
+def build(
+    name: Pooling, channels: int, variance_floor: float
+) -> "TemporalAveragePooling | StatisticsPooling | AttentiveStatisticsPooling | MultiQueryPooling":
+    """Return the pooling of that name, in WeSpeaker's settings, for frames `(B, T, channels)`."""
+    if name == "average":
+        return TemporalAveragePooling(channels)
+    if name == "statistics":
+        return StatisticsPooling(channels, variance_floor)
+    if name == "attentive":
+        return AttentiveStatisticsPooling(
+            channels, global_context=False, norm=False, variance_floor=variance_floor
+        )
+    return MultiQueryPooling(channels, variance_floor=variance_floor)
 
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
@@ -134,8 +151,70 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
 
 
+class MultiQueryPooling(nn.Module):
+    """Attentive statistics of each head, a share of the channels, for several queries, `(B, 2 C queries)`.
+
+    The result has for every query and head the head's means and then its deviations.
+
+    Args:
+        channels: C, a multiple of `heads`.
+        queries: how many weightings of the frames each head has.
+        heads: in how many parts of like size the channels are taken.
+        attention_channels: width of the hidden layer for one query of one head.
+        per_channel: a weight for every channel; else one for all channels of a head.
+        variance_floor: least variance.
+
+    Source: Zhao, Ma, Liu and Xu, 2022, "Multi-query multi-head attention pooling and inter-topK penalty for
+    speaker verification", arXiv:2110.05042. With one query and a weight a head it is multi-head attention
+    (India, Safari and Hernando, 2019, arXiv:1906.09890). As in WeSpeaker, tanh is between the two layers.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        queries: int = 2,
+        heads: int = 8,
+        attention_channels: int = 64,
+        per_channel: bool = True,
+        variance_floor: float = 1e-10,
+    ) -> None:
+        super().__init__()
+        self.output_dim = 2 * channels * queries
+        self.heads, self.queries = heads, queries
+        self.variance_floor = variance_floor
+        hidden = heads * queries * attention_channels
+        weights = queries * (channels if per_channel else heads)
+        self.hidden = nn.Conv1d(channels, hidden, 1, groups=heads)
+        self.logits = nn.Conv1d(hidden, weights, 1, groups=heads * queries)
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        logits = self.logits(self.hidden(frames.transpose(1, 2)).tanh()).transpose(1, 2).float()
+        logits = logits.unflatten(2, (self.heads, self.queries, -1))
+        mask = None if num_frames is None else frame_mask(num_frames, frames.shape[1]).view(-1, 1)
+        frames = frames.float()
+        pooled = []
+        for weights in logits.unbind(3):  # (B, T, heads, weights of a head)
+            weights = weights.expand(-1, -1, -1, frames.shape[2] // self.heads).flatten(0, 1).flatten(1)
+            # New memory, since it is overwritten.
+            weights = weights.clone() if mask is None else weights.masked_fill(~mask, -torch.inf)
+            _, statistics = _SoftmaxStatistics.apply(weights, frames)
+            mean, variance = statistics.unflatten(2, (self.heads, -1)).unbind(1)
+            pooled += [mean, variance.clamp(min=self.variance_floor).sqrt()]
+        # (B, queries, 2, heads, C / heads), and each head's two side by side
+        return torch.stack(pooled, 1).unflatten(1, (-1, 2)).transpose(2, 3).flatten(1)
+
+
 class FrameNorm(nn.BatchNorm1d):
     """Batch norm of frames `(B, T, C)` over the last axis; padding is left out of training's statistics."""
+
+    def scale_and_offset(self) -> tuple[Tensor, Tensor]:
+        """Return what evaluation multiplies by and then adds, each `(C,)`, to fold into a layer before."""
+        assert self.running_mean is not None and self.running_var is not None
+        scale = (self.running_var + self.eps).rsqrt()
+        if not self.affine:
+            return scale, -self.running_mean * scale
+        scale = self.weight * scale
+        return scale, self.bias - self.running_mean * scale
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if num_frames is None or not self.training:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif import config, encoders
-from speakerverif.encoders import ecapa, xvector
+from speakerverif.encoders import ecapa, redimnet, xvector
 from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
 from speakerverif.errors import InputError
 
@@ -16,19 +16,30 @@ NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
 # The settings that the encoders here differ by, beside every encoder's own defaults.
 SMALL = {"channels": 16, "mfa_channels": 24, "attention_channels": 8, "se_channels": 4, "embedding_dim": 6}
+NARROW = {  # those whose full width would take seconds
+    "eres2netv2": {"channels": 8},
+    "redimnet": {"size": "B0"},
+    "campplus": {"head_channels": 4, "channels": 8, "growth": 4, "bottleneck_channels": 8},
+    "resnet": {"channels": 8},
+}
 VARIANTS = [
-    *((name, {}) for name in NAMES),
+    *((name, NARROW.get(name, {})) for name in NAMES),
     ("ecapa", {**SMALL, "padding": "reflect", "sum_inputs": True, "final_norm": True}),
     ("ecapa", {**SMALL, "mfa_norm": False, "attention_norm": False, "unbiased_context": True}),
     ("ecapa", {**SMALL, "global_context": False, "res2_scale": 4}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "padding": "reflect", "activation": "leaky_relu"}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
+    ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
+    ("redimnet", {"size": "B1"}),  # stages of stride 3, and some without a block over time
+    ("resnet", {"channels": 4, "depth": 18, "pooling": "attentive", "segment_layers": 2}),
+    ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
 ]
 
 
-def count_parameters(name: str, **settings) -> int:
+def count_parameters(name: str, num_mels: int = 80, **settings) -> int:
     module = importlib.import_module(f"speakerverif.encoders.{name}")
-    return sum(p.numel() for p in module.build(module.Config(**settings), 80).parameters())
+    with torch.device("meta"):  # no memory, no initial values
+        return sum(p.numel() for p in module.build(module.Config(**settings), num_mels).parameters())
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{VARIANTS.index(v)}")
@@ -36,7 +47,9 @@ def encoder(request) -> nn.Module:
     name, settings = request.param
     module = importlib.import_module(f"speakerverif.encoders.{name}")
     torch.manual_seed(0)
-    model = module.build(config.from_dict(module.Config, settings, name), NUM_MELS)
+    num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else NUM_MELS
+    model = module.build(config.from_dict(module.Config, settings, name), num_mels)
+    model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.running_mean.normal_(0, 0.3)
@@ -46,17 +59,17 @@ def encoder(request) -> nn.Module:
     return model
 
 
-def features(*num_frames: int) -> tuple[Tensor, Tensor]:
+def features(*num_frames: int, num_mels: int = NUM_MELS) -> tuple[Tensor, Tensor]:
     """Random features, with large values where no encoder may look."""
     generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(len(num_frames), max(num_frames), NUM_MELS, generator=generator)
+    rows = torch.randn(len(num_frames), max(num_frames), num_mels, generator=generator)
     for row, n in zip(rows, num_frames, strict=True):
         row[n:] = 100
     return rows, torch.tensor(num_frames)
 
 
 def test_shape_and_dtype(encoder):
-    rows, _ = features(20, 20, 20)
+    rows, _ = features(20, 20, 20, num_mels=encoder.num_mels)
     assert encoder(rows).shape == (3, encoder.embedding_dim)
     assert encoder(rows).dtype == torch.float32
 
@@ -69,7 +82,7 @@ def test_unknown_key_is_an_error():
 
 
 def test_every_parameter_has_a_finite_gradient(encoder):
-    rows, num_frames = features(30, 1, 17)
+    rows, num_frames = features(30, 1, 17, num_mels=encoder.num_mels)
     (encoder(rows, num_frames) * torch.randn(3, encoder.embedding_dim)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -77,7 +90,7 @@ def test_every_parameter_has_a_finite_gradient(encoder):
 
 @pytest.mark.parametrize("length", [1, 25])
 def test_constant_frames_are_finite(encoder, length):
-    rows = torch.randn(3, 1, NUM_MELS).expand(-1, length, -1).clone().requires_grad_()
+    rows = torch.randn(3, 1, encoder.num_mels).expand(-1, length, -1).clone().requires_grad_()
     (encoder(rows) * torch.randn(3, encoder.embedding_dim)).sum().backward()
     assert rows.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in encoder.parameters())
@@ -85,7 +98,7 @@ def test_constant_frames_are_finite(encoder, length):
 
 def test_padding_never_trains(encoder):
     """In training mode too, batch statistics and gradients see real frames only."""
-    rows, num_frames = features(30, 12, 17)
+    rows, num_frames = features(30, 12, 17, num_mels=encoder.num_mels)
     rows.requires_grad_()
     embeddings = encoder(rows, num_frames)
     embeddings.sum().backward()
@@ -94,12 +107,14 @@ def test_padding_never_trains(encoder):
         row[n:] = -3
         assert gradient[n:].abs().max() == 0 if n < 30 else True
     torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-5, rtol=1e-5)
+    longer = nn.functional.pad(other, (0, 0, 0, 11))
+    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_ragged_batch_equals_each_row_alone(encoder):
     encoder.eval()
-    rows, num_frames = features(40, 9, 23, 1, 3)
+    rows, num_frames = features(40, 9, 23, 1, 3, num_mels=encoder.num_mels)
     together = encoder(rows, num_frames)
     for row, n, embedding in zip(rows, num_frames, together, strict=True):
         torch.testing.assert_close(encoder(row[None, :n])[0], embedding, atol=1e-5, rtol=1e-4)
@@ -109,7 +124,7 @@ def test_ragged_batch_equals_each_row_alone(encoder):
 @torch.no_grad()
 def test_evaluation_is_stateless(encoder):
     encoder.eval()
-    rows, _ = features(20, 20)
+    rows, _ = features(20, 20, num_mels=encoder.num_mels)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     first = encoder(rows)
     encoder(rows + 1)
@@ -120,7 +135,7 @@ def test_evaluation_is_stateless(encoder):
 @torch.no_grad()
 def test_bfloat16_autocast_stays_close(encoder):
     encoder.eval()
-    rows, num_frames = features(30, 12)
+    rows, num_frames = features(30, 12, num_mels=encoder.num_mels)
     exact = encoder(rows, num_frames)
     with torch.autocast("cpu", torch.bfloat16):
         rough = encoder(rows, num_frames).float()
@@ -182,6 +197,49 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("xvector") == 4_354_964
     assert count_parameters("xvector", norm_affine=False, segment_layers=2) == 4_610_524
     assert count_parameters("xvector", norm_affine=False) == 4_347_868
+    assert count_parameters("campplus") == 7_176_224
+    assert count_parameters("eres2netv2") == 17_859_632
+    assert count_parameters("resnet") == 6_634_336
+    assert count_parameters("resnet", depth=221) == 23_792_224
+    assert count_parameters("resnet", depth=293) == 28_626_016
+    assert count_parameters("resnet", embedding_dim=192, segment_layers=2) == 6_343_648
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("B0", 1_001_850),
+        ("B1", 2_123_480),
+        ("B2", 4_888_240),
+        ("B3", 3_220_412),
+        ("B4", 6_432_304),
+        ("B5", 7_650_544),
+        ("B6", 15_006_256),
+    ],
+)
+def test_parameter_counts_of_redimnet(size, count):
+    assert count_parameters("redimnet", redimnet.SIZES[size].mels, size=size) == count
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_redimnet_excitation_leaves_padding_out(training):
+    torch.manual_seed(0)
+    block = redimnet.ResidualBlock(8, 4, redimnet.FrequencyExcitation(6, 5)).train(training)
+    maps, num_frames = torch.randn(2, 8, 9, 6), torch.tensor([9, 4])
+    maps[1, :, 4:] = 0
+    together = block(maps, num_frames)
+    longer = block(nn.functional.pad(maps, (0, 0, 0, 7)), num_frames)
+    torch.testing.assert_close(longer[:, :, :9], together)
+    assert together[1, :, 4:].abs().max() == 0
+    if not training:
+        torch.testing.assert_close(block(maps[1:, :, :4], None)[0], together[1, :, :4])
+
+
+def test_redimnet_names_the_number_of_mels_that_it_needs():
+    with pytest.raises(InputError, match="num_mels = 72"):
+        redimnet.build(redimnet.Config(), 80)
+    with pytest.raises(InputError, match="num_mels = 60"):
+        redimnet.build(redimnet.Config(size="B0"), 70)
 
 
 def test_sum_inputs_feeds_each_block_all_outputs_before_it():

@@ -21,7 +21,8 @@ def poolings() -> list[torch.nn.Module]:
         pooling.AttentiveStatisticsPooling(5, 3, context, norm, unbiased)
         for context, norm, unbiased in [(True, True, False), (True, False, True), (False, True, False)]
     ]
-    return [pooling.TemporalAveragePooling(5), pooling.StatisticsPooling(5), *attentive]
+    several = pooling.MultiQueryPooling(5, queries=1, heads=1, attention_channels=3)
+    return [pooling.TemporalAveragePooling(5), pooling.StatisticsPooling(5), *attentive, several]
 
 
 def test_statistics_by_hand():
@@ -64,7 +65,32 @@ def test_attentive_pooling_equals_its_formula():
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_multi_query_pooling_equals_its_formula(per_channel):
+    """Every query and head on its own in NumPy, in a ragged batch."""
+    torch.manual_seed(0)
+    queries, heads, hidden = 3, 2, 4
+    pool = pooling.MultiQueryPooling(6, queries, heads, hidden, per_channel)
+    frames, num_frames = torch.randn(3, 7, 6), torch.tensor([7, 1, 4])
+    with torch.no_grad():
+        found = pool(frames, num_frames).numpy()
+    width = 3 if per_channel else 1
+    first = pool.hidden.weight.detach().numpy().reshape(heads, queries, hidden, 3)
+    first_bias = pool.hidden.bias.detach().numpy().reshape(heads, queries, hidden)
+    second = pool.logits.weight.detach().numpy().reshape(heads, queries, width, hidden)
+    for row, n, result in zip(frames.numpy(), num_frames, found, strict=True):
+        expected = []
+        for query in range(queries):
+            for head in range(heads):
+                x = row[:n, 3 * head : 3 * head + 3]
+                scores = np.tanh(x @ first[head, query].T + first_bias[head, query]) @ second[head, query].T
+                weights = np.exp(scores) / np.exp(scores).sum(0)
+                mean = (weights * x).sum(0)
+                expected += [mean, np.sqrt((weights * (x - mean) ** 2).sum(0).clip(1e-10))]
+        np.testing.assert_allclose(result, np.concatenate(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", range(6))
 def test_padding_changes_nothing(index):
     pool = poolings()[index].eval()
     frames, num_frames = ragged()
@@ -74,7 +100,7 @@ def test_padding_changes_nothing(index):
         torch.testing.assert_close(pool(row[None, :n])[0], result)
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(6))
 def test_order_of_frames_does_not_matter(index):
     pool = poolings()[index].eval()
     frames = torch.randn(2, 8, 5)
@@ -83,7 +109,7 @@ def test_order_of_frames_does_not_matter(index):
 
 @pytest.mark.parametrize("value", [0.0, 3.0, 1e3])
 @pytest.mark.parametrize("length", [1, 6])
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(6))
 def test_constant_frames_have_no_deviation_and_finite_gradients(index, length, value):
     pool = poolings()[index]
     frames = torch.full((2, length, 5), value, requires_grad=True)

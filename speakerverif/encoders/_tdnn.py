@@ -24,9 +24,15 @@ class TimeConv(nn.Conv1d):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int, padding: Padding
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        dilation: int,
+        padding: Padding,
+        bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, dilation=dilation)
+        super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, bias=bias)
         self.margin = dilation * (kernel_size - 1) // 2
         self.pad_with = padding
 
@@ -34,7 +40,8 @@ class TimeConv(nn.Conv1d):
         padded = self._pad(frames, num_frames)
         plain = frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if plain and not torch.onnx.is_in_onnx_export():
-            return _ShiftedProducts.apply(padded, self.weight, self.bias, self.dilation[0])
+            bias = padded.new_zeros(self.out_channels) if self.bias is None else self.bias
+            return _ShiftedProducts.apply(padded, self.weight, bias, self.dilation[0])
         # As an image of height 1 in channels-last order: no copy to bring time to the last axis.
         image = padded.transpose(1, 2).unsqueeze(2)
         weight = self.weight.unsqueeze(2)

@@ -1,0 +1,156 @@
+"""Layers over maps `(B, C, T, F)`: C channels at every frame and frequency.
+
+In memory maps are channels-last, (B, T, F, C): the order that convolutions are fastest in, and in which frames
+`(B, T, F C)` are the same memory. Kernels are kept as published models keep them, (out, in, frequency, time).
+
+Every layer leaves zeros past an utterance's end, `num_frames`. A convolution pads with zeros, so the next layer
+sees there what it sees at the end of an utterance alone, and a sum of maps stays zero by itself.
+"""
+
+from torch import Tensor, nn
+
+from speakerverif.pooling import FrameNorm, frame_mask
+
+
+def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
+    """Return frames `(B, T, F C)`, the channels of one frequency side by side, as maps `(B, C, T, F)`."""
+    return frames.unflatten(2, (-1, channels)).permute(0, 3, 1, 2)
+
+
+def as_frames(maps: Tensor) -> Tensor:
+    """Return maps as frames `(B, T, F C)`, the channels of one frequency side by side."""
+    return maps.permute(0, 2, 3, 1).flatten(2)
+
+
+def zero_padding(maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return maps with zeros past each utterance's end, whatever (NaN too) is there."""
+    if num_frames is None:
+        return maps
+    return maps.masked_fill(~frame_mask(num_frames, maps.shape[2])[:, None, :, None], 0)
+
+
+def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
+    """Return how many frames a convolution makes of `num_frames`."""
+    return num_frames if num_frames is None or stride == 1 else (num_frames + stride - 1) // stride
+
+
+def _mask(maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return finite maps, overwritten with zeros past each utterance's end: several times faster than a fill."""
+    if num_frames is None:
+        return maps
+    return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
+
+
+class MapConv(nn.Conv2d):
+    """Convolution, with zeros around the map; `num_frames` counts the frames that come out.
+
+    Args:
+        kernel_size: over frequency and over time; odd, or the stride: then nothing overlaps or is added around.
+        stride: over frequency and over time.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
+        self.padding = tuple(0 if k == s else k // 2 for k, s in zip(kernel_size, stride, strict=True))
+
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return self.convolve(maps, num_frames, self.weight, self.bias)
+
+    def convolve(
+        self, maps: Tensor, num_frames: Tensor | None, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Return what the layer returns, with another weight and bias."""
+        stride, padding = self.stride[::-1], self.padding[::-1]
+        if self.kernel_size == (1, 1) and self.groups == 1:
+            # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
+            # are channels-last and there are few channels, seen with torch 2.11.)
+            rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
+            maps = nn.functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
+        else:
+            maps = nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding, 1, self.groups)
+        return _mask(maps, num_frames)
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm; the arguments are `MapConv`'s.
+
+    In evaluation the norm is folded into the kernel, which saves a pass over the maps.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = MapConv(in_channels, out_channels, kernel_size, stride, groups, bias)
+        self.norm = FrameNorm(out_channels)
+
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if self.training:
+            return norm_maps(self.norm, self.conv(maps), num_frames)
+        scale, offset = self.norm.scale_and_offset()
+        if self.conv.bias is not None:
+            offset = offset + self.conv.bias * scale
+        return self.conv.convolve(maps, num_frames, self.conv.weight * scale.view(-1, 1, 1, 1), offset)
+
+
+def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return maps after a batch norm."""
+    _, _, length, bands = maps.shape
+    # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
+    rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    rows = norm(rows, None if num_frames is None else num_frames * bands)
+    maps = rows.unflatten(1, (length, bands)).permute(0, 3, 1, 2)
+    return maps if norm.training else _mask(maps, num_frames)  # in training zeros come with the statistics
+
+
+class Residual(nn.Module):
+    """A block's layers, and its input, brought to the same shape where that differs, added to what they give.
+
+    The sum and the activation make new maps: overwriting a view costs autograd a copy.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.time_stride = stride[1]
+        same = stride == (1, 1) and in_channels == out_channels
+        self.shortcut = None if same else ConvNorm(in_channels, out_channels, (1, 1), stride)
+
+    def forward(self, given: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        after = strided(num_frames, self.time_stride)
+        maps = self._layers(given, num_frames, after)
+        maps = maps + (given if self.shortcut is None else self.shortcut(given, after))
+        return self._activate(maps), after
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _activate(self, maps: Tensor) -> Tensor:
+        return maps.relu()
+
+
+class BasicBlock(Residual):
+    """Two convolutions of 3 x 3."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
+        super().__init__(in_channels, channels, stride)
+        self.conv1 = ConvNorm(in_channels, channels, stride=stride)
+        self.conv2 = ConvNorm(channels, channels)
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        return self.conv2(self.conv1(maps, after).relu(), after)

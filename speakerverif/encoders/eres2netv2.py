@@ -1,0 +1,117 @@
+"""ERes2NetV2: Res2Net blocks over time and frequency that are fused by attention, within a block and across two.
+
+Source: Chen, Zheng, Wang, Cheng, Chen, Zhang and Li, 2024, "ERes2NetV2: Boosting Short-Duration Speaker
+Verification Performance with Computational Efficiency", arXiv:2406.02167, in the form of 3D-Speaker's code, whose
+settings `Config()` has: 17,859,632 parameters at 80 mels. (Its model named w24s4ep4 has base_width 24, scale 4,
+expansion 4.)
+
+Departure: a pooled variance has a floor where theirs adds a constant.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from speakerverif import pooling
+from speakerverif.encoders._maps import ConvNorm, MapConv, Residual, as_maps, zero_padding
+from speakerverif.pooling import Pooling
+
+BLOCKS = (3, 4, 6, 3)
+CEILING = 20.0  # of every activation but the first
+
+
+@dataclass(frozen=True)
+class Config:
+    """The defaults are the paper's."""
+
+    channels: int = 64  # of the first stage; doubled at each of the three others
+    base_width: int = 26  # channels of one part of a block, for 64 of its stage
+    scale: int = 2  # parts of a block
+    expansion: int = 2  # channels that leave a block, as a multiple of its stage's
+    pooling: Pooling = "statistics"
+    embedding_dim: int = 192
+    variance_floor: float = 1e-7
+
+
+class Fusion(nn.Module):
+    """Two maps added with weights that sum to 2, of every channel at every place, from an attention to both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = ConvNorm(2 * channels, channels // 4, (1, 1), bias=True)
+        self.expand = ConvNorm(channels // 4, channels, (1, 1), bias=True)
+
+    def forward(self, one: Tensor, other: Tensor, num_frames: Tensor | None) -> Tensor:
+        hidden = nn.functional.silu(self.reduce(torch.cat((one, other), 1), num_frames))
+        share = self.expand(hidden, num_frames).tanh()
+        return one + other + share * (one - other)
+
+
+class Res2Block(Residual):
+    """Channels in parts, each convolved with the result of the part before added or (`fuse`) fused into it."""
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: tuple[int, int], config: Config, fuse: bool
+    ) -> None:
+        self.output_dim = channels * config.expansion
+        super().__init__(in_channels, self.output_dim, stride)
+        self.width = channels * config.base_width // 64
+        inner = self.width * config.scale
+        self.conv1 = ConvNorm(in_channels, inner, (1, 1), stride)
+        self.convs = nn.ModuleList(ConvNorm(self.width, self.width) for _ in range(config.scale))
+        self.fusions = nn.ModuleList(Fusion(self.width) for _ in range(config.scale - 1 if fuse else 0))
+        self.conv3 = ConvNorm(inner, self.output_dim, (1, 1))
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        parts = self._activate(self.conv1(maps, after)).split(self.width, 1)
+        outputs: list[Tensor] = []
+        for i, (part, conv) in enumerate(zip(parts, self.convs, strict=True)):
+            if i > 0 and self.fusions:
+                part = self.fusions[i - 1](outputs[-1], part, after)
+            elif i > 0:
+                part = outputs[-1] + part
+            outputs.append(self._activate(conv(part, after)))
+        return self.conv3(torch.cat(outputs, 1), after)
+
+    def _activate(self, maps: Tensor) -> Tensor:
+        return maps.clamp(0, CEILING)
+
+
+class ERes2NetV2(nn.Module):
+    """The encoder; `embedding_dim` is the size of what it returns."""
+
+    def __init__(self, config: Config, num_mels: int) -> None:
+        super().__init__()
+        self.embedding_dim = config.embedding_dim
+        self.input = ConvNorm(1, config.channels)
+        self.stages = nn.ModuleList()
+        size = config.channels
+        for i, count in enumerate(BLOCKS):
+            channels, stride = config.channels * 2**i, 1 if i == 0 else 2
+            blocks = []
+            for k in range(count):
+                strides = (stride, stride) if k == 0 else (1, 1)
+                blocks.append(Res2Block(size, channels, strides, config, fuse=i >= 2))
+                size = blocks[-1].output_dim
+            self.stages.append(nn.ModuleList(blocks))
+        self.downsample = MapConv(size // 2, size, stride=(2, 2))
+        self.fusion = Fusion(size)
+        self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
+        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+
+    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        maps = self.input(zero_padding(as_maps(features), num_frames), num_frames).relu()
+        outputs = []
+        for stage in self.stages:
+            for block in stage.children():
+                maps, num_frames = block(maps, num_frames)
+            outputs.append(maps)
+        maps = self.fusion(maps, self.downsample(outputs[2], num_frames), num_frames)
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        return self.embedding(self.pooling(frames, num_frames))
+
+
+def build(config: Config, num_mels: int) -> ERes2NetV2:
+    """Return the encoder: features float32 `(B, T, num_mels)` to embeddings `(B, embedding_dim)`."""
+    return ERes2NetV2(config, num_mels)

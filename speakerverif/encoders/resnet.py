@@ -1,0 +1,108 @@
+"""ResNet: two-dimensional residual blocks over time and frequency, and pooling over time.
+
+Source: He, Zhang, Ren and Sun, 2016, "Deep residual learning for image recognition", arXiv:1512.03385, with
+kernels of 3 x 3 from the first layer on, a fraction of the channels and no max-pooling: Zeinali et al., 2019,
+"BUT system description to VoxCeleb Speaker Recognition Challenge 2019", arXiv:1910.12592. These settings give
+other projects' (parameters at 80 mels):
+
+| model               | parameters | settings that differ from `Config()`'s |
+|---------------------|-----------:|----------------------------------------|
+| WeSpeaker ResNet34  |  6,634,336 |                                        |
+| WeSpeaker ResNet293 | 28,626,016 | depth 293                              |
+| 3D-Speaker ResNet34 |  6,343,648 | embedding_dim 192, segment_layers 2    |
+
+Departure: a pooled variance has a floor where theirs adds a constant. SpeechBrain's ResNet is another network
+(norm before convolution, squeeze and excitation).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from speakerverif import pooling
+from speakerverif.encoders._maps import BasicBlock, ConvNorm, Residual, as_maps, zero_padding
+from speakerverif.pooling import Pooling
+
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    221: (6, 16, 48, 3),
+    293: (10, 20, 64, 3),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The defaults are WeSpeaker's ResNet34."""
+
+    depth: Literal[18, 34, 50, 101, 152, 221, 293] = 34  # from 50 on with bottleneck blocks
+    channels: int = 32  # of the first stage; doubled at each of the three others
+    pooling: Pooling = "statistics"
+    embedding_dim: int = 256
+    segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
+    variance_floor: float = 1e-7
+
+
+class Bottleneck(Residual):
+    """A convolution of 3 x 3 between two point-wise ones, of which the last is four times as wide."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
+        super().__init__(in_channels, 4 * channels, stride)
+        self.conv1 = ConvNorm(in_channels, channels, (1, 1))
+        self.conv2 = ConvNorm(channels, channels, stride=stride)
+        self.conv3 = ConvNorm(channels, 4 * channels, (1, 1))
+
+    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        maps = self.conv1(maps, before).relu()
+        maps = self.conv2(maps, after).relu()
+        return self.conv3(maps, after)
+
+
+class ResNet(nn.Module):
+    """The encoder; `embedding_dim` is the size of what it returns."""
+
+    def __init__(self, config: Config, num_mels: int) -> None:
+        super().__init__()
+        self.embedding_dim = config.embedding_dim
+        block = BasicBlock if config.depth < 50 else Bottleneck
+        self.input = ConvNorm(1, config.channels)
+        self.stages = nn.ModuleList()
+        size, bands = config.channels, num_mels
+        for i, count in enumerate(BLOCKS[config.depth]):
+            channels, stride = config.channels * 2**i, 1 if i == 0 else 2
+            bands = -(-bands // stride)
+            blocks = []
+            for k in range(count):
+                blocks.append(block(size, channels, (stride, stride) if k == 0 else (1, 1)))
+                size = channels * block.expansion
+            self.stages.append(nn.ModuleList(blocks))
+        self.pooling = pooling.build(config.pooling, size * bands, config.variance_floor)
+        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.second: nn.Module | None = None
+        if config.segment_layers == 2:
+            self.second = nn.Sequential(
+                nn.ReLU(),
+                nn.BatchNorm1d(config.embedding_dim, affine=False),
+                nn.Linear(config.embedding_dim, config.embedding_dim),
+            )
+
+    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        maps = zero_padding(as_maps(features), num_frames)
+        maps = self.input(maps, num_frames).relu()
+        for stage in self.stages:
+            for block in stage.children():
+                maps, num_frames = block(maps, num_frames)
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        embedding = self.embedding(self.pooling(frames, num_frames))
+        return embedding if self.second is None else self.second(embedding)
+
+
+def build(config: Config, num_mels: int) -> ResNet:
+    """Return the encoder: features float32 `(B, T, num_mels)` to embeddings `(B, embedding_dim)`."""
+    return ResNet(config, num_mels)
