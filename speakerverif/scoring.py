@@ -119,6 +119,12 @@ class Scoring:
             self.cohort.save(folder / COHORT)
         write_atomically(folder / FILE, format_toml(to_dict(self.plan)))
 
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Make a model folder score by plain cosine."""
+        for name in (FILE, ARRAYS, COHORT):
+            (folder / name).unlink(missing_ok=True)
+
     @classmethod
     def load(cls, folder: Path, fingerprint: str) -> "Scoring":
         """Return the scoring of a model folder; plain cosine where it has none.
@@ -156,6 +162,7 @@ def fit(
         InputError: training embeddings without speakers, too few of them, or needed and lacking; a cohort too
             small for the plan's `top_n`, or of a back end that does not score by cosine.
     """
+    check(plan.backend, plan.norm)
     backend = build.backend(plan.backend)
     name = plan.backend["name"]
     if backend.needs_training:
@@ -193,6 +200,14 @@ def fit(
     if plan.norm == "asnorm" and not 2 <= plan.top_n <= len(members):
         raise InputError(f"top_n {plan.top_n}: expected 2 to {len(members)}, the speakers of the cohort")
     return Scoring(plan, backend, members)
+
+
+def check(backend: dict[str, Any], norm: str) -> None:
+    """Raise `InputError` for an unknown back end, or one whose scores can't be normalised."""
+    if not isinstance(build.backend(backend), LinearCosine) and norm != "none":
+        raise InputError(
+            f"{norm} normalises cosines; {backend['name']} scores are likelihood ratios: calibrate them"
+        )
 
 
 def transformed(backend: Backend, table: EmbeddingTable) -> EmbeddingTable:
