@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="samples for the intervals; 0: none (default: 1000)",
     )
+    add(
+        "--memory-mb",
+        type=int,
+        metavar="MB",
+        help="score files too large for memory: exact, by sorting on disk, without intervals (256 or more)",
+    )
     add("--out-scores", type=Path, metavar="FILE", help="write 'enroll test score' rows")
     add("--json", type=Path, metavar="FILE", help="write the record")
     add("--report", type=Path, metavar="DIR", help="write index.html: DET curve, histograms, hardest trials")
@@ -65,6 +71,15 @@ def run(args: argparse.Namespace) -> int:
     from speakerverif.score import evaluate, format_record
 
     _check(args)
+    if args.memory_mb is not None:
+        from speakerverif.streaming import evaluate_on_disk
+
+        kind = (args.score_kind or ["cosine"])[0]
+        record = evaluate_on_disk(args.trials, args.scores[0], kind, args.p_target, args.memory_mb)
+        if args.json:
+            write_json(args.json, record)
+        print(format_record(record))
+        return 0
     wrong = WrongRows()
     trials = TrialList.read(args.trials, wrong)
     enroll_map = read_enroll_map(args.enroll_map) if args.enroll_map else None
@@ -83,7 +98,6 @@ def run(args: argparse.Namespace) -> int:
         found = audit(trials, enroll_map)
         raise InputError(f"{args.trials}: {'; '.join(problems)}; besides: {found}")
 
-    record = None
     if trials.labels is not None:
         speakers = cli_sources.read_speakers(args, files_of(trials, enroll_map))
         record = evaluate(
@@ -109,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     for path, system in zip(args.scores or [], source.systems, strict=False):
         if system.extra:
             print(f"{path}: {system.extra:,} scores are of no trial in the list", file=sys.stderr)
-    if record is None:
+    if trials.labels is None:
         print(f"{args.out_scores}: {len(trials):,} scores; the list has no labels to evaluate them by")
         return 0
     if args.json:
@@ -134,6 +148,13 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(
             f"{len(args.scores)} --scores: --calibration says how they are fused; `calibrate` makes it"
         )
+    if args.memory_mb is not None:
+        given = ("out_scores", "report", "calibration", "enroll_map", "speakers")
+        others = [f"--{name.replace('_', '-')}" for name in given if getattr(args, name)]
+        if len(args.scores or []) != 1 or others:
+            raise InputError(
+                f"--memory-mb takes TRIALS and one --scores, found {', '.join(others) or 'none or more'}"
+            )
     for p_target in args.p_target:
         if not 0 < p_target < 1:
             raise InputError(f"--p-target {p_target:g}: expected a prior between 0 and 1, both excluded")

@@ -8,7 +8,7 @@ import numpy as np
 
 from speakerverif.audit import EnrollMap, Units, audit, units_of, used
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList, named
+from speakerverif.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
 
 if TYPE_CHECKING:
@@ -184,26 +184,10 @@ def _figures(
     scores: ScoreList, curve: DetCurve, units: Units, keys: dict[str, float], samples: int, seed: int
 ) -> dict[str, Any]:
     """Return the part of the record that the scores alone decide."""
-    labels, is_llr = np.asarray(scores.trials.labels), scores.kind == "llr"
-    eer, costs = curve.eer(), {key: curve.min_dcf(p) for key, p in keys.items()}
-    figures: dict[str, Any] = {
-        "eer": eer.rate,
-        "eer_ci95": None,
-        "eer_threshold": eer.threshold,
-        "min_dcf": {key: cost.cost for key, cost in costs.items()},
-        "min_dcf_ci95": None,
-        "min_dcf_at": {
-            key: {"threshold": finite(cost.threshold), "p_miss": cost.p_miss, "p_fa": cost.p_fa}
-            for key, cost in costs.items()
-        },
-        "act_dcf": {key: act_dcf(scores.scores, labels, p).cost for key, p in keys.items()}
-        if is_llr
-        else None,
-        "cllr": cllr(scores.scores, labels) if is_llr else None,
-        "min_cllr": curve.min_cllr(),
-        "score_kind": scores.kind,
-        "bootstrap": None,
-    }
+    labels, figures = np.asarray(scores.trials.labels), figures_of(curve, keys, scores.kind)
+    if scores.kind == "llr":
+        figures["act_dcf"] = {key: act_dcf(scores.scores, labels, p).cost for key, p in keys.items()}
+        figures["cllr"] = cllr(scores.scores, labels)
     if samples:
         priors = list(keys.values())
         drawn = bootstrap(scores.scores, labels, units.enroll, units.test, priors, samples, seed)
@@ -219,7 +203,28 @@ def _figures(
     return figures
 
 
-def finite(threshold: float) -> float | None:
+def figures_of(curve: DetCurve, keys: dict[str, float], kind: ScoreKind) -> dict[str, Any]:
+    """Return what a curve decides of the record; `keys` are the names of the priors, and the priors."""
+    eer, costs = curve.eer(), {key: curve.min_dcf(p) for key, p in keys.items()}
+    return {
+        "eer": eer.rate,
+        "eer_ci95": None,
+        "eer_threshold": eer.threshold,
+        "min_dcf": {key: cost.cost for key, cost in costs.items()},
+        "min_dcf_ci95": None,
+        "min_dcf_at": {
+            key: {"threshold": _finite(cost.threshold), "p_miss": cost.p_miss, "p_fa": cost.p_fa}
+            for key, cost in costs.items()
+        },
+        "act_dcf": None,
+        "cllr": None,
+        "min_cllr": curve.min_cllr(),
+        "score_kind": kind,
+        "bootstrap": None,
+    }
+
+
+def _finite(threshold: float) -> float | None:
     """Return a threshold as JSON can hold it: none accepts nothing."""
     return threshold if np.isfinite(threshold) else None
 

@@ -27,7 +27,7 @@ FLOORS = [
     ["_report_figures"],
     ["_report_svg", "_report_result", "_report_audio", "_report_map"],
     ["train"],
-    ["scoring"],
+    ["scoring", "streaming"],
     ["score"],
     ["breakdown", "crossfit"],
     ["columns", "curves"],
