@@ -296,11 +296,17 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Return how two systems' EERs differ on the same trials; the arguments are those of `bootstrap`."""
     drawn = [bootstrap(s, labels, enroll_units, test_units, (), samples, seed).eer for s in (first, second)]
-    change = drawn[1] - drawn[0]
-    less, more = np.count_nonzero(change <= 0), np.count_nonzero(change >= 0)
-    p_value = min(1.0, 2 * (1 + min(less, more)) / (samples + 1))
     difference = det_curve(second, labels).eer().rate - det_curve(first, labels).eer().rate
-    return PairedDifference(difference, interval(change), p_value)
+    return paired_difference(difference, drawn[0], drawn[1])
+
+
+def paired_difference(difference: float, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+    """Return a difference with its interval and p-value, given both figures in the same bootstrap samples."""
+    change = second - first
+    less, more = np.count_nonzero(change <= 0), np.count_nonzero(change >= 0)
+    return PairedDifference(
+        difference, interval(change), min(1.0, 2 * (1 + min(less, more)) / (len(change) + 1))
+    )
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
