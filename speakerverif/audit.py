@@ -1,5 +1,6 @@
 """What a trial list is: which published list, what is odd in it, and whose voices it compares."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -27,6 +28,7 @@ KNOWN_COUNTS = {  # trials of lists over VoxCeleb1
     550894: "VoxCeleb1-H (cleaned)",
     60000: "VoxSRC-2021 validation",
 }
+_VOXCELEB1_FILE = re.compile("id1[^/]*/[^/]*/[^/]*")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def known_list(trials: TrialList) -> str | None:
     if trials.sha256 in KNOWN_FILES:
         return KNOWN_FILES[trials.sha256]
     name = KNOWN_COUNTS.get(len(trials))
-    if name and all(text.startswith("id1") and text.count("/") == 2 for text in trials.ids):
+    if name and all(map(_VOXCELEB1_FILE.fullmatch, trials.ids)):
         return f"{name}, by its counts"
     return None
 

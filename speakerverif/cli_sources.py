@@ -197,7 +197,8 @@ def read(
         table, made = _embed(args, model, _audio(args, trials, files), sound)
         scored_as = scored_as or model
     scoring = _scoring(args, scored_as, table.fingerprint, speakers)
-    scores, raw = scoring.score(trials, table, enroll_map, speakers_of(files, speakers, trials.name))
+    known = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
+    scores, raw = scoring.score(trials, table, enroll_map, known)
     made |= scoring.facts()
     return Source([scores], raw, table, scoring.name, table.fingerprint, made)
 
