@@ -29,8 +29,8 @@ def parse_trials(
         which = slice(0, 2)
         if width == 3 and len(rows):
             if labels_first is None:
-                labels_first = _labels_first(rows, str(path))
-            labels.append(_labels(rows, labels_first, wrong))
+                labels_first = tell_labels_first(rows, str(path))
+            labels.append(read_labels(rows, labels_first, wrong))
             which = slice(1, 3) if labels_first else which
         ids.append(distinct(rows.columns(which).ravel()))
     names, codes = merge(ids)
@@ -54,7 +54,7 @@ def parse_scores(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, np.n
         if not len(rows):
             continue
         if score_first is None:
-            score_first = _score_first(rows, set(known.tolist()), str(path))
+            score_first = tell_score_first(rows, set(known.tolist()), str(path))
         scores = floats(rows.columns(slice(0, 1) if score_first else slice(2, 3)).ravel())
         bad = ~np.isfinite(scores)
         rows.drop(bad, "the score is not a finite number", wrong)
@@ -96,7 +96,7 @@ def _decode(ids: list[bytes], path: str) -> tuple[str, ...]:
         raise InputError(f"{path}: the id that begins {bad!r} is not UTF-8 text") from None
 
 
-def _labels_first(rows: Rows, path: str) -> bool:
+def tell_labels_first(rows: Rows, path: str) -> bool:
     """Return whether most rows are `label enroll test`; the alternative is `enroll test target|nontarget`."""
     voxceleb, kaldi = (_label_column(rows, first)[0] for first in (True, False))
     if np.count_nonzero(voxceleb) != np.count_nonzero(kaldi):
@@ -112,7 +112,7 @@ def _label_column(rows: Rows, labels_first: bool) -> tuple[np.ndarray, np.ndarra
     return target | (labels == (b"0" if labels_first else b"nontarget")), target
 
 
-def _labels(rows: Rows, labels_first: bool, wrong: WrongRows) -> np.ndarray:
+def read_labels(rows: Rows, labels_first: bool, wrong: WrongRows) -> np.ndarray:
     """Return the labels, bool (rows,), of the rows that have one; drop the others, noting them in `wrong`."""
     known, target = _label_column(rows, labels_first)
     expected = "0 or 1, then enroll and test" if labels_first else "enroll and test, then target or nontarget"
@@ -120,7 +120,7 @@ def _labels(rows: Rows, labels_first: bool, wrong: WrongRows) -> np.ndarray:
     return target[known]
 
 
-def _score_first(rows: Rows, known: set[bytes], path: str) -> bool:
+def tell_score_first(rows: Rows, known: set[bytes], path: str) -> bool:
     """Return whether the rows are `score enroll test`; the alternative is `enroll test score`."""
     first, last = (rows.columns(which)[:1000, 0] for which in (slice(0, 1), slice(2, 3)))
     numbers = [np.count_nonzero(np.isfinite(floats(column))) for column in (first, last)]

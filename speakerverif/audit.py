@@ -1,5 +1,6 @@
 """What a trial list is: which published list, what is odd in it, and whose voices it compares."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -10,7 +11,7 @@ import numpy as np
 
 from speakerverif._files import WrongRows, open_input, read_rows
 from speakerverif.errors import InputError
-from speakerverif.lists import TrialList, named
+from speakerverif.lists import Manifest, TrialList, named
 
 EnrollMap = Mapping[str, Sequence[str]]
 
@@ -27,6 +28,7 @@ KNOWN_COUNTS = {  # trials of lists over VoxCeleb1
     550894: "VoxCeleb1-H (cleaned)",
     60000: "VoxSRC-2021 validation",
 }
+_VOXCELEB1_FILE = re.compile("id1[^/]*/[^/]*/[^/]*")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def known_list(trials: TrialList) -> str | None:
     if trials.sha256 in KNOWN_FILES:
         return KNOWN_FILES[trials.sha256]
     name = KNOWN_COUNTS.get(len(trials))
-    if name and all(text.startswith("id1") and text.count("/") == 2 for text in trials.ids):
+    if name and all(map(_VOXCELEB1_FILE.fullmatch, trials.ids)):
         return f"{name}, by its counts"
     return None
 
@@ -138,15 +140,9 @@ def units_of(
         InputError: files whose speaker is not in `speakers`, models of several speakers.
     """
     files = files_of(trials, enroll_map)
-    if speakers is None:
-        owners = speakers_by_path(files)
-        kind: Literal["speaker", "file"] = "file" if len(set(owners)) in (1, len(files)) else "speaker"
-    else:
-        kind, unknown = "speaker", [name for name in files if name not in speakers]
-        if unknown:
-            raise InputError(f"{trials.name}: no speaker is known for {len(unknown)} files: {named(unknown)}")
-        owners = [speakers[name] for name in files]
-    owner = dict(zip(files, files if kind == "file" else owners, strict=True))
+    known = speakers_of(files, speakers, trials.name)
+    kind: Literal["speaker", "file"] = "file" if known is None else "speaker"
+    owner = known or dict(zip(files, files, strict=True))
     enrolled = owner if enroll_map is None else _owners_of_models(trials, enroll_map, owner, kind)
     names = sorted({*owner.values(), *enrolled.values()})
     number = {name: i for i, name in enumerate(names)}
@@ -167,6 +163,29 @@ def files_of(trials: TrialList, enroll_map: EnrollMap | None = None) -> list[str
 def used(codes: np.ndarray) -> list[int]:
     """Return the distinct codes, ascending."""
     return np.flatnonzero(np.bincount(codes)).tolist()
+
+
+def speakers_of(
+    files: Sequence[str], speakers: Mapping[str, str] | None, where: str
+) -> dict[str, str] | None:
+    """Return file -> speaker, from a table or else from the paths; None where the paths don't tell.
+
+    Args:
+        files: their ids.
+        speakers: id of a file -> speaker; None: it is the first path component that differs between the files,
+            unless that yields one speaker or one a file.
+        where: what holds the files, for the error.
+
+    Raises:
+        InputError: files whose speaker is not in `speakers`.
+    """
+    if speakers is None:
+        owners = speakers_by_path(files)
+        return None if len(set(owners)) in (1, len(files)) else dict(zip(files, owners, strict=True))
+    unknown = [name for name in files if name not in speakers]
+    if unknown:
+        raise InputError(f"{where}: no speaker is known for {len(unknown)} files: {named(unknown)}")
+    return {name: speakers[name] for name in files}
 
 
 def speakers_by_path(files: Sequence[str]) -> list[str]:
@@ -191,13 +210,17 @@ def _owners_of_models(
 
 
 def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
-    """Return file -> speaker from Kaldi's `utt2spk`.
+    """Return file -> speaker from Kaldi's `utt2spk`, or from a manifest.
 
-    Where its keys are not the files' ids, they are joined through the `wav.scp` beside it (`utt path`).
+    Where the keys of a `utt2spk` are not the files' ids, they are joined through the `wav.scp` beside it
+    (`utt path`).
 
     Raises:
         InputError: unreadable files, wrong rows, a key twice with different values.
     """
+    with open_input(path) as file:
+        if file.read(3 + len(b"id\tpath\t")).removeprefix(b"\xef\xbb\xbf").startswith(b"id\tpath\t"):
+            return {utterance.id: utterance.speaker for utterance in Manifest.read(path)}
     speakers = read_pairs(path)
     scp = Path(path).parent / "wav.scp"
     if all(name in speakers for name in files) or not scp.is_file():

@@ -6,13 +6,15 @@ Every file of `encoders/`, `heads/` and `backends/` is found by its name: a new 
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from speakerverif.config import from_dict, nearest
 from speakerverif.errors import InputError
-from speakerverif.heads._base import Head
+
+if TYPE_CHECKING:  # scoring with a back end needs no torch
+    from torch import nn
+
+    from speakerverif.heads._base import Head
 
 
 def names(folder: str) -> list[str]:
@@ -21,7 +23,7 @@ def names(folder: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def encoder(table: dict[str, Any], num_mels: int) -> nn.Module:
+def encoder(table: dict[str, Any], num_mels: int) -> "nn.Module":
     """Return the encoder that a recipe's `[encoder]` table describes: features (B, T, mels) to (B, dim).
 
     Raises:
@@ -31,7 +33,7 @@ def encoder(table: dict[str, Any], num_mels: int) -> nn.Module:
     return module.build(config, num_mels)
 
 
-def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> Head:
+def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> "Head":
     """Return the training head of a recipe's `[head]` table, for `num_speakers` classes.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, sparse, special, stats
+from scipy import optimize, sparse, special
 
 from speakerverif import config
 from speakerverif._files import replacing
@@ -49,6 +49,7 @@ class Calibration:
         trials: name of the list it was fitted on.
         trials_sha256: that list's hash.
         fingerprint: the model whose scores they were; empty if unknown.
+        scoring: how that model's embeddings were scored, as `Scoring.name` says; empty if unknown.
         point: the operating point chosen on the same list, its threshold an LLR; None if none was.
     """
 
@@ -60,7 +61,13 @@ class Calibration:
     trials: str
     trials_sha256: str
     fingerprint: str
+    scoring: str = ""
     point: DecisionPoint | None = None
+
+    @property
+    def measures(self) -> list[str]:
+        """The quality measures that its columns are the two sides of (`measures.of_trials`)."""
+        return list(dict.fromkeys(name.removesuffix("_low").removesuffix("_high") for name in self.quality))
 
     def llr(self, inputs: Array) -> Array:
         """Return LLRs (N,) of inputs (N, systems + quality measures), in the order of `weights`."""
@@ -120,16 +127,18 @@ def fit(
     p_target: float = 0.05,
     far: float | None = None,
     fingerprint: str = "",
+    scoring: str = "",
     units: tuple[NDArray, NDArray] | None = None,
 ) -> Calibration:
     """Return the calibration, or with several systems the fusion, that is best on labelled trials.
 
     Args:
         scores: one list for each system; the trials and labels are those of the first, pairs are matched.
-        quality: (N,) for each measure, trial by trial as in `scores[0]`; see `both_sides`.
+        quality: (N,) for each measure, trial by trial as in `scores[0]`; see `measures.of_trials`.
         p_target: the prior whose region of scores matters most.
         far: false-alarm rate whose threshold is to be chosen and stored with the error rates it has.
         fingerprint: the model whose scores they are.
+        scoring: how its embeddings were scored, as `Scoring.name` says.
         units: the speakers of the enroll and the test sides, as `operating_point` takes them.
 
     Raises:
@@ -155,6 +164,7 @@ def fit(
         trials=trials.name,
         trials_sha256=trials.sha256,
         fingerprint=fingerprint,
+        scoring=scoring,
     )
     if far is None:
         return fitted
@@ -250,8 +260,7 @@ def operating_point(
     rates, intervals, counts = [], [], []
     for chosen, wrong in ((labels, scores < threshold), (~labels, scores >= threshold)):
         wrong = wrong[chosen]
-        found = stats.binomtest(int(wrong.sum()), len(wrong)).proportion_ci(0.95, method="exact")
-        low, high = float(found.low), float(found.high)
+        low, high = _binomial_interval(int(wrong.sum()), len(wrong))
         if units is not None:
             drawn = _bootstrapped_rates(wrong, units[0][chosen], units[1][chosen], 1 + int(np.max(units)))
             low = min(low, float(np.quantile(drawn, 0.025)))
@@ -269,6 +278,14 @@ def operating_point(
         nontargets=counts[1],
         speakers=0 if units is None else len(np.unique(np.concatenate(units))),
     )
+
+
+def _binomial_interval(errors: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a rate (Clopper and Pearson 1934)."""
+    # SciPy's own, in `scipy.stats`, takes longer to import than a calibration to fit.
+    low = special.betaincinv(errors, trials - errors + 1, 0.025) if errors else 0.0
+    high = special.betaincinv(errors + 1, trials - errors, 0.975) if errors < trials else 1.0
+    return float(low), float(high)
 
 
 def _bootstrapped_rates(
@@ -304,18 +321,6 @@ def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> 
             f"p_target {p_target}, costs {c_miss} and {c_fa}: expected 0 < p_target < 1 and costs above 0"
         )
     return float(np.log(c_fa / c_miss) - special.logit(p_target))
-
-
-def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:
-    """Return a quality measure of two recordings as two columns, `name_low` and `name_high`.
-
-    The lower and the higher of both sides, so that swapping them changes nothing. Give durations and
-    magnitudes as logarithms, SNR in dB: what is doubled matters, not what is added.
-
-    Source: the duration and magnitude measures of Thienpondt, Desplanques and Demuynck 2021,
-        arXiv:2010.11255.
-    """
-    return {f"{name}_low": np.minimum(enroll, test), f"{name}_high": np.maximum(enroll, test)}
 
 
 def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:

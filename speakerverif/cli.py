@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="where to write (default: out/<recipe name>)"
     )
     command.add_argument(
-        "--stages", metavar="A,B", help="only these, of: prepare,train,finetune,embed,score,report"
+        "--stages", metavar="A,B", help="only these, of: prepare,train,finetune,embed,backend,score,report"
     )
     _add_set(command)
     _add_compute(command)

@@ -2,15 +2,23 @@
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speakerverif import cli_sources
 from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
+    from speakerverif.calibrate import DecisionPoint
     from speakerverif.checkpoint import ModelFolder
-    from speakerverif.lists import ScoreList, TrialList
+
+SCORES = {  # what a score is, to somebody who reads one
+    "cosine": "cosine similarity",
+    "plda": "log likelihood ratio of the PLDA, not calibrated",
+    "normalized": "in standard deviations from the cohort",
+}
 
 
 def add_verify(command: argparse.ArgumentParser) -> None:
@@ -22,8 +30,8 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     add("--threshold", type=float, metavar="T", help="accept at this score or above")
     add("--store", type=Path, metavar="DIR", help="where A is enrolled")
     add("--p-target", type=float, metavar="P", help="prior of the same speaker, for a calibrated model")
-    add("--c-miss", type=float, default=1.0, metavar="C", help="cost of a miss (default: 1)")
-    add("--c-fa", type=float, default=1.0, metavar="C", help="cost of a false alarm (default: 1)")
+    add("--c-miss", type=float, metavar="C", help="cost of a miss, with --p-target (default: 1)")
+    add("--c-fa", type=float, metavar="C", help="cost of a false alarm, with --p-target (default: 1)")
     add("--json", type=Path, metavar="FILE")
 
 
@@ -31,10 +39,14 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `calibrate`."""
     add = command.add_argument
     add("trials", type=Path, metavar="TRIALS", help="labelled trials of your own recordings")
-    add("--model", type=Path, metavar="M", help="embed the trials' files, and store the calibration in M")
-    add("--scores", type=Path, metavar="S", help="ready scores of the trials")
-    add("--audio-root", type=Path, metavar="DIR", help="where the files are (default: the list's folder)")
-    add("--speakers", type=Path, metavar="utt2spk", help="speakers of the files, for the intervals")
+    cli_sources.add_arguments(command)
+    add(
+        "--quality",
+        nargs="+",
+        default=[],
+        metavar="MEASURE",
+        help="quality measures as further inputs: duration, speech, magnitude",
+    )
     add("--far", type=float, metavar="F", help="choose the threshold of this false-alarm rate, 0.01 for 1 %%")
     add("--p-target", type=float, default=0.05, metavar="P", help="prior that matters most (default: 0.05)")
     add("--out", type=Path, metavar="FILE", help="write the calibration here too")
@@ -67,19 +79,26 @@ def verify(arguments: argparse.Namespace) -> int:
     from speakerverif.verify import verify_enrolled
 
     folder = _model(arguments)
+    costs = arguments.c_miss, arguments.c_fa
+    if arguments.p_target is None and costs != (None, None):
+        raise InputError("--c-miss and --c-fa do nothing without --p-target P, the prior of the same speaker")
+    if arguments.p_target is not None and arguments.threshold is not None:
+        raise InputError("--threshold and --p-target both set a threshold: give one")
     llr_threshold = None
     if arguments.p_target is not None:
         if folder.calibration is None:
             raise InputError(
                 f"--p-target: {folder.path} is not calibrated; run `speakerverif calibrate`, or give --threshold"
             )
-        llr_threshold = bayes_threshold(arguments.p_target, arguments.c_miss, arguments.c_fa)
+        llr_threshold = bayes_threshold(
+            arguments.p_target, *(1.0 if cost is None else cost for cost in costs)
+        )
     given = {"threshold": arguments.threshold, "llr_threshold": llr_threshold, "device": arguments.device}
     if arguments.store:
         result = verify_enrolled(folder, arguments.store, arguments.enroll, arguments.test, **given)
     else:
         result = compare(folder, arguments.enroll, arguments.test, **given)
-    print(f"score {result.score:.4f} (cosine similarity; higher: more likely the same speaker)")
+    print(f"score {result.score:.4f} ({SCORES[result.kind]}; higher: more likely the same speaker)")
     if result.llr is not None:
         print(f"log likelihood ratio {result.llr:.2f} (natural; calibrated)")
     for path, duration_s, speech_s in zip(
@@ -91,59 +110,86 @@ def verify(arguments: argparse.Namespace) -> int:
         print(f"{path}: {duration_s:.1f} s, {speech_s:.1f} s of speech")
     if result.same_speaker is not None:
         verdict = "same speaker" if result.same_speaker else "different speakers"
-        print(f"{verdict} at threshold {result.threshold:g}")
+        at = [f"threshold {result.threshold:g}"] if result.threshold is not None else []
+        at += [f"log likelihood ratio {result.llr_threshold:.2f}"] if result.llr_threshold is not None else []
+        print(f"{verdict} at {', '.join(at)}")
+        fitted = folder.calibration
+        if fitted is not None and fitted.point is not None and result.llr_threshold == fitted.point.threshold:
+            print(f"there, on {fitted.trials}: {_rates(fitted.point)}")
     if arguments.json:
         write_json(arguments.json, dataclasses.asdict(result))
     return 0
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
-    """Fit a calibration on labelled trials, store it, and print what it promises."""
-    from speakerverif.audit import read_speakers, units_of
+    """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
+    from speakerverif.audit import files_of, read_enroll_map, units_of
     from speakerverif.calibrate import fit
-    from speakerverif.checkpoint import CALIBRATION
-    from speakerverif.lists import ScoreList, TrialList
+    from speakerverif.lists import TrialList
     from speakerverif.metrics import DetCurve, act_dcf
 
-    if not arguments.model and not (arguments.scores and arguments.out):
+    stored = arguments.model
+    if not stored and not arguments.out:
         raise InputError(
             "calibrate: give --model M to store the calibration in, or --scores S with --out FILE"
         )
+    if stored and len(arguments.scores or []) > 1:
+        raise InputError(
+            f"{len(arguments.scores)} --scores: a fusion is of several models; write it with --out FILE"
+        )
+    if arguments.scores or arguments.embeddings:
+        arguments.model = None  # the scores are there: the model only takes the calibration
+    cli_sources.check(arguments)
     trials = TrialList.read(arguments.trials)
-    folder = _model(arguments) if arguments.model else None
-    if arguments.scores:
-        scores = ScoreList.read(arguments.scores, trials)
-    else:
-        assert folder is not None
-        scores = _cosine(folder, trials, arguments)
-    speakers = read_speakers(arguments.speakers, trials.ids) if arguments.speakers else None
-    units = units_of(trials, speakers)
+    enroll_map = read_enroll_map(arguments.enroll_map) if arguments.enroll_map else None
+    try:
+        source = cli_sources.read(arguments, trials, enroll_map, stored)
+    except cli_sources.NotEmbeddedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    fingerprint, scoring = source.fingerprint, source.scoring
+    written = [arguments.out] if arguments.out else []
+    if stored:
+        from speakerverif.checkpoint import CALIBRATION
+        from speakerverif.scoring import Scoring
+
+        written.insert(0, stored / CALIBRATION)
+        fingerprint = _model(arguments, stored).fingerprint
+        scoring = Scoring.load(stored, fingerprint).name
+        if source.scoring not in ("", scoring) or source.fingerprint not in ("", fingerprint):
+            raise InputError(
+                f"{stored}: is model {fingerprint} and scores by {scoring}; found scores of "
+                f"{source.fingerprint or 'an unknown model'} by {source.scoring}"
+            )
+    units = units_of(trials, cli_sources.read_speakers(arguments, files_of(trials, enroll_map)), enroll_map)
+    quality = cli_sources.quality(arguments.quality, arguments, source, enroll_map)
     fitted = fit(
-        [scores],
+        source.systems,
+        quality,
         p_target=arguments.p_target,
         far=arguments.far,
-        fingerprint=folder.fingerprint if folder else "",
+        fingerprint=fingerprint,
+        scoring=scoring,
         units=(units.enroll, units.test) if units.kind == "speaker" else None,
     )
-    llrs = fitted.apply([scores])
+    llrs = fitted.apply(source.systems, quality)
     assert trials.labels is not None
     actual = act_dcf(llrs.scores, trials.labels, arguments.p_target).cost
     least = DetCurve.of(llrs).min_dcf(arguments.p_target).cost
+    names = [path.name for path in arguments.scores or []] if len(fitted.kinds) > 1 else ["score"]
+    terms = [
+        f"{weight:.4f} x {name}" for weight, name in zip(fitted.weights, [*names, *quality], strict=True)
+    ]
     print(
-        f"LLR = {fitted.weights[0]:.4f} x score + {fitted.bias:.4f}, fitted on {len(trials):,} trials of {trials.name}"
+        f"LLR = {' + '.join([*terms, f'{fitted.bias:.4f}'])}, fitted on {len(trials):,} trials of {trials.name}"
     )
     print(f"actDCF({arguments.p_target:g}) {actual:.4f}, minDCF {least:.4f}, on the trials it was fitted on")
     if (point := fitted.point) is not None:
-        print(
-            f"threshold {fitted.score_threshold(point.threshold):.4f} (score), {point.threshold:.3f} (LLR): "
-            f"false alarms {_percent(point.p_fa, point.p_fa_ci95)}, misses {_percent(point.p_miss, point.p_miss_ci95)}"
-        )
-    if folder is not None:
-        fitted.save(folder.path / CALIBRATION)
-        print(folder.path / CALIBRATION)
-    if arguments.out:
-        fitted.save(arguments.out)
-        print(arguments.out)
+        at = f"{fitted.score_threshold(point.threshold):.4f} (score), " if len(fitted.weights) == 1 else ""
+        print(f"threshold {at}{point.threshold:.3f} (LLR): {_rates(point)}")
+    for path in written:
+        fitted.save(path)
+        print(path)
     return 0
 
 
@@ -165,9 +211,16 @@ def identify(arguments: argparse.Namespace) -> int:
     from speakerverif.store import Store
 
     folder = _model(arguments)
-    threshold = arguments.threshold
-    if threshold is None and folder.calibration is not None and folder.calibration.point is not None:
-        threshold = folder.calibration.score_threshold(folder.calibration.point.threshold)
+    threshold, calibration = arguments.threshold, folder.calibration
+    if threshold is None and calibration is not None and calibration.point is not None:
+        if calibration.scoring not in ("", "cosine") or calibration.kinds + calibration.quality != (
+            "cosine",
+        ):
+            raise InputError(
+                f"{folder.path}: calibrated on {calibration.scoring or 'other'} scores, but enrolled speakers are "
+                "searched by plain cosine: give --threshold"
+            )
+        threshold = calibration.score_threshold(calibration.point.threshold)
     store = Store(arguments.store, folder.fingerprint)
     vector = embed_all(folder, [arguments.file], arguments.device).embeddings[0]
     found = store.identify(vector, arguments.top, threshold)
@@ -180,29 +233,18 @@ def identify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model(arguments: argparse.Namespace) -> "ModelFolder":
+def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
     import torch
 
     from speakerverif.checkpoint import load_model, resolve_model
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return load_model(resolve_model(arguments.model), arguments.device)
+    return load_model(resolve_model(path or arguments.model), arguments.device)
 
 
-def _cosine(folder: "ModelFolder", trials: "TrialList", arguments: argparse.Namespace) -> "ScoreList":
-    """Return the cosine scores of a list whose files are embedded now."""
-    from speakerverif.embed import embed, print_failures
-    from speakerverif.lists import Utterance
-    from speakerverif.score import cosine
+def _rates(point: "DecisionPoint") -> str:
+    def percent(rate: float, interval: tuple[float, float]) -> str:
+        return f"{100 * rate:.2f} % [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
 
-    root = arguments.audio_root or arguments.trials.parent
-    table = embed(folder, [Utterance(i, str(root / i), "") for i in trials.ids], device=arguments.device)
-    if table.failed:
-        print_failures(table)
-        raise InputError(f"{len(table.failed)} of {len(trials.ids)} recordings could not be embedded")
-    return cosine(trials, table)
-
-
-def _percent(rate: float, interval: tuple[float, float]) -> str:
-    return f"{100 * rate:.2f} % [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+    return f"false alarms {percent(point.p_fa, point.p_fa_ci95)}, misses {percent(point.p_miss, point.p_miss_ci95)}"

@@ -1,8 +1,8 @@
 """Recipes as typed data: dataclasses with defaults, and a strict TOML reader.
 
 A recipe is a small TOML delta over the defaults below. Unknown keys and wrong types are errors that name the
-place and the nearest known key. `encoder` and `head` are tables whose `name` picks a file in `encoders/` or
-`heads/`; their other keys belong to that file's own `Config` and are checked by `build.py`.
+place and the nearest known key. `encoder`, `head` and `backend` are tables whose `name` picks a file in
+`encoders/`, `heads/` or `backends/`; their other keys belong to that file's own `Config` and are checked by `build.py`.
 """
 
 import dataclasses
@@ -141,6 +141,9 @@ class ScoreConfig:
 
     trials: tuple[str, ...] = ()  # names of lists that `prepare` writes; empty: all
     p_target: tuple[float, ...] = (0.01, 0.05)
+    # Against the mean embedding of every training speaker; raw and normalised figures are both reported.
+    norm: Literal["none", "znorm", "tnorm", "snorm", "asnorm"] = "none"
+    top_n: int = 300  # asnorm: nearest of the cohort
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class Recipe:
     finetune: dict[str, Any] = field(
         default_factory=dict
     )  # what a second stage changes: [finetune.train] ...
+    backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 

@@ -108,7 +108,7 @@ class DetCurve:
         Source: NIST SRE 2016 evaluation plan, section 3: c_miss p p_miss + c_fa (1 - p) p_fa, divided by
         min(c_miss p, c_fa (1 - p)), the cost of deciding without listening.
         """
-        miss, false_alarm = _cost_weights(p_target, c_miss, c_fa)
+        miss, false_alarm = bayes_costs(p_target, c_miss, c_fa)
         costs = miss * self.p_miss + false_alarm * self.p_fa
         best = int(np.argmin(costs))
         return DetectionCost(float(costs[best]), *self._point(best))
@@ -196,7 +196,7 @@ def act_dcf(
     Source: NIST SRE 2016 evaluation plan, section 3: threshold log(c_fa (1 - p) / (c_miss p)).
     """
     targets, nontargets = _classes(llrs, labels)
-    miss, false_alarm = _cost_weights(p_target, c_miss, c_fa)
+    miss, false_alarm = bayes_costs(p_target, c_miss, c_fa)
     threshold = float(np.log(false_alarm / miss))
     p_miss, p_fa = float(np.mean(targets < threshold)), float(np.mean(nontargets >= threshold))
     return DetectionCost(miss * p_miss + false_alarm * p_fa, threshold, p_miss, p_fa)
@@ -254,7 +254,7 @@ def bootstrap(
     curve = det_curve(scores, labels)
     units = int(max(enroll_units.max(), test_units.max())) + 1
     targets, nontargets = (_Weigher(curve, scores, enroll_units, test_units, c) for c in (labels, ~labels))
-    weights = [_cost_weights(p, 1.0, 1.0) for p in p_targets]
+    weights = [bayes_costs(p, 1.0, 1.0) for p in p_targets]
     rates, costs, redrawn = np.empty(samples), np.empty((samples, len(weights))), 0
     rng, done = np.random.default_rng(seed), 0
     while done < samples:
@@ -296,11 +296,17 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Return how two systems' EERs differ on the same trials; the arguments are those of `bootstrap`."""
     drawn = [bootstrap(s, labels, enroll_units, test_units, (), samples, seed).eer for s in (first, second)]
-    change = drawn[1] - drawn[0]
-    less, more = np.count_nonzero(change <= 0), np.count_nonzero(change >= 0)
-    p_value = min(1.0, 2 * (1 + min(less, more)) / (samples + 1))
     difference = det_curve(second, labels).eer().rate - det_curve(first, labels).eer().rate
-    return PairedDifference(difference, interval(change), p_value)
+    return paired_difference(difference, drawn[0], drawn[1])
+
+
+def paired_difference(difference: float, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+    """Return a difference with its interval and p-value, given both figures in the same bootstrap samples."""
+    change = second - first
+    less, more = np.count_nonzero(change <= 0), np.count_nonzero(change >= 0)
+    return PairedDifference(
+        difference, interval(change), min(1.0, 2 * (1 + min(less, more)) / (len(change) + 1))
+    )
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -342,8 +348,9 @@ def _crossing(p_miss: np.ndarray, p_fa: np.ndarray) -> float:
     return float(p_miss[after - 1] + share * (p_miss[after] - p_miss[after - 1]))
 
 
-def _cost_weights(p_target: float, c_miss: float, c_fa: float) -> tuple[float, float]:
-    """Return the factors of p_miss and p_fa in the normalised cost."""
+def bayes_costs(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tuple[float, float]:
+    """Return the factors of p_miss and p_fa in the normalised cost; the log of the second over the first is
+    Bayes' threshold of a likelihood ratio."""
     if not 0 < p_target < 1:
         raise InputError(f"p_target is {p_target:g}: expected a prior between 0 and 1, both excluded")
     if not (c_miss > 0 and c_fa > 0):

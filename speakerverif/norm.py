@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, named
@@ -47,6 +46,8 @@ def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
 
 def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
     """Return the sum of each owner's rows, (owners, ...), of values (N, ...): row i is `owner[i]`'s."""
+    from scipy import sparse  # here, because plain cosines need none and it is slow to import
+
     member = sparse.csr_array(
         (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))
     )

@@ -1,7 +1,8 @@
 """The stages of a recipe, each resumable and skipped when nothing that it depends on has changed.
 
 `prepare` checks the corpus and writes lists, `train` and `finetune` write model folders, `embed` the embeddings of
-every file in the trial lists, `score` the scores and records, `report` a page to look at.
+every file in the trial lists, `backend` what compares them, into the model folder, `score` the scores and records,
+`report` a page to look at.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from speakerverif import build, distributed, plan, score
 from speakerverif._files import write_json
-from speakerverif.audit import units_of
+from speakerverif.audit import speakers_of, units_of
 from speakerverif.augment import Augment
 from speakerverif.breakdown import breakdown
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
@@ -27,13 +28,14 @@ from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
+from speakerverif.scoring import Plan, Scoring, check, fit
 from speakerverif.train import Validate, train
 
-PREPARED = "prepared.json"
-STAGES = ("prepare", "train", "finetune", "embed", "score", "report")
+PREPARED, EMBEDDINGS, OF_TRAINING = "prepared.json", "embeddings.npz", "embeddings_train.npz"
+STAGES = ("prepare", "train", "finetune", "embed", "backend", "score", "report")
 TRAINING = ("train", "finetune")  # the stages that several processes share
 
 
@@ -203,6 +205,7 @@ class _Run:
             "train": self._train,
             "finetune": self._finetune,
             "embed": self._embed,
+            "backend": self._backend,
             "score": self._score,
             "report": self._report,
         }
@@ -222,9 +225,10 @@ class _Run:
                 **{name: str(place) for name, place in self.options.items()},
                 **({"lists": (self.lists / PREPARED).read_text("utf-8")} if self.prepared_before else {}),
             },
-            "train": {k: v for k, v in tables.items() if k not in ("finetune", "score", "name")},
+            "train": {k: v for k, v in tables.items() if k not in ("finetune", "backend", "score", "name")},
             "finetune": {"finetune": tables["finetune"]},
-            "embed": {},
+            "embed": {"train": True} if self._fits else {},
+            "backend": {"backend": self._plan()},
             "score": {"score": tables["score"]},
             "report": {},
         }
@@ -259,6 +263,24 @@ class _Run:
         return self.out / ("finetuned" if self.recipe.finetune else "model")
 
     @property
+    def _fits(self) -> bool:
+        """Whether the back end or the normalisation needs the training speakers' embeddings."""
+        return self.recipe.score.norm != "none" or build.backend(self.recipe.backend).needs_training
+
+    def _plan(self, fingerprint: str = "") -> dict[str, Any]:
+        """The scoring that the recipe asks for, as `scoring.Plan` takes it."""
+        recipe = self.recipe
+        normalised = recipe.score.norm != "none"
+        return {
+            "fingerprint": fingerprint,
+            "backend": recipe.backend,
+            "trained_on": f"{recipe.data.corpus} train" if self._fits else "",
+            "norm": recipe.score.norm,
+            "top_n": recipe.score.top_n if recipe.score.norm == "asnorm" else Plan.top_n,
+            "cohort": f"{recipe.data.corpus} train" if normalised else "",
+        }
+
+    @property
     def trials(self) -> dict[str, Path]:
         """The trial lists to score, by name."""
         names = self.recipe.score.trials or tuple(self.prepared.trials)
@@ -266,6 +288,7 @@ class _Run:
 
     def check(self) -> None:
         """Raise `InputError` where the recipe is wrong, before anything is done for it."""
+        check(self.recipe.backend, self.recipe.score.norm)
         for recipe in (self.recipe, finetuned(self.recipe)):
             if recipe is not None:
                 plan.size_of(recipe, num_speakers=2)
@@ -309,41 +332,76 @@ class _Run:
         )
 
     def _embed(self) -> None:
+        folder = load_model(self.model, self.device)
         ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
-        utterances = self.prepared.utterances(ids)
-        table = embed(load_model(self.model, self.device), utterances, device=self.device)
+        self._embed_into(EMBEDDINGS, folder, self.prepared.utterances(ids))
+        if self._fits:
+            self._embed_into(OF_TRAINING, folder, list(training_manifest(self.recipe, self.prepared)))
+
+    def _embed_into(self, name: str, folder: ModelFolder, utterances: list[Utterance]) -> None:
+        if (self.out / name).is_file():
+            before = EmbeddingTable.load(self.out / name)
+            if before.fingerprint == folder.fingerprint and list(before.ids) == [u.id for u in utterances]:
+                print(f"  {name}: of this model already", file=sys.stderr)
+                return
+        table = embed(folder, utterances, device=self.device)
         print_failures(table)
         if table.failed:
             raise InputError(
-                f"{len(table.failed)} of {len(ids)} recordings of the trial lists could not be embedded"
+                f"{len(table.failed)} of {len(utterances)} recordings for {name} could not be embedded"
             )
-        table.save(self.out / "embeddings.npz")
+        table.save(self.out / name)
+
+    def _backend(self) -> None:
+        if not self._fits:
+            Scoring.remove(self.model)
+            return
+        train = EmbeddingTable.load(self.out / OF_TRAINING)
+        speakers = {u.id: u.speaker for u in training_manifest(self.recipe, self.prepared)}
+        cohort = train if self.recipe.score.norm != "none" else None
+        fitted = fit(from_dict(Plan, self._plan(train.fingerprint), "recipe"), train, cohort, speakers)
+        fitted.save(self.model)
+        print(
+            f"  {fitted.name}, on {len(train)} utterances of {len(set(speakers.values()))} speakers",
+            file=sys.stderr,
+        )
 
     def _score(self) -> None:
-        table = EmbeddingTable.load(self.out / "embeddings.npz")
+        table = EmbeddingTable.load(self.out / EMBEDDINGS)
+        scoring = Scoring.load(self.model, table.fingerprint)
+        training_speakers = Manifest.read(self.prepared.train).speakers
         for name, path in self.trials.items():
-            scores = score.cosine(TrialList.read(path), table)
+            trials = TrialList.read(path)
+            scores, raw = scoring.score(trials, table, None, speakers_of(trials.ids, None, name))
             record = score.evaluate(
                 scores,
                 p_targets=self.recipe.score.p_target,
+                raw=raw,
                 crops=WHOLE,
                 model={"name": self.recipe.name, "fingerprint": table.fingerprint},
-                training_speakers=Manifest.read(self.prepared.train).speakers,
+                training_speakers=training_speakers,
+                **scoring.facts(),
             )
             write_json(self.out / "scores" / f"{name}.json", record)
             scores.write(self.out / "scores" / f"{name}.txt")
+            if raw is not None:
+                raw.write(self.out / "scores" / f"{name}.raw.txt")
             print(score.format_record(record) + "\n")
 
     def _report(self) -> None:
         from speakerverif.report import Result, System, write_report
 
-        table, results = EmbeddingTable.load(self.out / "embeddings.npz"), []
+        table, results = EmbeddingTable.load(self.out / EMBEDDINGS), []
         for name, path in self.trials.items():
             trials, record = TrialList.read(path), self.records()[name]
             scores = ScoreList.read(self.out / "scores" / f"{name}.txt", trials, record["score_kind"])
             units = units_of(trials)
             record["breakdown"] = breakdown(scores, durations_of(table), units, record)
-            results.append(Result(System(self.recipe.name, scores, record), units))
+            raw = None
+            if record["raw"] is not None:
+                before = ScoreList.read(self.out / "scores" / f"{name}.raw.txt", trials, record["raw"]["score_kind"])
+                raw = System("before normalisation", before, {**record, **record["raw"], "norm": None})
+            results.append(Result(System(self.recipe.name, scores, record), units, raw))
         write_report(results, self.out / "report", table=table, audio_root=self.prepared.audio_root)
 
     def records(self) -> dict[str, dict[str, Any]]:

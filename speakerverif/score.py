@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from speakerverif.audit import EnrollMap, Units, audit, units_of, used
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList, named
+from speakerverif.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
+
+if TYPE_CHECKING:
+    from speakerverif.backends._linear import Backend
 
 AUDITED = ("missing", "self_pairs", "duplicates", "mirrored")
 BLOCK = 1024  # trials gathered at once: both sides of a block stay in the processor's cache
@@ -42,15 +45,41 @@ def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | Non
     return ScoreList(trials, scores, "cosine")
 
 
+def with_backend(
+    backend: "Backend", trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | None = None
+) -> ScoreList:
+    """Return the scores of a trained back end, which sees every enrolled utterance; otherwise as `cosine`."""
+    models, enroll = np.unique(trials.enroll, return_inverse=True)
+    tests, test = np.unique(trials.test, return_inverse=True)
+    groups = _files_of_models(trials, models.tolist(), enroll_map)
+    enrolled = table.embeddings[table.rows_of([name for group in groups for name in group])]
+    tested = table.embeddings[table.rows_of([trials.ids[i] for i in tests])]
+    counts = np.array([len(group) for group in groups])
+    return ScoreList(trials, backend.score(enrolled, tested, enroll, test, counts), backend.kind)
+
+
+def _files_of_models(
+    trials: TrialList, models: Sequence[int], enroll_map: EnrollMap | None
+) -> list[Sequence[str]]:
+    """Return the ids of each model's files; without a map a model is one file.
+
+    Raises:
+        InputError: models that are not in the map.
+    """
+    if enroll_map is None:
+        return [[trials.ids[i]] for i in models]
+    lacking = [trials.ids[i] for i in models if trials.ids[i] not in enroll_map]
+    if lacking:
+        raise InputError(f"{trials.name}: {len(lacking)} models are not in the enroll map: {named(lacking)}")
+    return [enroll_map[trials.ids[i]] for i in models]
+
+
 def _models_and_tests(
     trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return unit vectors of the enrolled models and of the test files, float32 (ids, dim) both."""
     models, tests = used(trials.enroll), used(trials.test)
-    lacking = [trials.ids[i] for i in models if trials.ids[i] not in enroll_map]
-    if lacking:
-        raise InputError(f"{trials.name}: {len(lacking)} models are not in the enroll map: {named(lacking)}")
-    groups = [enroll_map[trials.ids[i]] for i in models]
+    groups = _files_of_models(trials, models, enroll_map)
     files = [name for group in groups for name in group] + [trials.ids[i] for i in tests]
     vectors = unit(table.embeddings, table.ids, table.rows_of(files))
     starts = np.cumsum([0] + [len(group) for group in groups])
@@ -85,8 +114,11 @@ def evaluate(
     seed: int = 0,
     speakers: Mapping[str, str] | None = None,
     enroll_map: EnrollMap | None = None,
+    raw: ScoreList | None = None,
     crops: str | None = None,
+    backend: dict[str, Any] | None = None,
     norm: dict[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
     training_speakers: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -99,8 +131,11 @@ def evaluate(
         seed: of the bootstrap.
         speakers: file -> speaker; None: told from the paths (see `units_of`).
         enroll_map: model -> its files.
+        raw: the same trials before normalisation; their figures stand in the record beside the others.
         crops: what of each file was embedded; None: not known.
+        backend: what compared the embeddings; None: not known.
         norm: how the scores were normalised; None: not at all.
+        calibration: what made the scores likelihood ratios; None: nothing that is known.
         model: name and fingerprint of the model; None: not known.
         training_speakers: whom the model learnt from, to count those in the trials; None: not known.
 
@@ -109,15 +144,69 @@ def evaluate(
     """
     began = time.perf_counter()
     trials, curve = scores.trials, DetCurve.of(scores)
-    labels = np.asarray(trials.labels)
     found, units = audit(trials, enroll_map), units_of(trials, speakers, enroll_map)
-    eer, keys = curve.eer(), {f"{p:g}": p for p in p_targets}
-    costs = {key: curve.min_dcf(p) for key, p in keys.items()}
-    is_llr, known = scores.kind == "llr", units.kind == "speaker"
+    known = units.kind == "speaker"
+    keys = {f"{p:g}": p for p in p_targets}
     record: dict[str, Any] = {
         "trials": len(trials),
         "targets": int(curve.misses[-1]),
         "nontargets": int(curve.false_alarms[0]),
+        **_figures(scores, curve, units, keys, samples, seed),
+        "raw": None,
+        "crops": crops,
+        "backend": backend,
+        "norm": norm,
+        "calibration": calibration,
+        "list": {
+            "name": trials.name,
+            "sha256": trials.sha256,
+            "known_as": found.known_as,
+            "missing": 0,  # a trial without a score is an error, never left out
+            "self_pairs": found.self_pairs,
+            "duplicates": found.duplicates,
+            "mirrored": found.mirrored,
+            "labels_against_speakers": int(((units.enroll == units.test) != trials.labels).sum())
+            if known
+            else None,
+        },
+        "model": model,
+    }
+    if model is not None:
+        seen = set(units.names) & set(training_speakers) if known and training_speakers is not None else None
+        record["model"] = {**model, "training_speakers_in_trials": None if seen is None else len(seen)}
+    if raw is not None:
+        record["raw"] = _figures(raw, DetCurve.of(raw), units, keys, samples, seed)
+    record["seconds"] = time.perf_counter() - began
+    return record
+
+
+def _figures(
+    scores: ScoreList, curve: DetCurve, units: Units, keys: dict[str, float], samples: int, seed: int
+) -> dict[str, Any]:
+    """Return the part of the record that the scores alone decide."""
+    labels, figures = np.asarray(scores.trials.labels), figures_of(curve, keys, scores.kind)
+    if scores.kind == "llr":
+        figures["act_dcf"] = {key: act_dcf(scores.scores, labels, p).cost for key, p in keys.items()}
+        figures["cllr"] = cllr(scores.scores, labels)
+    if samples:
+        priors = list(keys.values())
+        drawn = bootstrap(scores.scores, labels, units.enroll, units.test, priors, samples, seed)
+        figures["eer_ci95"] = interval(drawn.eer)
+        figures["min_dcf_ci95"] = {key: interval(drawn.min_dcf[:, j]) for j, key in enumerate(keys)}
+        figures["bootstrap"] = {
+            "unit": units.kind,
+            "units": len(units.names),
+            "samples": samples,
+            "seed": seed,
+            "redrawn": drawn.redrawn,
+        }
+    return figures
+
+
+def figures_of(curve: DetCurve, keys: dict[str, float], kind: ScoreKind) -> dict[str, Any]:
+    """Return what a curve decides of the record; `keys` are the names of the priors, and the priors."""
+    eer, costs = curve.eer(), {key: curve.min_dcf(p) for key, p in keys.items()}
+    return {
         "eer": eer.rate,
         "eer_ci95": None,
         "eer_threshold": eer.threshold,
@@ -127,59 +216,11 @@ def evaluate(
             key: {"threshold": _finite(cost.threshold), "p_miss": cost.p_miss, "p_fa": cost.p_fa}
             for key, cost in costs.items()
         },
-        "act_dcf": {key: act_dcf(scores.scores, labels, p).cost for key, p in keys.items()}
-        if is_llr
-        else None,
-        "cllr": cllr(scores.scores, labels) if is_llr else None,
+        "act_dcf": None,
+        "cllr": None,
         "min_cllr": curve.min_cllr(),
-        "score_kind": scores.kind,
-        "crops": crops,
-        "norm": norm,
+        "score_kind": kind,
         "bootstrap": None,
-        "list": {
-            "name": trials.name,
-            "sha256": trials.sha256,
-            "known_as": found.known_as,
-            "missing": 0,  # a trial without a score is an error, never left out
-            "self_pairs": found.self_pairs,
-            "duplicates": found.duplicates,
-            "mirrored": found.mirrored,
-            "labels_against_speakers": int(((units.enroll == units.test) != labels).sum()) if known else None,
-        },
-        "model": model,
-    }
-    if model is not None:
-        seen = set(units.names) & set(training_speakers) if known and training_speakers is not None else None
-        record["model"] = {**model, "training_speakers_in_trials": None if seen is None else len(seen)}
-    if samples:
-        record |= _intervals(scores, units, keys, samples, seed)
-    record["seconds"] = time.perf_counter() - began
-    return record
-
-
-def _intervals(
-    scores: ScoreList, units: Units, p_targets: dict[str, float], samples: int, seed: int
-) -> dict[str, Any]:
-    """Return the part of the record that the bootstrap makes."""
-    drawn = bootstrap(
-        scores.scores,
-        np.asarray(scores.trials.labels),
-        units.enroll,
-        units.test,
-        list(p_targets.values()),
-        samples,
-        seed,
-    )
-    return {
-        "eer_ci95": interval(drawn.eer),
-        "min_dcf_ci95": {key: interval(drawn.min_dcf[:, j]) for j, key in enumerate(p_targets)},
-        "bootstrap": {
-            "unit": units.kind,
-            "units": len(units.names),
-            "samples": samples,
-            "seed": seed,
-            "redrawn": drawn.redrawn,
-        },
     }
 
 
@@ -189,7 +230,10 @@ def _finite(threshold: float) -> float | None:
 
 
 def describe(record: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the figures of a record as rows of text, a header first; costs with their operating point."""
+    """Return the figures of a record as rows of text, a header first; costs with their operating point.
+
+    Where there are raw scores beside normalised ones, their figures are two columns more.
+    """
     rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "threshold", "misses", "false alarms")]
     ranges = {key: f"{low:.4f} – {high:.4f}" for key, (low, high) in (record["min_dcf_ci95"] or {}).items()}
     range_of_eer = "{:.3f} – {:.3f} %".format(*(100 * x for x in record["eer_ci95"] or ())) if ranges else ""
@@ -204,7 +248,10 @@ def describe(record: dict[str, Any]) -> list[tuple[str, ...]]:
     others = [(f"actDCF({key})", cost) for key, cost in (record["act_dcf"] or {}).items()]
     others += [("Cllr", record["cllr"]), ("min Cllr", record["min_cllr"])]
     rows += [(name, f"{value:.4f}", "", "", "", "") for name, value in others if value is not None]
-    return rows
+    if (raw := record.get("raw")) is None:
+        return rows
+    of_raw = {row[0]: row[1:3] for row in describe(raw)} | {"": ("raw", "95 % interval")}
+    return [row + of_raw.get(row[0], ("", "")) for row in rows]
 
 
 def format_record(record: dict[str, Any]) -> str:
@@ -217,11 +264,11 @@ def format_record(record: dict[str, Any]) -> str:
     ]
     if found["labels_against_speakers"]:
         lines.append(f"{found['labels_against_speakers']:,} labels disagree with the speakers of their files")
-    widths = (14, 9, 19, 12, 11, 14)
+    widths = (9, 19, 12, 11, 14, 11, 19)
+    lines.append("")
     for row in describe(record):
-        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append((f"{row[0]:{widths[0]}}" + "".join(cells)).rstrip())
-    lines.insert(-len(describe(record)), "")
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=False)]
+        lines.append((f"{row[0]:14}" + "".join(cells)).rstrip())
     return "\n".join([*lines, "", *_made(record)])
 
 
@@ -230,8 +277,10 @@ def _made(record: dict[str, Any]) -> list[str]:
     parts = [f"scores: {record['score_kind']}"]
     if record["crops"]:
         parts.append(record["crops"])
-    if record["norm"]:
-        parts.append(" ".join(f"{key} {value}" for key, value in record["norm"].items()))
+    for key, what in (("backend", "back end "), ("norm", ""), ("calibration", "")):
+        facts = [(name, value) for name, value in (record[key] or {}).items() if value is not None]
+        words = [str(value) if name in ("name", "kind") else f"{name} {value}" for name, value in facts]
+        parts += [what + ", ".join(words).replace("_", " ")] if words else []
     if record["model"]:
         named_model = " ".join(
             filter(None, (record["model"].get("name"), record["model"].get("fingerprint")))

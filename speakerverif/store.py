@@ -141,6 +141,19 @@ class Store:
         with self._errors():
             return [name for (name,) in self._db.execute("SELECT name FROM speakers ORDER BY name")]
 
+    def utterances(self, name: str) -> NDArray[np.float32]:
+        """Return the embeddings (N, D) enrolled for a speaker.
+
+        Raises:
+            InputError: nobody of that name is enrolled.
+        """
+        of_name = "WHERE speaker = (SELECT id FROM speakers WHERE name = ?) ORDER BY id"
+        with self._errors():
+            rows = self._db.execute(f"SELECT embedding FROM utterances {of_name}", (name,)).fetchall()
+        if not rows:
+            raise InputError(f"{self.folder}: nobody named {name!r} is enrolled")
+        return np.stack([np.frombuffer(blob, "<f4") for (blob,) in rows])
+
     def models(self) -> tuple[list[str], NDArray[np.float32]]:
         """Return names and models, float32 (speakers, D), in the order of their enrolment."""
         with self._reading():

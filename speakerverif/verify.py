@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from speakerverif import measures
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable
-from speakerverif.norm import unit
+from speakerverif.lists import EmbeddingTable, ScoreKind, TrialList
+from speakerverif.scoring import Scoring
 from speakerverif.store import Store
 
 
@@ -21,19 +23,23 @@ class Verification:
     `same_speaker` is None unless the model is calibrated or a threshold was given.
 
     Attributes:
-        score: cosine similarity, in [-1, 1]; higher means more likely the same speaker.
+        score: as the model scores; higher means more likely the same speaker.
+        kind: what the score is: a cosine similarity in [-1, 1], a PLDA's, a normalised one.
         llr: calibrated natural-log likelihood ratio; None without a calibration.
         same_speaker: the decision, or None.
-        threshold: what the decision was made at, a score, or None.
+        threshold: what the decision was made at, a score; None: none was made, or quality measures count too.
+        llr_threshold: the same as a likelihood ratio; None: no decision, or one by a threshold given.
         durations_s: of the recordings.
         speech_s: active speech in them.
         fingerprint: of the model.
     """
 
     score: float
+    kind: ScoreKind
     llr: float | None
     same_speaker: bool | None
     threshold: float | None
+    llr_threshold: float | None
     durations_s: tuple[float, ...]
     speech_s: tuple[float, ...]
     fingerprint: str
@@ -60,10 +66,11 @@ def verify(
         device: where the model is.
 
     Raises:
-        InputError: a recording can't be embedded (unreadable, silent, too short, ...).
+        InputError: a recording can't be embedded (unreadable, silent, too short, ...); a calibration that does not
+            fit how the model scores.
     """
     table = embed_all(folder, [enroll, test], device)
-    return _compare(folder, table, table.embeddings[0], table.embeddings[1], threshold, llr_threshold)
+    return _compare(folder, table, table.embeddings[:1], threshold, llr_threshold)
 
 
 def verify_enrolled(
@@ -81,37 +88,66 @@ def verify_enrolled(
     Raises:
         InputError: as `verify`; no such store, one of another model, nobody of that name.
     """
-    names, models = Store(store, folder.fingerprint).models()
-    if name not in names:
-        raise InputError(f"{store}: nobody named {name!r} is enrolled")
-    table = embed_all(folder, [test], device)
-    return _compare(folder, table, models[names.index(name)], table.embeddings[0], threshold, llr_threshold)
+    enrolled = Store(store, folder.fingerprint).utterances(name)
+    return _compare(folder, embed_all(folder, [test], device), enrolled, threshold, llr_threshold)
 
 
 def _compare(
     folder: ModelFolder,
-    table: EmbeddingTable,
-    enroll: np.ndarray,
-    test: np.ndarray,
+    recordings: EmbeddingTable,
+    enrolled: NDArray,
     threshold: float | None,
     llr_threshold: float | None,
 ) -> Verification:
-    """Return the comparison of two embeddings; `table` is of the recordings among them."""
-    pair = unit(np.stack([enroll, test]))
-    score = float(pair[0] @ pair[1])
-    calibration, llr = folder.calibration, None
+    """Return the comparison of a speaker's embeddings (N, D) with the last of the recordings.
+
+    It is a list of one trial, so that nothing is scored another way than lists are.
+    """
+    scoring, calibration = Scoring.load(folder.path, folder.fingerprint), folder.calibration
+    # With a space in it no id can be that of a file or speaker in the cohort.
+    ids = [*(f"enrolled {i}" for i in range(len(enrolled))), "test recording"]
+    trial = TrialList(
+        ("enrolled model", ids[-1]), np.zeros(1, np.int32), np.ones(1, np.int32), None, "the pair"
+    )
+    first = len(recordings) - 1  # 0: nothing is known of the enrolled recordings but their embeddings
+    durations, speech = (
+        np.concatenate([column[:first], np.full(len(enrolled) - first, np.nan), column[first:]])
+        for column in (recordings.durations, recordings.speech)
+    )
+    table = EmbeddingTable(
+        ids,
+        np.concatenate([enrolled, recordings.embeddings[-1:]]),
+        durations,
+        speech,
+        ["ok"] * len(ids),
+        folder.fingerprint,
+    )
+    enroll_map = {trial.ids[0]: ids[:-1]}
+    scores, _ = scoring.score(trial, table, enroll_map)
+    score, llr, same_speaker = float(scores.scores[0]), None, None
     if calibration is not None:
-        llr = float(calibration.llr(np.array([[score]]))[0])
+        if calibration.scoring not in ("", scoring.name):
+            raise InputError(
+                f"{folder.path}: calibrated on scores of {calibration.scoring}, but now scores by "
+                f"{scoring.name}; calibrate it again"
+            )
+        quality = measures.of_trials(calibration.measures, trial, table, enroll_map)
+        llr = float(calibration.apply([scores], quality).scores[0])
         if llr_threshold is None and calibration.point is not None:
             llr_threshold = calibration.point.threshold
-        if threshold is None and llr_threshold is not None:
-            threshold = calibration.score_threshold(llr_threshold)
+    if threshold is not None:
+        same_speaker, llr_threshold = score >= threshold, None
+    elif llr is not None and llr_threshold is not None and calibration is not None:
+        same_speaker = llr >= llr_threshold
+        threshold = None if calibration.quality else calibration.score_threshold(llr_threshold)
     return Verification(
         score=score,
+        kind=scores.kind,
         llr=llr,
-        same_speaker=None if threshold is None else score >= threshold,
+        same_speaker=same_speaker,
         threshold=threshold,
-        durations_s=tuple(table.durations.tolist()),
-        speech_s=tuple(table.speech.tolist()),
-        fingerprint=table.fingerprint,
+        llr_threshold=None if same_speaker is None else llr_threshold,
+        durations_s=tuple(recordings.durations.tolist()),
+        speech_s=tuple(recordings.speech.tolist()),
+        fingerprint=folder.fingerprint,
     )

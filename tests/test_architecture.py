@@ -15,6 +15,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["cli_decide", "cli_report", "cli_score"],
+    ["cli_sources"],
     ["demo", "spheres"],
     ["_sphere_plots"],
     ["recipe"],
@@ -26,6 +27,7 @@ FLOORS = [
     ["_report_figures"],
     ["_report_svg", "_report_result", "_report_audio", "_report_map"],
     ["train"],
+    ["scoring", "streaming"],
     ["score"],
     ["breakdown", "crossfit"],
     ["columns", "curves"],
@@ -40,7 +42,7 @@ FLOORS = [
     ["build"],
     ["encoders", "heads", "backends"],
     ["features", "pooling", "spec_augment"],
-    ["norm", "calibrate"],
+    ["norm", "calibrate", "measures"],
     ["audio", "quality"],
     ["schedules", "log", "distributed"],
     ["audit"],
@@ -52,7 +54,7 @@ FLOORS = [
     ["__init__"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = ["lists", "metrics", "norm", "calibrate", "config", "errors", "score", "cli"]
+WITHOUT_TORCH = ["lists", "metrics", "norm", "calibrate", "config", "errors", "score", "scoring", "cli"]
 
 
 def room(path: Path) -> str:

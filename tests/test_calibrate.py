@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
-from speakerverif import calibrate, metrics
+from speakerverif import calibrate, measures, metrics
 from speakerverif.errors import InputError
 from speakerverif.lists import ScoreList, TrialList
 
@@ -149,11 +149,11 @@ def test_quality_measures_tell_short_recordings_apart():
     scores, labels = gaussian(rng, 4000, 40_000, gap=2)
     logs = rng.uniform(-2, 2, (2, len(labels)))
     shifted = listed(scores + np.minimum(*logs), labels)
-    quality = calibrate.both_sides("log_duration", *logs)
+    quality = measures.both_sides("log_duration", *logs)
     assert set(quality) == {"log_duration_low", "log_duration_high"}
     fitted = calibrate.fit([shifted], quality, p_target=0.5)
     assert_allclose(fitted.weights, [2, -2, 0], atol=0.15)
-    mirrored = calibrate.both_sides("log_duration", *logs[::-1])
+    mirrored = measures.both_sides("log_duration", *logs[::-1])
     assert_allclose(fitted.apply([shifted], mirrored).scores, fitted.apply([shifted], quality).scores)
 
 
@@ -220,3 +220,15 @@ def test_errors_name_what_is_wrong():
     fitted = calibrate.fit([one])
     with pytest.raises(InputError, match="expected scores of kind cosine and measures none; found plda"):
         fitted.apply([dataclasses.replace(one, kind="plda")])
+
+
+@pytest.mark.parametrize(("errors", "trials"), [(0, 40), (1, 40), (17, 300), (40, 40)])
+def test_binomial_intervals_are_scipys(errors, trials):
+    from scipy import stats
+
+    labels = np.arange(2 * trials) < trials
+    scores = np.where(labels, 1.0, 0.0)
+    scores[:errors] = -1.0
+    point = calibrate.operating_point(scores, labels, 0.5)
+    expected = stats.binomtest(errors, trials).proportion_ci(0.95, method="exact")
+    assert_allclose(point.p_miss_ci95, [expected.low, expected.high], rtol=1e-9)

@@ -84,6 +84,59 @@ def test_another_scoring_repeats_only_the_scoring(corpus: Path, recipe: Recipe, 
     assert changed == {"scores", "report", "stages"}
 
 
+def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
+    corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    recipe = dataclasses.replace(recipe, finetune={})
+    record_of_plain = run(recipe, tmp_path, data_dir=corpus)["trials"]
+    before = stamps(tmp_path)
+    scored = dataclasses.replace(recipe.score, norm="asnorm", top_n=3)
+    changed = dataclasses.replace(recipe, backend={"name": "cosine", "subtract_mean": True}, score=scored)
+    record = run(changed, tmp_path, data_dir=corpus)["trials"]
+    assert record["backend"] == {
+        "name": "cosine",
+        "subtract_mean": True,
+        "trained_on": "speechocean762 train",
+    }
+    assert record["norm"] == {
+        "kind": "asnorm",
+        "top_n": 3,
+        "cohort": "speechocean762 train",
+        "cohort_size": 4,
+    }
+    assert record["score_kind"] == "normalized" and record["raw"]["score_kind"] == "cosine"
+    after = stamps(tmp_path)
+    kept = ("embeddings.npz", "model/model.safetensors", "data/train.tsv")
+    assert all(after[path] == before[path] for path in kept)
+    assert {"model/scoring.toml", "model/backend.npz", "model/cohort.npz", "scores/trials.raw.txt"} <= set(
+        after
+    )
+
+    # score, calibrate and verify take it from the model folder, and the calibration knows what it is of.
+    trials, model = str(corpus / "dev" / "trials.txt"), str(tmp_path / "model")
+    sources = ["--embeddings", str(tmp_path / "embeddings.npz")]
+    assert main(["calibrate", trials, *sources, "--model", model, "--far", "0.05"]) == 0
+    _, first, second = (corpus / "dev" / "trials.txt").read_text().split()[:3]
+    pair = [str(corpus / name) for name in (first, second)]
+    assert main(["verify", *pair, "--model", model, "--json", str(tmp_path / "v.json")]) == 0
+    verified = json.loads((tmp_path / "v.json").read_text())
+    listed = dict(
+        line.rsplit(" ", 1) for line in (tmp_path / "scores" / "trials.txt").read_text().splitlines()
+    )
+    assert verified["score"] == pytest.approx(float(listed[f"{first} {second}"]), rel=1e-4, abs=1e-4)
+    assert verified["kind"] == "normalized" and verified["llr"] is not None
+    capsys.readouterr()
+
+    plain = run(recipe, tmp_path, data_dir=corpus)["trials"]
+    assert plain["raw"] is None and plain["eer"] == record_of_plain["eer"]
+    assert not (tmp_path / "model" / "scoring.toml").exists()
+    assert main(["verify", *pair, "--model", model]) == 2
+    assert "calibrated on scores of cosine subtract_mean True" in capsys.readouterr().err
+    with pytest.raises(InputError, match="asnorm normalises cosines"):
+        run(dataclasses.replace(changed, backend={"name": "plda"}), tmp_path / "new", data_dir=corpus)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_training_run_goes_on_where_it_stopped(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:
     """A run killed in the middle of training leaves state; running it again gives the same weights."""
     from speakerverif import recipe as recipe_module

@@ -271,6 +271,7 @@ def test_scores_and_embeddings_give_the_same_record(
         None,
         {"name": None, "fingerprint": "f00d", "training_speakers_in_trials": None},
     ]
+    assert [record.pop("backend") for record in records] == [None, {"name": "cosine", "trained_on": None}]
     assert all(record.pop("seconds") >= 0 for record in records)
     assert records[0] == records[1]
     assert list(records[0]["min_dcf"]) == ["0.2"]

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from speakerverif._files import replacing
 from speakerverif.errors import InputError
+from speakerverif.lists import ScoreKind
 from speakerverif.norm import unit, unit_means
 
 _BLOCK_VALUES = 4_000_000  # gathered values a side at a time: 32 MB in float64
@@ -14,6 +16,8 @@ _BLOCK_VALUES = 4_000_000  # gathered values a side at a time: 32 MB in float64
 class Backend:
     """A back end whose whole trained state is a few float64 arrays, named in `arrays`."""
 
+    kind: ScoreKind = "cosine"  # what its scores are
+    needs_training: bool = True
     arrays: tuple[str, ...] = ()
 
     def state(self) -> dict[str, NDArray]:
@@ -28,9 +32,32 @@ class Backend:
             )
         return {name: getattr(self, name) for name in self.arrays}
 
+    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+        """Learn from embeddings float (N, D) with speaker labels int (N,)."""
+        raise NotImplementedError
+
+    def score(
+        self,
+        enroll: NDArray,
+        test: NDArray,
+        enroll_index: NDArray,
+        test_index: NDArray,
+        enroll_counts: NDArray | None = None,
+    ) -> NDArray[np.float64]:
+        """Return one score per trial, float64 (trials,).
+
+        Args:
+            enroll: (E, D), utterances; a model's utterances lie together.
+            test: (T, D).
+            enroll_index: int (trials,), the enrolled model of each trial.
+            test_index: int (trials,), the row of `test` of each trial.
+            enroll_counts: int (models,), utterances of each model, adding up to E; None: each row is a model.
+        """
+        raise NotImplementedError
+
     def save(self, path: str | Path) -> None:
-        """Write the trained arrays as an `.npz` file."""
-        with Path(path).open("wb") as file:
+        """Write the trained arrays as an `.npz` file, whole or not at all."""
+        with replacing(path) as file:
             np.savez(file, **self.state())  # type: ignore[arg-type]
 
     def load(self, path: str | Path) -> None:
@@ -70,16 +97,7 @@ class LinearCosine(Backend):
         test_index: NDArray,
         enroll_counts: NDArray | None = None,
     ) -> NDArray[np.float64]:
-        """Return one cosine in [-1, 1] per trial, float64 (trials,).
-
-        Args:
-            enroll: (E, D), utterances; a model's utterances lie together.
-            test: (T, D).
-            enroll_index: int (trials,), the enrolled model of each trial.
-            test_index: int (trials,), the row of `test` of each trial.
-            enroll_counts: int (models,), utterances of each model, adding up to E; None: each row is a model.
-                A model of several is the mean of their unit vectors, scaled to length 1.
-        """
+        """Return one cosine in [-1, 1] per trial; a model of several is the mean of their unit vectors."""
         models = self.transform(enroll)
         if enroll_counts is not None:
             models = unit_means(models, owners(enroll_counts, len(enroll)), len(enroll_counts))

@@ -21,7 +21,7 @@ class Cosine(LinearCosine):
     arrays = ("mean",)
 
     def __init__(self, config: Config) -> None:
-        self.subtract_mean = config.subtract_mean
+        self.subtract_mean = self.needs_training = config.subtract_mean
         if not config.subtract_mean:
             self.mean = np.zeros(1)
 

@@ -40,6 +40,7 @@ class Plda(Backend):
         draws of one speaker (by the book), never as their average counted once.
     """
 
+    kind = "plda"
     arrays = ("centre", "projection", "length_norm", "mean", "between", "within")
     centre: Array  # (D,) of raw embeddings
     projection: Array  # (D, K)

@@ -1,0 +1,72 @@
+"""Quality measures of trials: how much the recordings themselves let a score say."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif.audit import EnrollMap
+from speakerverif.config import nearest
+from speakerverif.errors import InputError
+from speakerverif.lists import EmbeddingTable, TrialList, named
+
+Array = NDArray[np.float64]
+NAMES = ("duration", "speech", "magnitude")
+
+
+def of_trials(
+    names: Sequence[str], trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | None = None
+) -> dict[str, Array]:
+    """Return two columns (N,) for each measure, the lower and the higher of both sides; all are logarithms.
+
+    Args:
+        names: of `NAMES`: seconds of the recordings, seconds of speech in them, and the embeddings' length.
+        trials: pairs of ids; with `enroll_map` the enroll ids are models.
+        table: has a row for every file. The seconds of a model's files add up; their embeddings' lengths are
+            averaged.
+        enroll_map: model -> ids of its files.
+
+    Raises:
+        InputError: a name that is not a measure; files that are not in the table, or of no known duration.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise InputError(f"quality measure {name!r}: {nearest(name, list(NAMES))}")
+    found: dict[str, Array] = {}
+    for name in names:
+        sides = []
+        for codes, files in ((trials.enroll, enroll_map), (trials.test, None)):
+            ids = np.unique(codes)
+            groups = [(files or {}).get(trials.ids[i], [trials.ids[i]]) for i in ids]
+            values = _values(name, table)[table.rows_of([u for group in groups for u in group])]
+            counts = np.array([len(group) for group in groups])
+            of_group = np.add.reduceat(values, np.cumsum(counts) - counts)
+            if name == "magnitude":
+                of_group = of_group / counts
+            bad = np.flatnonzero(~(of_group > 0))
+            if bad.size:
+                raise InputError(
+                    f"quality measure {name}: expected values above 0, not known or 0 for "
+                    f"{named([trials.ids[ids[i]] for i in bad])}"
+                )
+            sides.append(np.log(of_group)[np.searchsorted(ids, codes)])
+        found |= both_sides(name, *sides)
+    return found
+
+
+def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:
+    """Return a quality measure of two recordings as two columns, `name_low` and `name_high`.
+
+    The lower and the higher of both sides, so that swapping them changes nothing. Give durations and
+    magnitudes as logarithms, SNR in dB: what is doubled matters, not what is added.
+
+    Source: the duration and magnitude measures of Thienpondt, Desplanques and Demuynck 2021,
+        arXiv:2010.11255.
+    """
+    return {f"{name}_low": np.minimum(enroll, test), f"{name}_high": np.maximum(enroll, test)}
+
+
+def _values(name: str, table: EmbeddingTable) -> Array:
+    if name == "magnitude":
+        return np.linalg.norm(table.embeddings.astype(np.float64), axis=1)
+    return np.asarray(table.durations if name == "duration" else table.speech, np.float64)

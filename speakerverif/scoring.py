@@ -1,0 +1,234 @@
+"""How a model's embeddings become scores: a back end, then normalisation; fitted once, kept in its folder.
+
+A model folder without `scoring.toml` scores by plain cosine. With it, `backend.npz` holds what was trained and
+`cohort.npz` whom scores are normalised against; `score`, `calibrate` and `verify` then all score that way.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from speakerverif import build, score
+from speakerverif._files import write_atomically
+from speakerverif.audit import EnrollMap, speakers_of
+from speakerverif.backends._linear import Backend, LinearCosine
+from speakerverif.config import format_toml, from_dict, read_toml, to_dict
+from speakerverif.errors import InputError
+from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.norm import as_norm, normalize, speaker_means
+
+NormKind = Literal["none", "znorm", "tnorm", "snorm", "asnorm"]
+FILE, ARRAYS, COHORT = "scoring.toml", "backend.npz", "cohort.npz"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `scoring.toml` holds: all of a scoring but its arrays."""
+
+    fingerprint: str = ""  # of the model whose embeddings it is for
+    backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    trained_on: str = ""
+    norm: NormKind = "none"
+    top_n: int = 300
+    cohort: str = ""  # where its speakers come from
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A back end and a normalisation, fitted and ready to score.
+
+    Attributes:
+        plan: what they are.
+        backend: trained.
+        cohort: one embedding per speaker, as the back end sees them; None where nothing is normalised.
+    """
+
+    plan: Plan
+    backend: Backend
+    cohort: EmbeddingTable | None = None
+
+    @property
+    def name(self) -> str:
+        """What was done to the embeddings, in one line; other arrays have another name."""
+        options = " ".join(f"{key} {value}" for key, value in self.plan.backend.items() if key != "name")
+        name = " ".join(filter(None, (self.plan.backend["name"], options, _digest(self.backend))))
+        if self.cohort is None:
+            return name
+        members = hashlib.sha256(self.cohort.embeddings.tobytes()).hexdigest()[:8]
+        top = f" top {self.plan.top_n}" if self.plan.norm == "asnorm" else ""
+        return f"{name}, {self.plan.norm}{top} {members}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `score.evaluate` is to say of back end and normalisation."""
+        norm: dict[str, Any] | None = None
+        if self.cohort is not None:
+            norm = {"kind": self.plan.norm}
+            if self.plan.norm == "asnorm":
+                norm["top_n"] = self.plan.top_n
+            norm |= {"cohort": self.plan.cohort, "cohort_size": len(self.cohort)}
+        return {
+            "backend": {**self.plan.backend, "trained_on": self.plan.trained_on or None},
+            "norm": norm,
+        }
+
+    def score(
+        self,
+        trials: TrialList,
+        table: EmbeddingTable,
+        enroll_map: EnrollMap | None = None,
+        speakers: Mapping[str, str] | None = None,
+    ) -> tuple[ScoreList, ScoreList | None]:
+        """Return the scores, and the raw ones where the scores are normalised.
+
+        Args:
+            trials: pairs of ids; with `enroll_map` the enroll ids are models.
+            table: has an embedding for every file.
+            enroll_map: model -> ids of its files.
+            speakers: id of a file -> speaker, to refuse a cohort of the trials' own speakers; None: not known.
+
+        Raises:
+            InputError: another model's embeddings; files without one; a cohort that shares speakers or ids
+                with the trials.
+        """
+        if self.plan.fingerprint and table.fingerprint != self.plan.fingerprint:
+            raise InputError(
+                f"back end {self.plan.backend['name']} is for embeddings of model {self.plan.fingerprint}, "
+                f"found those of {table.fingerprint or 'an unknown one'}"
+            )
+        seen = transformed(self.backend, table)
+        if isinstance(self.backend, LinearCosine):
+            scores = score.cosine(trials, seen, enroll_map)
+        else:
+            scores = score.with_backend(self.backend, trials, seen, enroll_map)
+        if self.cohort is None:
+            return scores, None
+        if self.plan.norm == "asnorm":
+            return as_norm(scores, seen, self.cohort, self.plan.top_n, enroll_map, speakers), scores
+        kind: Any = self.plan.norm[0]
+        return normalize(scores, seen, self.cohort, kind, enroll_map, speakers), scores
+
+    def save(self, folder: Path) -> None:
+        """Write the files of a model folder, what names the arrays last."""
+        if self.backend.needs_training:
+            self.backend.save(folder / ARRAYS)
+        if self.cohort is not None:
+            self.cohort.save(folder / COHORT)
+        write_atomically(folder / FILE, format_toml(to_dict(self.plan)))
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Make a model folder score by plain cosine."""
+        for name in (FILE, ARRAYS, COHORT):
+            (folder / name).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path, fingerprint: str) -> "Scoring":
+        """Return the scoring of a model folder; plain cosine where it has none.
+
+        Raises:
+            InputError: files that are damaged, missing, or of another model.
+        """
+        if not (folder / FILE).is_file():
+            return cls(Plan(fingerprint), build.backend({"name": "cosine"}))
+        plan = from_dict(Plan, read_toml(folder / FILE), str(folder / FILE))
+        if plan.fingerprint != fingerprint:
+            raise InputError(f"{folder / FILE} was made for model {plan.fingerprint}, this is {fingerprint}")
+        backend = build.backend(plan.backend)
+        if backend.needs_training:
+            backend.load(folder / ARRAYS)
+        return cls(plan, backend, EmbeddingTable.load(folder / COHORT) if plan.norm != "none" else None)
+
+
+def fit(
+    plan: Plan,
+    train: EmbeddingTable | None,
+    cohort: EmbeddingTable | None,
+    speakers: Mapping[str, str] | None = None,
+) -> Scoring:
+    """Return a plan with its back end trained and its cohort taken.
+
+    Args:
+        plan: what to fit; its fingerprint is set to that of the embeddings.
+        train: what to train the back end on; None where it needs no training.
+        cohort: embeddings of other speakers' utterances, of which a mean a speaker is taken; where each id is
+            a speaker, these embeddings are the cohort. None: no normalisation.
+        speakers: utterance -> speaker of `train` and `cohort`; None: told from the paths.
+
+    Raises:
+        InputError: training embeddings without speakers, too few of them, or needed and lacking; a cohort too
+            small for the plan's `top_n`, or of a back end that does not score by cosine.
+    """
+    check(plan.backend, plan.norm)
+    backend = build.backend(plan.backend)
+    name = plan.backend["name"]
+    if backend.needs_training:
+        if train is None:
+            raise InputError(
+                f"back end {name} learns from embeddings of speakers who are not in the trials: give some"
+            )
+        owner = speakers_of(train.ids, speakers, plan.trained_on or "training embeddings")
+        if owner is None:
+            raise InputError(
+                f"{plan.trained_on}: the names of the {len(train)} embeddings don't tell their speakers; "
+                "back ends learn from who speaks"
+            )
+        _, labels = np.unique([owner[i] for i in train.ids], return_inverse=True)
+        backend.fit(train.embeddings, labels)
+    table = train if train is not None else cohort
+    plan = from_dict(
+        Plan, {**to_dict(plan), "fingerprint": "" if table is None else table.fingerprint}, "plan"
+    )
+    if plan.norm == "none":
+        return Scoring(plan, backend)
+    if cohort is None:
+        raise InputError(f"{plan.norm} compares with a cohort of other speakers: give one")
+    if not isinstance(backend, LinearCosine):
+        raise InputError(
+            f"{plan.norm} normalises cosines; {name} scores are likelihood ratios: calibrate them"
+        )
+    if train is not None and cohort.fingerprint != train.fingerprint:
+        raise InputError(
+            f"the cohort is of model {cohort.fingerprint}, the training embeddings of {train.fingerprint}"
+        )
+    seen = transformed(backend, cohort)
+    owner = speakers_of(cohort.ids, speakers, plan.cohort or "cohort")
+    members = seen if owner is None else speaker_means(seen, owner)
+    if plan.norm == "asnorm" and not 2 <= plan.top_n <= len(members):
+        raise InputError(f"top_n {plan.top_n}: expected 2 to {len(members)}, the speakers of the cohort")
+    return Scoring(plan, backend, members)
+
+
+def check(backend: dict[str, Any], norm: str) -> None:
+    """Raise `InputError` for an unknown back end, or one whose scores can't be normalised."""
+    if not isinstance(build.backend(backend), LinearCosine) and norm != "none":
+        raise InputError(
+            f"{norm} normalises cosines; {backend['name']} scores are likelihood ratios: calibrate them"
+        )
+
+
+def transformed(backend: Backend, table: EmbeddingTable) -> EmbeddingTable:
+    """Return embeddings as a back end sees them: what it does not score by cosine it sees as they are."""
+    if not (backend.needs_training and isinstance(backend, LinearCosine)):
+        return table
+    return EmbeddingTable(
+        table.ids,
+        backend.transform(table.embeddings).astype(np.float32),
+        table.durations,
+        table.speech,
+        table.status,
+        f"{table.fingerprint}/{_digest(backend)}",
+    )
+
+
+def _digest(backend: Backend) -> str:
+    """Return 8 hex digits that name the trained arrays; empty where nothing was trained."""
+    if not backend.needs_training:
+        return ""
+    digest = hashlib.sha256()
+    for name, array in sorted(backend.state().items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:8]
