@@ -6,8 +6,6 @@ every file in the trial lists, `backend` what compares them, into the model fold
 """
 
 import hashlib
-import importlib
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif import build, distributed, plan, score
+from speakerverif import distributed, plan, score
 from speakerverif._files import write_json
 from speakerverif.audit import speakers_of, units_of
 from speakerverif.augment import Augment
@@ -25,16 +23,17 @@ from speakerverif.breakdown import breakdown
 from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
 from speakerverif.columns import durations_of
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
-from speakerverif.corpora._prepared import Prepared, PreparedRecordings
+from speakerverif.corpora._prepared import Prepared
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
+from speakerverif.prepare import PREPARED, lists_folder, prepare
 from speakerverif.scoring import Plan, Scoring, check, fit
 from speakerverif.train import Validate, train
 
-PREPARED, EMBEDDINGS, OF_TRAINING = "prepared.json", "embeddings.npz", "embeddings_train.npz"
+EMBEDDINGS, OF_TRAINING = "embeddings.npz", "embeddings_train.npz"
 STAGES = ("prepare", "train", "finetune", "embed", "backend", "score", "report")
 TRAINING = ("train", "finetune")  # the stages that several processes share
 
@@ -80,53 +79,32 @@ def run(
     return work.records()
 
 
-def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepared | PreparedRecordings:
-    """Check a corpus tree and write its lists under `out`: manifests and trials, or those of noises and rooms.
-
-    Args:
-        corpus: a file in `corpora/`.
-        root: the corpus's folder.
-        out: where the lists go.
-        options: what the corpus's `prepare` takes besides.
-
-    Raises:
-        InputError: unknown corpus or option, or a tree that is not what it should be.
-    """
-    known = build.names("corpora")
-    if corpus not in known:
-        raise InputError(f"unknown corpus {corpus!r}; {nearest(corpus, known)}")
-    module = importlib.import_module(f"speakerverif.corpora.{corpus}")
-    strange = [name for name in options if name not in inspect.signature(module.prepare).parameters]
-    if strange:
-        raise InputError(f"--{strange[0]}: the corpus {corpus} takes no such option")
-    if root is None and not options:
-        raise InputError(f"where is {corpus}? name its folder with --data DIR or --root DIR")
-    prepared: Prepared | PreparedRecordings = module.prepare(
-        root and root.absolute(), out.absolute(), **options
-    )
-    if isinstance(prepared, Prepared):
-        prepared.save(out / PREPARED)
-    return prepared
-
-
 def train_recipe(
     recipe: Recipe, out: Path, *, manifest: Path | None, data_dir: Path | None, device: str = "cpu"
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
+
+    The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it.
 
     Raises:
         InputError: neither is given, or what `train` raises.
     """
     if manifest is not None:
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
-    if distributed.is_first():
-        prepare(recipe.data.corpus, data_dir, out / "data")
+    lists = lists_folder(recipe.data.corpus, data_dir, out / "data")
+    if lists == out / "data" and distributed.is_first():
+        prepare(recipe.data.corpus, data_dir, lists, **options_of(recipe))
     distributed.as_first_says(True)
-    prepared = Prepared.load(out / "data" / PREPARED)
+    prepared = Prepared.load(lists / PREPARED)
     validate = validation(recipe, prepared, device)
     return train(
         recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate
     )
+
+
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe tells the `prepare` of its corpus."""
+    return {"partial": True} if recipe.data.partial else {}
 
 
 def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
@@ -222,7 +200,7 @@ class _Run:
             "prepare": {
                 "data": self.recipe.data.corpus,
                 "dir": str(self.data_dir and self.data_dir.resolve()),
-                **{name: str(place) for name, place in self.options.items()},
+                **{name: str(place) for name, place in {**self.places, **options_of(self.recipe)}.items()},
                 **({"lists": (self.lists / PREPARED).read_text("utf-8")} if self.prepared_before else {}),
             },
             "train": {k: v for k, v in tables.items() if k not in ("finetune", "backend", "score", "name")},
@@ -236,21 +214,14 @@ class _Run:
         return hashlib.sha256(json.dumps([stage, parts[stage], before], sort_keys=True).encode()).hexdigest()
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What the corpus's `prepare` is told besides the folder."""
-        return {**self.places, **({"partial": True} if self.recipe.data.partial else {})}
+    def lists(self) -> Path:
+        """The folder of the prepared lists."""
+        return lists_folder(self.recipe.data.corpus, self.data_dir, self.out / "data")
 
     @property
     def prepared_before(self) -> bool:
-        """Whether the data folder holds what `prepare` wrote for this corpus."""
-        return self.data_dir is not None and (self.data_dir / self.recipe.data.corpus / PREPARED).is_file()
-
-    @property
-    def lists(self) -> Path:
-        """The folder of the prepared lists."""
-        if self.data_dir is not None and self.prepared_before:
-            return self.data_dir / self.recipe.data.corpus
-        return self.out / "data"
+        """Whether the lists are there from before, for several recipes to share."""
+        return self.lists != self.out / "data"
 
     @property
     def prepared(self) -> Prepared:
@@ -305,10 +276,10 @@ class _Run:
     def _prepare(self) -> None:
         if self.prepared_before:
             print(f"  prepared before in {self.lists}", file=sys.stderr)
-            notes = self.prepared.notes
         else:
-            notes = prepare(self.recipe.data.corpus, self.data_dir, self.out / "data", **self.options).notes
-        for note in notes:
+            options = {**self.places, **options_of(self.recipe)}
+            prepare(self.recipe.data.corpus, self.data_dir, self.lists, **options)
+        for note in self.prepared.notes:
             print(f"  {note}", file=sys.stderr)
 
     def _train(self) -> None:

@@ -20,6 +20,7 @@ FLOORS = [
     ["_sphere_plots"],
     ["recipe"],
     ["plan"],
+    ["prepare"],
     ["verify"],
     ["store"],
     ["report"],

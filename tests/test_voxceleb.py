@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -396,11 +397,16 @@ def _decode(tree: Path) -> None:
     voxceleb._report_problems(failed, tree.parent, False, notes)
 
 
-@ffmpeg
-def test_m4a_without_ffmpeg_is_refused(compressed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(compressed))
+def test_m4a_without_ffmpeg_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    movie = struct.pack(">4sIIIII", b"mvhd", 0, 0, 0, 1000, 400) + bytes(80)
+    movie = struct.pack(">I", len(movie) + 4) + movie
+    for path in sorted((tree / "voxceleb2").rglob("*.wav")):
+        boxes = struct.pack(">I4s", 8, b"ftyp") + struct.pack(">I4s", len(movie) + 8, b"moov") + movie
+        path.with_suffix(".m4a").write_bytes(boxes)
+        path.unlink()
+    monkeypatch.setenv("PATH", str(tree))
     with pytest.raises(InputError, match="9 recordings are m4a, and ffmpeg, which decodes them, is not inst"):
-        take(compressed)
+        take(tree)
 
 
 @ffmpeg

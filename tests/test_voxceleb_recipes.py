@@ -1,9 +1,11 @@
 """The recipes for VoxCeleb: the published numbers, and a rehearsal of every one on a tree in its shape."""
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from speakerverif import build, plan
@@ -16,6 +18,7 @@ from speakerverif.lists import TrialList
 from speakerverif.recipe import finetuned, run
 from speakerverif.schedules import learning_rate, margin_fraction
 from tests import voxceleb_tree
+from tests.conftest import RATE, voice
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes" / "voxceleb"
 SYSTEMS = {  # parameters of the encoder, dimensions of the embedding
@@ -195,6 +198,39 @@ def test_the_memory_of_the_head() -> None:
     assert plan.head_bytes(adam, size) == 4 * 4 * 17_982 * 192
 
 
+def test_a_wrong_tree_ends_a_run_before_training(
+    lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "vox2").mkdir()
+    vox = ["--vox1", str(lists.parent / "voxceleb1"), "--vox2", str(tmp_path / "vox2")]
+    settings = [
+        part for name in ("noise", "music", "speech", "rir") for part in ("--set", f"augment.{name}_dir=")
+    ]
+    command = ["run", str(FOLDER / "ecapa_512.toml"), *vox, "--out", str(tmp_path / "out"), *settings]
+    assert main(command) == 2
+    assert "vox2: the folder is empty" in capsys.readouterr().err
+    assert main([*command, "--vox2", str(lists.parent / "voxceleb2")]) == 2
+    assert "--set data.partial=true" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_the_train_command_takes_prepared_lists(lists: Path, tmp_path: Path) -> None:
+    settings = [*SHORT, *(f"encoder.{setting}" for setting in NARROW["xvector"])]
+    sets = [part for text in settings for part in ("--set", text)]
+    command = [
+        "train",
+        str(FOLDER / "xvector.toml"),
+        "--data",
+        str(lists),
+        "--out",
+        str(tmp_path / "m"),
+        *sets,
+    ]
+    assert main(command) == 0
+    assert len((tmp_path / "m" / "speakers.txt").read_text().split()) == 120
+    assert not (tmp_path / "m" / "data").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.corpus
 def test_a_rehearsal_on_every_file_of_the_published_list(
@@ -205,8 +241,7 @@ def test_a_rehearsal_on_every_file_of_the_published_list(
     for name in names:
         path = tmp_path / "voxceleb1" / "wav" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        speaker = int(name[2:7]) - 10270
-        voxceleb_tree.soundfile.write(path, voxceleb_tree.voice(speaker % 12, hash(name) % 999, 0.4), 16000)
+        soundfile.write(path, voice(int(name[2:7]) % 12, zlib.crc32(name.encode()) % 999, 0.4), RATE)
     root = lists.parent
     vox = ["--vox1", str(tmp_path / "voxceleb1"), "--vox2", str(root / "voxceleb2")]
     sets = [part for text in (*SHORT, "data.partial=true") for part in ("--set", text)]

@@ -43,6 +43,7 @@ LIST_NAMES = {
     "VoxCeleb1-H (original)": "vox1_h",
     "VoxCeleb1-H (cleaned)": "vox1_h_cleaned",
 }
+PARTIAL = "--partial (of a recipe: --set data.partial=true)"
 Counts = dict[str, dict[str, int]]
 
 
@@ -165,7 +166,7 @@ def _report_problems(problems: list[tuple[str, str]], out: Path, partial: bool, 
     first = "; ".join(f"{path} ({reason})" for reason, path in problems[:5])
     text = f"{len(problems):,} files or folders can't be used ({counts}), all in {where}, first: {first}"
     if not partial:
-        raise InputError(f"{text}. Restore them, or go on without them: --partial")
+        raise InputError(f"{text}. Restore them, or go on without them: {PARTIAL}")
     notes.append(f"left out: {text}")
 
 
@@ -188,7 +189,7 @@ def _check_counts(found: Counts, trees: dict[Corpus, dict[str, list[Path]]], par
         wrong.append(text)
     nothing = any(not found[name]["utterances"] for name in NEEDED)
     if wrong and (nothing or not partial):
-        hint = "" if nothing else ". Complete them, or take what is there: --partial"
+        hint = "" if nothing else f". Complete them, or take what is there: {PARTIAL}"
         raise InputError(f"the corpora are not whole: {'; '.join(wrong)}{hint}")
     return [f"not whole: {text}" for text in wrong]
 
