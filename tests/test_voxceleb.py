@@ -383,6 +383,11 @@ def test_ffmpegs_own_words_are_kept(compressed: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"1 files or folders.*1 ffmpeg can't decode it.*00001\.m4a"):
         _decode(compressed)
+    (compressed / "voxceleb2" / "dev" / "aac" / "id00099").mkdir()
+    prepared = take(compressed)
+    listed = (compressed.parent / "out" / "problems.txt").read_text()
+    assert len(ids(prepared.train)) == 8 and f"{path}\tffmpeg can't decode it: " in listed
+    assert "id00099\ta speaker's folder without videos" in listed
     path.write_bytes(data[:-300])
     with pytest.raises(InputError, match=r"1 cut off.*box is not whole"):
         take(compressed, partial=False)

@@ -98,14 +98,15 @@ def prepare(
     }
     hours = {name: sum(seconds for _, seconds in s.values()) / 3600 for name, s in splits.items()}
     notes = _ignored(evaluated.ignored + trained.ignored + spared.ignored)
-    _report_problems(evaluated.problems + trained.problems + spared.problems, out, partial, notes)
+    problems = evaluated.problems + trained.problems + spared.problems
+    _report_problems(problems, out, partial, notes)
     notes += _check_counts(found, trees, partial)
     kept, records = _check_lists(lists, test_list, out / "trials", notes)
     _m4a.require_ffmpeg(evaluated.compressed + trained.compressed)
     if trained.compressed:
         source, train_list = train_list, out / "train.tsv"
-        failed = _m4a.convert(source, train_list, out / "wav")
-        _report_problems(failed, out, partial, notes)
+        if failed := _m4a.convert(source, train_list, out / "wav"):
+            _report_problems(problems + failed, out, partial, notes)
         notes.append(
             f"VoxCeleb2: {trained.compressed - len(failed):,} recordings decoded from m4a into {out / 'wav'}"
         )

@@ -38,7 +38,7 @@ def grow(folder: Path, first: int, size: tuple[int, int, int]) -> int:
     return done
 
 
-def trials(folder: Path, first: int, size: tuple[int, int, int]) -> str:
+def trials(first: int, size: tuple[int, int, int]) -> str:
     """Return a trial list over one utterance a video."""
     videos = [f"{name}/00001.wav" for name, _ in names(first, *size)]
     return "".join(f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in itertools.pairwise(videos))
