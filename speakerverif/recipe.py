@@ -215,8 +215,9 @@ class _Run:
 
     @property
     def lists(self) -> Path:
-        """The folder of the prepared lists."""
-        return lists_folder(self.recipe.data.corpus, self.data_dir, self.out / "data")
+        """The folder of the prepared lists; where the user says where the corpus is, they are this run's own."""
+        own = self.out / "data"
+        return own if self.places else lists_folder(self.recipe.data.corpus, self.data_dir, own)
 
     @property
     def prepared_before(self) -> bool:

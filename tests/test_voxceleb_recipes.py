@@ -151,6 +151,13 @@ def test_a_rehearsal(system: str, lists: Path, tmp_path: Path, capsys: pytest.Ca
         assert changed == {"embeddings.npz", "stages"}
 
 
+def test_a_corpus_named_goes_before_lists_prepared(lists: Path, tmp_path: Path) -> None:
+    one = recipe("xvector", *SHORT, "data.partial=true")
+    places = {name: lists.parent / f"voxceleb{name[-1]}" for name in ("vox1", "vox2")}
+    run(one, tmp_path, data_dir=lists, stages=("prepare",), places=places)
+    assert (tmp_path / "data" / "prepared.json").is_file()
+
+
 def test_lists_prepared_anew_are_noticed(lists: Path, tmp_path: Path) -> None:
     one = recipe("xvector", *SHORT)
     run(one, tmp_path, data_dir=lists, stages=("prepare",))
