@@ -371,7 +371,9 @@ class _Run:
             record["breakdown"] = breakdown(scores, durations_of(table), units, record)
             raw = None
             if record["raw"] is not None:
-                before = ScoreList.read(self.out / "scores" / f"{name}.raw.txt", trials, record["raw"]["score_kind"])
+                before = ScoreList.read(
+                    self.out / "scores" / f"{name}.raw.txt", trials, record["raw"]["score_kind"]
+                )
                 raw = System("before normalisation", before, {**record, **record["raw"], "norm": None})
             results.append(Result(System(self.recipe.name, scores, record), units, raw))
         write_report(results, self.out / "report", table=table, audio_root=self.prepared.audio_root)
