@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speakerverif import config, encoders
 from speakerverif.encoders import ecapa, redimnet, xvector
+from speakerverif.encoders._maps import MapConv
 from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
 from speakerverif.errors import InputError
 
@@ -140,6 +141,34 @@ def test_bfloat16_autocast_stays_close(encoder):
     with torch.autocast("cpu", torch.bfloat16):
         rough = encoder(rows, num_frames).float()
     assert nn.functional.cosine_similarity(exact, rough).min() > 0.99
+
+
+def test_bfloat16_autocast_trains(encoder):
+    rows, num_frames = features(10, 5, 10, num_mels=encoder.num_mels)
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = encoder(rows, num_frames)
+    (embeddings.float() * torch.randn(embeddings.shape)).sum().backward()
+    assert embeddings.isfinite().all()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad.dtype == torch.float32 and parameter.grad.isfinite().all(), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ragged", [True, False])
+def test_maps_stay_channels_last(encoder, ragged):
+    """Another order gives the same figures, but slowly."""
+    wrong = []
+
+    def look(module, given):
+        if not given[0].is_contiguous(memory_format=torch.channels_last):
+            wrong.append((module, given[0].stride()))
+
+    for module in encoder.modules():
+        if isinstance(module, MapConv):
+            module.register_forward_pre_hook(look)
+    rows, num_frames = features(9, 5, num_mels=encoder.num_mels)
+    encoder.eval()(rows, num_frames if ragged else None)
+    assert not wrong
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "none"])

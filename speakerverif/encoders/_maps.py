@@ -22,11 +22,11 @@ def as_frames(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(2)
 
 
-def zero_padding(maps: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Return maps with zeros past each utterance's end, whatever (NaN too) is there."""
+def zero_padding(frames: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return frames `(B, T, C)` with zeros past each utterance's end, whatever (NaN too) is there."""
     if num_frames is None:
-        return maps
-    return maps.masked_fill(~frame_mask(num_frames, maps.shape[2])[:, None, :, None], 0)
+        return frames
+    return frames.masked_fill(~frame_mask(num_frames, frames.shape[1]).unsqueeze(-1), 0)
 
 
 def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from speakerverif import pooling
 from speakerverif.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
 from speakerverif.encoders._tdnn import TimeConv
-from speakerverif.pooling import FrameNorm, Pooling, frame_mask
+from speakerverif.pooling import FrameNorm, Pooling
 
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers of each dense block and their dilation
 SEGMENT = 100  # frames that share a mask: about two seconds, since the first layer's stride is 2
@@ -45,7 +45,7 @@ class Head(nn.Module):
         self.output_dim = channels * -(-num_mels // 8)
 
     def forward(self, features: Tensor, num_frames: Tensor | None) -> Tensor:
-        maps = self.input(zero_padding(as_maps(features), num_frames), num_frames).relu()
+        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
         for block in self.blocks:
             maps, _ = block(maps, num_frames)
         maps = self.output(maps, num_frames).relu()
@@ -67,8 +67,7 @@ class DenseLayer(nn.Module):
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         frames = self.linear1(self.norm1(frames, num_frames).relu())
         frames = self.norm2(frames, num_frames).relu()
-        if num_frames is not None:
-            frames = frames.masked_fill(~frame_mask(num_frames, frames.shape[1]).unsqueeze(-1), 0)
+        frames = zero_padding(frames, num_frames)
         # The mask is the same for all frames of a segment, so it is computed once for each.
         mask = self.excite(self.squeeze(segment_context(frames, num_frames)).relu()).sigmoid()
         return self.local(frames) * mask.repeat_interleave(SEGMENT, 1)[:, : frames.shape[1]]

@@ -101,7 +101,7 @@ class ERes2NetV2(nn.Module):
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(zero_padding(as_maps(features), num_frames), num_frames).relu()
+        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
         outputs = []
         for stage in self.stages:
             for block in stage.children():

@@ -194,8 +194,8 @@ class TimeContext(nn.Module):
         self.expand = MapConv(inner, channels, (1, 1), bias=True)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        inner = self.norm(self.reduce(frames))
-        maps = zero_padding(as_maps(inner, inner.shape[2]), num_frames)
+        inner = zero_padding(self.norm(self.reduce(frames)), num_frames)
+        maps = as_maps(inner, inner.shape[2])
         for conv in self.convs:
             maps = conv(maps, num_frames)
         inner = self.attention(as_frames(maps), num_frames)
@@ -262,9 +262,9 @@ class ReDimNet(nn.Module):
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(zero_padding(as_maps(features), num_frames))
+        maps = self.input(as_maps(zero_padding(features, num_frames)))
         maps = self.input_norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        frames = as_frames(zero_padding(maps, num_frames))
+        frames = zero_padding(as_frames(maps), num_frames)
         outputs = [frames]
         for stage, weights in zip(self.stages, self.weights, strict=True):
             outputs.append(stage(frames, num_frames))

@@ -93,7 +93,7 @@ class ResNet(nn.Module):
             )
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = zero_padding(as_maps(features), num_frames)
+        maps = as_maps(zero_padding(features, num_frames))
         maps = self.input(maps, num_frames).relu()
         for stage in self.stages:
             for block in stage.children():
