@@ -132,8 +132,7 @@ def run(args: argparse.Namespace) -> int:
         from speakerverif.report import Result, System, write_report
 
         name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
-        system = System(name, scores, record)
-        result = Result(system, units_of(trials, speakers, enroll_map))
+        result = Result(System(name, scores, record), units_of(trials, speakers, enroll_map))
         write_report([result], args.report, audio_root=args.audio_root)
     print(format_record(record))
     if "breakdown" in record:
@@ -149,7 +148,7 @@ def _check(args: argparse.Namespace) -> None:
             f"{len(args.scores)} --scores: --calibration says how they are fused; `calibrate` makes it"
         )
     if args.memory_mb is not None:
-        given = ("out_scores", "report", "calibration", "enroll_map", "speakers")
+        given = ("out_scores", "report", "calibration", "enroll_map", "speakers", "breakdown_by")
         others = [f"--{name.replace('_', '-')}" for name in given if getattr(args, name)]
         if len(args.scores or []) != 1 or others:
             raise InputError(
