@@ -68,6 +68,11 @@ def add_identify(command: argparse.ArgumentParser) -> None:
     add("--store", type=Path, required=True, metavar="DIR")
     add("--model", type=Path, metavar="MODEL")
     add("--threshold", type=float, metavar="T", help="name the best at this score or above")
+    add(
+        "--index",
+        action="store_true",
+        help="search an index, built at the first use; for hundreds of thousands of speakers and more",
+    )
     add("--top", type=int, default=5, metavar="N", help="candidates to show (default: 5)")
     add("--json", type=Path, metavar="FILE")
 
@@ -223,7 +228,9 @@ def identify(arguments: argparse.Namespace) -> int:
         threshold = calibration.score_threshold(calibration.point.threshold)
     store = Store(arguments.store, folder.fingerprint)
     vector = embed_all(folder, [arguments.file], arguments.device).embeddings[0]
-    found = store.identify(vector, arguments.top, threshold)
+    if arguments.index and not store.has_index:
+        store.build_index()
+    found = store.identify(vector, arguments.top, threshold, arguments.index)
     for name, score in found.candidates:
         print(f"{score:7.4f}  {name}")
     if threshold is not None:

@@ -132,7 +132,10 @@ def run(args: argparse.Namespace) -> int:
         from speakerverif.report import Result, System, write_report
 
         name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
-        result = Result(System(name, scores, record), units_of(trials, speakers, enroll_map))
+        raw = None
+        if source.raw is not None:
+            raw = System("before normalisation", source.raw, {**record, **record["raw"], "norm": None})
+        result = Result(System(name, scores, record), units_of(trials, speakers, enroll_map), raw)
         write_report([result], args.report, audio_root=args.audio_root)
     print(format_record(record))
     if "breakdown" in record:

@@ -15,21 +15,35 @@ FOLDS = 5
 def held_out_llrs(scores: ScoreList, units: Units, p_target: float = 0.05, seed: int = 0) -> ScoreList:
     """Return log likelihood ratios of labelled trials, each by a calibration that never heard its speakers.
 
+    As `held_out_fusion` of this one system.
+
+    Raises:
+        InputError: as there, and scores that are lower for targets.
+    """
+    llrs = held_out_fusion(scores.scores[:, None], np.asarray(scores.trials.labels), units, p_target, seed)
+    return ScoreList(scores.trials, llrs, "llr")
+
+
+def held_out_fusion(
+    inputs: np.ndarray, labels: np.ndarray, units: Units, p_target: float = 0.05, seed: int = 0
+) -> np.ndarray:
+    """Return log likelihood ratios (N,) of inputs (N, K), each by a fusion that never heard the trial's speakers.
+
     The speakers are dealt into five folds. A trial whose sides are of folds i and j gets the affine
     calibration that is fitted on the trials without any speaker of i or j. So every trial is judged, by one of
     fifteen fits that differ a little; pooled, their ranking differs as little from that of the scores.
 
     Args:
-        scores: with labels, of any kind.
+        inputs: the systems' scores, then quality measures.
+        labels: bool (N,), True is target.
         units: speakers of both sides.
         p_target: the prior whose region of scores matters most.
         seed: deals the speakers.
 
     Raises:
-        InputError: so few speakers that some folds leave no targets or no non-targets to fit on; scores that
-            are lower for targets.
+        InputError: so few speakers that some folds leave no targets or no non-targets to fit on; a single input
+            that is lower for targets.
     """
-    labels = np.asarray(scores.trials.labels)
     fold = np.random.default_rng(seed).permutation(len(units.names)) % FOLDS
     enroll, test = fold[units.enroll], fold[units.test]
     llrs = np.empty(len(labels))
@@ -43,8 +57,8 @@ def held_out_llrs(scores: ScoreList, units: Units, p_target: float = 0.05, seed:
                 f"{len(units.names)} {units.kind}s are too few to calibrate on some and judge on others: "
                 f"{apart.sum()} trials without folds {i} and {j}, {labels[apart].sum()} of them targets"
             )
-        weights, bias = fit_affine(scores.scores[apart, None], labels[apart], p_target)
-        if weights[0] <= 0:
+        weights, bias = fit_affine(inputs[apart], labels[apart], p_target)
+        if len(weights) == 1 and weights[0] <= 0:
             raise InputError(f"target trials score lower than non-targets (weight {weights[0]:.3g})")
-        llrs[own] = weights[0] * scores.scores[own] + bias
-    return ScoreList(scores.trials, llrs, "llr")
+        llrs[own] = inputs[own] @ weights + bias
+    return llrs

@@ -30,7 +30,7 @@ from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, U
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.prepare import PREPARED, lists_folder, prepare
-from speakerverif.scoring import Plan, Scoring, check, fit
+from speakerverif.scoring import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 
 EMBEDDINGS, OF_TRAINING = "embeddings.npz", "embeddings_train.npz"
@@ -205,8 +205,8 @@ class _Run:
             },
             "train": {k: v for k, v in tables.items() if k not in ("finetune", "backend", "score", "name")},
             "finetune": {"finetune": tables["finetune"]},
-            "embed": {"train": True} if self._fits else {},
-            "backend": {"backend": self._plan()},
+            "embed": {"train": True} if needs_training(self.recipe) else {},
+            "backend": {"backend": to_dict(plan_of(self.recipe))},
             "score": {"score": tables["score"]},
             "report": {},
         }
@@ -233,24 +233,6 @@ class _Run:
     def model(self) -> Path:
         """The folder of the model to evaluate: the fine-tuned one where the recipe has that stage."""
         return self.out / ("finetuned" if self.recipe.finetune else "model")
-
-    @property
-    def _fits(self) -> bool:
-        """Whether the back end or the normalisation needs the training speakers' embeddings."""
-        return self.recipe.score.norm != "none" or build.backend(self.recipe.backend).needs_training
-
-    def _plan(self, fingerprint: str = "") -> dict[str, Any]:
-        """The scoring that the recipe asks for, as `scoring.Plan` takes it."""
-        recipe = self.recipe
-        normalised = recipe.score.norm != "none"
-        return {
-            "fingerprint": fingerprint,
-            "backend": recipe.backend,
-            "trained_on": f"{recipe.data.corpus} train" if self._fits else "",
-            "norm": recipe.score.norm,
-            "top_n": recipe.score.top_n if recipe.score.norm == "asnorm" else Plan.top_n,
-            "cohort": f"{recipe.data.corpus} train" if normalised else "",
-        }
 
     @property
     def trials(self) -> dict[str, Path]:
@@ -307,7 +289,7 @@ class _Run:
         folder = load_model(self.model, self.device)
         ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
         self._embed_into(EMBEDDINGS, folder, self.prepared.utterances(ids))
-        if self._fits:
+        if needs_training(self.recipe):
             self._embed_into(OF_TRAINING, folder, list(training_manifest(self.recipe, self.prepared)))
 
     def _embed_into(self, name: str, folder: ModelFolder, utterances: list[Utterance]) -> None:
@@ -325,13 +307,13 @@ class _Run:
         table.save(self.out / name)
 
     def _backend(self) -> None:
-        if not self._fits:
+        if not needs_training(self.recipe):
             Scoring.remove(self.model)
             return
         train = EmbeddingTable.load(self.out / OF_TRAINING)
         speakers = {u.id: u.speaker for u in training_manifest(self.recipe, self.prepared)}
         cohort = train if self.recipe.score.norm != "none" else None
-        fitted = fit(from_dict(Plan, self._plan(train.fingerprint), "recipe"), train, cohort, speakers)
+        fitted = fit(plan_of(self.recipe), train, cohort, speakers)
         fitted.save(self.model)
         print(
             f"  {fitted.name}, on {len(train)} utterances of {len(set(speakers.values()))} speakers",

@@ -16,7 +16,7 @@ from speakerverif import build, score
 from speakerverif._files import write_atomically
 from speakerverif.audit import EnrollMap, speakers_of
 from speakerverif.backends._linear import Backend, LinearCosine
-from speakerverif.config import format_toml, from_dict, read_toml, to_dict
+from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.norm import as_norm, normalize, speaker_means
@@ -141,6 +141,24 @@ class Scoring:
         if backend.needs_training:
             backend.load(folder / ARRAYS)
         return cls(plan, backend, EmbeddingTable.load(folder / COHORT) if plan.norm != "none" else None)
+
+
+def plan_of(recipe: Recipe) -> Plan:
+    """Return the scoring that a recipe asks for, made of its corpus's training speakers."""
+    source = f"{recipe.data.corpus} train"
+    norm = recipe.score.norm
+    return Plan(
+        backend=recipe.backend,
+        trained_on=source if needs_training(recipe) else "",
+        norm=norm,
+        top_n=recipe.score.top_n if norm == "asnorm" else Plan.top_n,
+        cohort="" if norm == "none" else source,
+    )
+
+
+def needs_training(recipe: Recipe) -> bool:
+    """Return whether a recipe's back end or normalisation needs embeddings of the training speakers."""
+    return recipe.score.norm != "none" or build.backend(recipe.backend).needs_training
 
 
 def fit(

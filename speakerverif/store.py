@@ -197,6 +197,11 @@ class Store:
         accepted = threshold is not None and candidates[0][1] >= threshold
         return Identification(candidates, threshold, candidates[0][0] if accepted else None)
 
+    @property
+    def has_index(self) -> bool:
+        """Whether there is a search index; who was enrolled after it was built is searched exactly."""
+        return self._index_path.is_file()
+
     def build_index(self) -> None:
         """Build the search index of all models enrolled now, for `identify(..., use_index=True)`.
 
@@ -236,7 +241,7 @@ class Store:
     def _search_index(self, query: NDArray[np.float32], top: int) -> dict[int, float]:
         """Return speaker -> similarity of the best by the index, and of whoever was enrolled since."""
         faiss = _faiss()
-        if not self._index_path.is_file():
+        if not self.has_index:
             raise InputError(f"{self.folder}: no search index; build it first (build_index)")
         stat = self._index_path.stat()
         stamp = (stat.st_ino, stat.st_mtime_ns)

@@ -62,6 +62,74 @@ def test_calibrated_model_gives_llr_and_decision(
         assert json.loads((tmp_path / "p.json").read_text())["same_speaker"] is same
 
 
+def verified(folder: Path, *arguments: str) -> dict:
+    """Run `verify` and return what it wrote."""
+    assert main(["verify", *arguments, "--json", str(folder / "v.json")]) == 0
+    return json.loads((folder / "v.json").read_text())
+
+
+def test_prior_and_costs_set_the_threshold(
+    model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [str(tiny_corpus / "spk0" / f"{n}.wav") for n in (0, 1)]
+    assert main(["calibrate", str(trials), "--model", str(model)]) == 0
+    result = verified(tmp_path, *pair, "--model", str(model))
+    assert result["llr"] is not None and result["same_speaker"] is None  # no prior, no point: no decision
+    options = ["--p-target", "0.1", "--c-miss", "2", "--c-fa", "5"]
+    result = verified(tmp_path, *pair, "--model", str(model), *options)
+    assert result["llr_threshold"] == pytest.approx(np.log(5 * 0.9 / (2 * 0.1)))
+    assert result["same_speaker"] is (result["llr"] >= result["llr_threshold"])
+    capsys.readouterr()
+    for wrong, expected in (
+        (["--c-fa", "5"], "do nothing without --p-target"),
+        (["--p-target", "0.1", "--threshold", "0.5"], "give one"),
+    ):
+        assert main(["verify", *pair, "--model", str(model), *wrong]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_quality_measures_count_in_verify(
+    model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    options = ["--quality", "duration", "magnitude", "--far", "0.05"]
+    assert main(["calibrate", str(trials), "--model", str(model), *options]) == 0
+    fitted = Calibration.load(model / "calibration.toml")
+    assert fitted.quality == ("duration_low", "duration_high", "magnitude_low", "magnitude_high")
+    pair = [str(tiny_corpus / "spk2" / f"{n}.wav") for n in (1, 3)]
+    scored = ["score", str(trials), "--model", str(model), "--calibration", str(model / "calibration.toml")]
+    assert main([*scored, "--bootstrap", "0", "--out-scores", str(tmp_path / "llr")]) == 0
+    rows = dict(line.rsplit(" ", 1) for line in (tmp_path / "llr").read_text().splitlines())
+    result = verified(tmp_path, *pair, "--model", str(model))
+    assert result["llr"] == pytest.approx(float(rows["spk2/1.wav spk2/3.wav"]), rel=1e-3, abs=1e-3)
+    assert result["threshold"] is None and result["same_speaker"] is (
+        result["llr"] >= result["llr_threshold"]
+    )
+
+
+def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
+    model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speakerverif.checkpoint import load_model
+    from speakerverif.embed import embed_all
+    from speakerverif.lists import EmbeddingTable
+    from speakerverif.scoring import Plan, fit
+
+    paths = [tiny_corpus / f"spk{s}" / f"{n}.wav" for s in range(6) for n in range(4)]
+    table = embed_all(load_model(model), paths)
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    columns = table.embeddings, table.durations, table.speech, table.status, table.fingerprint
+    scoring = fit(Plan(backend={"name": "plda", "lda_dim": 3}), EmbeddingTable(names, *columns), None)
+    scoring.save(model)
+    store = ["--store", str(tmp_path / "store"), "--model", str(model)]
+    assert main(["enroll", "ann", str(paths[0]), str(paths[1]), *store]) == 0
+    result = verified(tmp_path, "ann", str(paths[2]), *store)
+    rows = table.embeddings
+    expected = scoring.backend.score(rows[:2], rows[2:3], np.array([0]), np.array([0]), np.array([2]))
+    assert result["score"] == pytest.approx(expected[0], rel=1e-3, abs=1e-3) and result["kind"] == "plda"
+    assert result["llr"] is None and result["same_speaker"] is None
+    assert "PLDA, not calibrated" in capsys.readouterr().out
+
+
 def test_calibration_of_another_model_is_refused(
     model: Path, trials: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +171,12 @@ def test_enroll_identify_and_verify_against_the_store(
     assert "at threshold" not in capsys.readouterr().out
     assert main(["identify", query, *store, "--threshold", "1.01"]) == 0
     assert "nobody enrolled at threshold" in capsys.readouterr().out
+    pytest.importorskip("faiss")
+    for _ in range(2):  # builds it, finds it
+        assert main(["identify", query, *store, "--index", "--json", str(tmp_path / "x.json")]) == 0
+        indexed = json.loads((tmp_path / "x.json").read_text())
+        assert indexed["candidates"][0][0] == "person 5"
+    capsys.readouterr()
     assert main(["verify", "person 5", query, *store]) == 0
     assert float(capsys.readouterr().out.split()[1]) == pytest.approx(found["candidates"][0][1], abs=1e-4)
     assert main(["verify", "person 7", query, *store]) == 2

@@ -33,6 +33,7 @@ from speakerverif import calibrate, measures, metrics  # noqa: E402
 from speakerverif.audit import Units, units_of  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
 from speakerverif.corpora import speechocean762  # noqa: E402
+from speakerverif.crossfit import held_out_fusion  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance  # noqa: E402
 from speakerverif.scoring import Plan, fit  # noqa: E402
@@ -50,7 +51,7 @@ PLANS = {
 }
 CALIBRATED = ("cosine", "AS-norm", "LDA, PLDA")
 PRIOR, FAR = 0.05, 0.01
-FOLDS, SPLITS, SAMPLES = 7, 20, 1000
+SPLITS, SAMPLES = 20, 1000
 
 
 @dataclass(frozen=True)
@@ -117,27 +118,13 @@ def is_calibrated(system: str) -> bool:
     return "calibrated" in system or "fused" in system
 
 
-def cross_validated(here: Task, system: str) -> np.ndarray:
-    """Return likelihood ratios of all trials, each from a fit on trials of other speakers than its two."""
-    fold = np.random.default_rng(0).permutation(len(here.units.names)) % FOLDS
-    left, right = fold[here.units.enroll], fold[here.units.test]
-    given, labels = inputs(here, system), np.asarray(here.trials.labels)
-    llr = np.empty(len(labels))
-    for i in range(FOLDS):
-        for j in range(i, FOLDS):
-            held = (np.minimum(left, right) == i) & (np.maximum(left, right) == j)
-            others = ~np.isin(left, (i, j)) & ~np.isin(right, (i, j))
-            if held.any():
-                weights, bias = calibrate.fit_affine(given[others], labels[others], PRIOR)
-                llr[held] = given[held] @ weights + bias
-    return llr
-
-
 def figures(here: Task, system: str) -> tuple[dict[str, float], metrics.Bootstrap]:
     """Return the figures of a system on all trials, and EER and minDCF in bootstrap samples."""
     labels = np.asarray(here.trials.labels)
     calibrated = is_calibrated(system)
-    scores = cross_validated(here, system) if calibrated else here.systems[system][0].scores
+    scores = here.systems[system][0].scores
+    if calibrated:
+        scores = held_out_fusion(inputs(here, system), labels, here.units, PRIOR)
     curve = metrics.det_curve(scores, labels)
     found = {"eer": curve.eer().rate, "min_dcf": curve.min_dcf(PRIOR).cost}
     if calibrated:
