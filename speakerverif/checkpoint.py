@@ -229,10 +229,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _model_card(recipe: Recipe, speakers: list[str], trained: dict[str, Any]) -> str:
     facts = "\n".join(f"- {key}: {value}" for key, value in trained.items())
+    origin = "imported into" if "imported_from" in trained else "trained with"
+    head = f"- head: {recipe.head}\n" if recipe.head else ""
     return (
-        f"# {recipe.name}\n\nA speaker-embedding model trained with `speakerverif`: waveform in "
+        f"# {recipe.name}\n\nA speaker-embedding model {origin} `speakerverif`: waveform in "
         f"({recipe.features.sample_rate} Hz), embedding out.\n\n"
-        f"- encoder: {recipe.encoder}\n- head: {recipe.head}\n- data: {recipe.data.corpus or 'unnamed'}, "
+        f"- encoder: {recipe.encoder}\n{head}- data: {recipe.data.corpus or 'unnamed'}, "
         f"{len(speakers)} speakers\n{facts}\n\n"
         "The licence of the training data governs what this model may be used for.\n"
     )

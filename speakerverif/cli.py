@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_decide, cli_report, cli_score
+from speakerverif import cli_decide, cli_exchange, cli_report, cli_score
 from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
@@ -129,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("report", cli_report.run, "write a page on a score file, to look at and to listen to")
     cli_report.add_arguments(command)
+
+    command = add("import", cli_exchange.import_model, "make a model folder of another toolkit's checkpoint")
+    cli_exchange.add_import(command)
 
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "speakerverif"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["cli_decide", "cli_report", "cli_score"],
+    ["cli_decide", "cli_exchange", "cli_report", "cli_score"],
     ["cli_sources"],
     ["demo", "spheres"],
     ["_sphere_plots"],
@@ -50,7 +50,7 @@ FLOORS = [
     ["metrics"],
     ["lists"],
     ["config"],
-    ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator"],
+    ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator", "hub"],
     ["errors"],
     ["__init__"],
 ]
