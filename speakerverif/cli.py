@@ -133,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
     command = add("import", cli_exchange.import_model, "make a model folder of another toolkit's checkpoint")
     cli_exchange.add_import(command)
 
+    command = add("export", cli_exchange.export, "write a model as one file that runs anywhere")
+    cli_exchange.add_export(command)
+
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
     _add_seed(command)
@@ -298,15 +301,16 @@ def _heads(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     from speakerverif.checkpoint import load_model
     from speakerverif.config import to_dict
+    from speakerverif.model import SpeakerModel
 
     folder = load_model(arguments.model)
-    parameters = sum(p.numel() for p in folder.model.parameters())
+    weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None
     facts = {
         "name": folder.name,
         "fingerprint": folder.fingerprint,
         "sample_rate": folder.model.sample_rate,
         "embedding_dim": folder.model.embedding_dim,
-        "parameters": parameters,
+        "parameters": None if weights is None else sum(p.numel() for p in weights),
         "training_data": folder.recipe.data.corpus or None,
         "training_classes": len(folder.speakers),
         "trained": folder.trained,

@@ -1,4 +1,4 @@
-"""The subcommands that exchange models with the world: import."""
+"""The subcommands that exchange models with the world: import, export."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,14 @@ def add_import(command: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
 
 
+def add_export(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `export`."""
+    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument(
+        "--onnx", type=Path, required=True, metavar="FILE", help="waveform in, embedding out"
+    )
+
+
 def import_model(arguments: argparse.Namespace) -> int:
     """Write the model folder of another toolkit's checkpoint."""
     from speakerverif.importers import import_model as convert
@@ -20,4 +28,14 @@ def import_model(arguments: argparse.Namespace) -> int:
     print(
         f"{arguments.out}: {foreign.encoder['name']}, {len(foreign.state)} tensors of {foreign.weights_file}"
     )
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a model as an ONNX file."""
+    from speakerverif.checkpoint import load_model
+    from speakerverif.export import export_onnx
+
+    least = export_onnx(load_model(arguments.model), arguments.onnx)
+    print(f"{arguments.onnx}: embeddings have a cosine of {least:.6f} or more with the model's own")
     return 0

@@ -281,27 +281,29 @@ def _embed(
     args: argparse.Namespace, folder: Path, paths: dict[str, Path], sound: bool
 ) -> tuple["EmbeddingTable", dict[str, Any]]:
     """Return embeddings of the files, and what to say of their making."""
-    from speakerverif.checkpoint import SPEAKERS, read_config
+    import torch
 
-    recipe, _ = read_config(folder)
+    from speakerverif.checkpoint import load_model
+    from speakerverif.embed import BATCH_SIZE, embed
+    from speakerverif.lists import Utterance
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = load_model(folder, args.device)
     if not sound:
         raise InputError("nothing was embedded")
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
-    from speakerverif.embed import embed_files
-
-    options: dict[str, Any] = {"device": args.device, "crops": args.crops}
-    if args.batch_size:
-        options["batch_size"] = args.batch_size
-    table = embed_files(folder, paths, **options)
+    table = embed(
+        model,
+        [Utterance(name, str(path), "") for name, path in paths.items()],
+        device=args.device,
+        batch_size=args.batch_size or BATCH_SIZE,
+        crops=args.crops,
+    )
     if table.failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
         raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
-    speakers = folder / SPEAKERS
     return table, {
         "crops": f"{args.crops} crops" if args.crops else "whole utterance",
-        "model": {"name": recipe.name, "fingerprint": table.fingerprint},
-        "training_speakers": speakers.read_text("utf-8").splitlines() if speakers.is_file() else None,
+        "model": {"name": model.name, "fingerprint": table.fingerprint},
+        "training_speakers": model.speakers,
     }

@@ -84,7 +84,7 @@ class Filterbank(nn.Module):
                 return waveform.new_zeros(len(waveform), 0, self.num_mels), torch.zeros_like(num_samples)
             waveform, num_frames = self._place(waveform, num_samples)
             # A GPU wants few large kernels, and an exported graph can't loop over a length it doesn't know.
-            if device != "cpu" or torch.compiler.is_exporting():
+            if device != "cpu" or torch.onnx.is_in_onnx_export():
                 features = self._log_mel(waveform)
             else:
                 features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
@@ -97,11 +97,33 @@ class Filterbank(nn.Module):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Return the log energy in every mel band of every whole frame, (batch, frames, num_mels)."""
-        frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
-        spectrum = torch.fft.rfft(frames)
-        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        if torch.onnx.is_in_onnx_export():
+            power = self._exportable_power(waveform)
+        else:
+            frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
+            spectrum = torch.fft.rfft(frames)
+            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = [power[..., bins] @ self.mel[bins, bands] for bins, bands in self.groups]
         return self._log(torch.cat(energies, -1))
+
+    def _exportable_power(self, waveform: Tensor) -> Tensor:
+        """Return the power spectrum of every whole frame in operations that an exported graph can hold.
+
+        The transform is a product with sines and cosines: runtimes have slow Fourier transforms, or none.
+        """
+        starts = torch.arange(0, waveform.shape[1] - self.frame_length + 1, self.frame_shift)
+        frames = waveform[:, starts[:, None] + torch.arange(self.frame_length)]
+        steps = torch.arange(self.fft_length, dtype=torch.float64)
+        angle = (
+            steps[:, None]
+            * steps[: self.fft_length // 2 + 1]
+            % self.fft_length
+            * (2 * math.pi / self.fft_length)
+        )
+        frames = self._prepare(frames)
+        return (frames @ angle.cos().to(frames.dtype)).square() + (
+            frames @ angle.sin().to(frames.dtype)
+        ).square()
 
     def _blocks(self, waveform: Tensor) -> Iterator[Tensor]:
         """Yield the waveform cut, with overlap, so that the frames of all pieces together are its frames."""
