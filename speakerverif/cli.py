@@ -99,12 +99,20 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("embed", _embed, "embed recordings")
     command.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    command.add_argument("--manifest", type=Path, metavar="M.tsv")
+    command.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="LIST",
+        help="our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's raw .list; .rttm",
+    )
+    command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument("--model", type=Path, metavar="MODEL")
     command.add_argument(
         "--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="E.npz")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="E.npz", help="or .ark (and .scp), .parquet"
+    )
     command.add_argument("--json", type=Path, metavar="FILE")
     _add_compute(command)
     _add_batch_size(command)
@@ -135,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("export", cli_exchange.export, "write a model as one file that runs anywhere")
     cli_exchange.add_export(command)
+
+    command = add("push", cli_exchange.push, "upload a model folder to the Hugging Face hub")
+    cli_exchange.add_push(command)
 
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
@@ -249,12 +260,14 @@ def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.checkpoint import load_model, resolve_model
     from speakerverif.embed import BATCH_SIZE, embed, print_failures
-    from speakerverif.lists import Manifest, Utterance
+    from speakerverif.formats.manifests import read_manifest
+    from speakerverif.formats.tables import write_table
+    from speakerverif.lists import Utterance
 
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
     utterances = (
-        list(Manifest.read(arguments.manifest))
+        list(read_manifest(arguments.manifest, arguments.audio_root))
         if arguments.manifest
         else [Utterance(str(path), str(path), "") for path in arguments.files]
     )
@@ -272,7 +285,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     print_failures(table)
     if not len(table.ids):
         raise InputError("nothing could be embedded; no file was written")
-    table.save(arguments.out)
+    write_table(table, arguments.out)
     print(
         f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions"
     )

@@ -1,4 +1,4 @@
-"""The subcommands that exchange models with the world: import, export."""
+"""The subcommands that exchange models with the world: import, export, push."""
 
 import argparse
 from pathlib import Path
@@ -20,6 +20,15 @@ def add_export(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_push(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `push`."""
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL")
+    add("name", metavar="ORG/NAME")
+    add("--license", default="", metavar="ID", help="for the card, such as cc-by-4.0")
+    add("--private", action="store_true", help="seen by its owner alone, where the repository is made now")
+
+
 def import_model(arguments: argparse.Namespace) -> int:
     """Write the model folder of another toolkit's checkpoint."""
     from speakerverif.importers import import_model as convert
@@ -38,4 +47,12 @@ def export(arguments: argparse.Namespace) -> int:
 
     least = export_onnx(load_model(arguments.model), arguments.onnx)
     print(f"{arguments.onnx}: embeddings have a cosine of {least:.6f} or more with the model's own")
+    return 0
+
+
+def push(arguments: argparse.Namespace) -> int:
+    """Upload a model folder to the Hugging Face hub."""
+    from speakerverif.push import push as upload
+
+    print(upload(arguments.model, arguments.name, license=arguments.license, private=arguments.private))
     return 0

@@ -10,7 +10,38 @@ from pathlib import Path
 
 from speakerverif.errors import InputError
 
-NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def upload(name: str, files: dict[str, bytes], message: str, private: bool = False) -> str:
+    """Write files into a repository on the hub, made where absent, as one commit; return its address.
+
+    Args:
+        name: `org/name`.
+        files: path in the repository -> content.
+        message: of the commit.
+        private: a repository made now is seen by its owner alone.
+
+    Raises:
+        InputError: no such name can be, no token or one without the right to write, no network.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parts = NAME.fullmatch(name)
+    if parts is None or parts["revision"]:
+        raise InputError(f"{name}: expected org/name")
+    added = [CommitOperationAdd(path, content) for path, content in files.items()]
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.create_commit(name, added, commit_message=message)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{name}: not pushed: {reason}; a token comes from `hf auth login` or HF_TOKEN"
+        ) from error
+    return str(address)
 
 
 def fetch(name: str, files: Sequence[str]) -> Path:
