@@ -1,3 +1,21 @@
 """Speaker verification: is this the same person speaking?"""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speakerverif.api import Model, load_model
+    from speakerverif.errors import InputError
+    from speakerverif.transformer import EmbeddingTransformer
+
 __version__ = "0.1.0"
+__all__ = ["EmbeddingTransformer", "InputError", "Model", "load_model"]
+
+_HOME = {"EmbeddingTransformer": "transformer", "InputError": "errors", "Model": "api", "load_model": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name from the module it lives in, imported now: the package alone brings no torch in."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -7,6 +7,7 @@ Files are written aside, synced and renamed, so that a crash leaves the former f
 import hashlib
 import json
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from speakerverif import hub
 from speakerverif._files import write_atomically
 from speakerverif.calibrate import Calibration
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.model import SpeakerModel
+from speakerverif.onnx_engine import OnnxModel
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
 CALIBRATION = "calibration.toml"  # where fitted
@@ -30,10 +33,10 @@ STATE = "training/state.safetensors"
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A loaded model with what its folder says about it."""
+    """A loaded model with what its folder, or its ONNX file, says about it."""
 
     path: Path
-    model: SpeakerModel
+    model: SpeakerModel | OnnxModel
     recipe: Recipe
     trained: dict[str, Any]  # the [trained] table: samples, finished, ...
     speakers: list[str]  # class index -> speaker
@@ -115,10 +118,19 @@ def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelFolder:
     """Return the model of a folder, in eval mode on `device`.
 
+    Args:
+        folder: a model folder; or an `.onnx` file that `export` wrote; or, where there is no such path, `org/name`
+            (or `org/name@revision`) on the Hugging Face hub.
+        device: "cpu" or "cuda".
+
     Raises:
         InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
     """
-    folder = Path(folder)
+    name, folder = str(folder), Path(folder)
+    if folder.suffix == ".onnx":
+        return _load_onnx(folder, device)
+    if not folder.exists() and hub.NAME.fullmatch(name):
+        folder = hub.fetch(name, (CONFIG, WEIGHTS, SPEAKERS, f"{CALIBRATION}*", f"{HEAD}*"))
     recipe, trained = read_config(folder)
     model = SpeakerModel(recipe.features, recipe.encoder)
     weights = _read_tensors(folder / WEIGHTS)
@@ -138,14 +150,28 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelF
         speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
-    name, calibration = fingerprint(model), None
+    identity, calibration = fingerprint(model), None
     if (folder / CALIBRATION).is_file():
         calibration = Calibration.load(folder / CALIBRATION)
-        if calibration.fingerprint != name:
+        if calibration.fingerprint != identity:
             raise InputError(
-                f"{folder / CALIBRATION} was fitted on model {calibration.fingerprint}, this is {name}"
+                f"{folder / CALIBRATION} was fitted on model {calibration.fingerprint}, this is {identity}"
             )
-    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, name, calibration)
+    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, identity, calibration)
+
+
+def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
+    """Return the model of an ONNX file; the texts of the folder that it was made of are in its metadata."""
+    model = OnnxModel(path, device)
+    texts = model.metadata
+    tables = tomllib.loads(texts[CONFIG])
+    trained = tables.pop("trained", {})
+    recipe = from_dict(Recipe, tables, f"{path}: {CONFIG}")
+    calibration = None
+    if CALIBRATION in texts:
+        calibration = from_dict(Calibration, tomllib.loads(texts[CALIBRATION]), f"{path}: {CALIBRATION}")
+    speakers = texts[SPEAKERS].splitlines()
+    return ModelFolder(path, model, recipe, trained, speakers, texts["fingerprint"], calibration)
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -229,10 +255,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _model_card(recipe: Recipe, speakers: list[str], trained: dict[str, Any]) -> str:
     facts = "\n".join(f"- {key}: {value}" for key, value in trained.items())
+    origin = "imported into" if "imported_from" in trained else "trained with"
+    head = f"- head: {recipe.head}\n" if recipe.head else ""
     return (
-        f"# {recipe.name}\n\nA speaker-embedding model trained with `speakerverif`: waveform in "
+        f"# {recipe.name}\n\nA speaker-embedding model {origin} `speakerverif`: waveform in "
         f"({recipe.features.sample_rate} Hz), embedding out.\n\n"
-        f"- encoder: {recipe.encoder}\n- head: {recipe.head}\n- data: {recipe.data.corpus or 'unnamed'}, "
+        f"- encoder: {recipe.encoder}\n{head}- data: {recipe.data.corpus or 'unnamed'}, "
         f"{len(speakers)} speakers\n{facts}\n\n"
         "The licence of the training data governs what this model may be used for.\n"
     )

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_decide, cli_report, cli_score
+from speakerverif import cli_decide, cli_exchange, cli_report, cli_score
 from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
@@ -99,12 +99,20 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("embed", _embed, "embed recordings")
     command.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    command.add_argument("--manifest", type=Path, metavar="M.tsv")
+    command.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="LIST",
+        help="our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's raw .list; .rttm",
+    )
+    command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument("--model", type=Path, metavar="MODEL")
     command.add_argument(
         "--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="E.npz")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="E.npz", help="or .ark (and .scp), .parquet"
+    )
     command.add_argument("--json", type=Path, metavar="FILE")
     _add_compute(command)
     _add_batch_size(command)
@@ -129,6 +137,15 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("report", cli_report.run, "write a page on a score file, to look at and to listen to")
     cli_report.add_arguments(command)
+
+    command = add("import", cli_exchange.import_model, "make a model folder of another toolkit's checkpoint")
+    cli_exchange.add_import(command)
+
+    command = add("export", cli_exchange.export, "write a model as one file that runs anywhere")
+    cli_exchange.add_export(command)
+
+    command = add("push", cli_exchange.push, "upload a model folder to the Hugging Face hub")
+    cli_exchange.add_push(command)
 
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
@@ -243,12 +260,14 @@ def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.checkpoint import load_model, resolve_model
     from speakerverif.embed import BATCH_SIZE, embed, print_failures
-    from speakerverif.lists import Manifest, Utterance
+    from speakerverif.formats.manifests import read_manifest
+    from speakerverif.formats.tables import write_table
+    from speakerverif.lists import Utterance
 
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
     utterances = (
-        list(Manifest.read(arguments.manifest))
+        list(read_manifest(arguments.manifest, arguments.audio_root))
         if arguments.manifest
         else [Utterance(str(path), str(path), "") for path in arguments.files]
     )
@@ -266,7 +285,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     print_failures(table)
     if not len(table.ids):
         raise InputError("nothing could be embedded; no file was written")
-    table.save(arguments.out)
+    write_table(table, arguments.out)
     print(
         f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions"
     )
@@ -295,15 +314,16 @@ def _heads(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     from speakerverif.checkpoint import load_model
     from speakerverif.config import to_dict
+    from speakerverif.model import SpeakerModel
 
     folder = load_model(arguments.model)
-    parameters = sum(p.numel() for p in folder.model.parameters())
+    weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None
     facts = {
         "name": folder.name,
         "fingerprint": folder.fingerprint,
         "sample_rate": folder.model.sample_rate,
         "embedding_dim": folder.model.embedding_dim,
-        "parameters": parameters,
+        "parameters": None if weights is None else sum(p.numel() for p in weights),
         "training_data": folder.recipe.data.corpus or None,
         "training_classes": len(folder.speakers),
         "trained": folder.trained,

@@ -179,7 +179,8 @@ def read(
         NotEmbeddedError: files are there but can't be embedded.
     """
     from speakerverif.audit import files_of, speakers_of
-    from speakerverif.lists import EmbeddingTable, ScoreList
+    from speakerverif.formats.tables import read_table
+    from speakerverif.lists import ScoreList
 
     if args.scores:
         kinds = args.score_kind or ["cosine"]
@@ -188,7 +189,7 @@ def read(
     files = files_of(trials, enroll_map)
     speakers = read_speakers(args, files)
     if args.embeddings:
-        table = EmbeddingTable.load(args.embeddings)
+        table = read_table(args.embeddings)
         made: dict[str, Any] = {"model": {"name": None, "fingerprint": table.fingerprint or None}}
     else:
         from speakerverif.checkpoint import resolve_model
@@ -231,11 +232,11 @@ def quality(
 ) -> dict[str, Any]:
     """Return the columns of quality measures of a source's trials."""
     from speakerverif import measures
-    from speakerverif.lists import EmbeddingTable
+    from speakerverif.formats.tables import read_table
 
     if not names:
         return {}
-    table = EmbeddingTable.load(args.quality_from) if args.quality_from else source.table
+    table = read_table(args.quality_from) if args.quality_from else source.table
     if table is None:
         raise InputError(
             f"quality measures {', '.join(names)}: name the files' embeddings with --quality-from E.npz"
@@ -248,7 +249,7 @@ def _scoring(
 ) -> "Scoring":
     """Return the scoring that the arguments ask for, else the model's own."""
     from speakerverif.config import override
-    from speakerverif.lists import EmbeddingTable
+    from speakerverif.formats.tables import read_table
     from speakerverif.scoring import Plan, Scoring, fit
 
     if model is not None and args.backend is None and args.norm is None:
@@ -261,7 +262,7 @@ def _scoring(
         top_n=args.top_n,
         cohort=cohort.name if cohort else "",
     )
-    train, others = (EmbeddingTable.load(path) if path else None for path in (args.backend_train, cohort))
+    train, others = (read_table(path) if path else None for path in (args.backend_train, cohort))
     return fit(plan, train, others, speakers)
 
 
@@ -281,27 +282,29 @@ def _embed(
     args: argparse.Namespace, folder: Path, paths: dict[str, Path], sound: bool
 ) -> tuple["EmbeddingTable", dict[str, Any]]:
     """Return embeddings of the files, and what to say of their making."""
-    from speakerverif.checkpoint import SPEAKERS, read_config
+    import torch
 
-    recipe, _ = read_config(folder)
+    from speakerverif.checkpoint import load_model
+    from speakerverif.embed import BATCH_SIZE, embed
+    from speakerverif.lists import Utterance
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = load_model(folder, args.device)
     if not sound:
         raise InputError("nothing was embedded")
-    if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
-    from speakerverif.embed import embed_files
-
-    options: dict[str, Any] = {"device": args.device, "crops": args.crops}
-    if args.batch_size:
-        options["batch_size"] = args.batch_size
-    table = embed_files(folder, paths, **options)
+    table = embed(
+        model,
+        [Utterance(name, str(path), "") for name, path in paths.items()],
+        device=args.device,
+        batch_size=args.batch_size or BATCH_SIZE,
+        crops=args.crops,
+    )
     if table.failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
         raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
-    speakers = folder / SPEAKERS
     return table, {
         "crops": f"{args.crops} crops" if args.crops else "whole utterance",
-        "model": {"name": recipe.name, "fingerprint": table.fingerprint},
-        "training_speakers": speakers.read_text("utf-8").splitlines() if speakers.is_file() else None,
+        "model": {"name": model.name, "fingerprint": table.fingerprint},
+        "training_speakers": model.speakers,
     }

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from speakerverif import audio
-from speakerverif.checkpoint import ModelFolder, load_model
+from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Utterance
 from speakerverif.model import SpeakerModel
+from speakerverif.onnx_engine import OnnxModel
 from speakerverif.progress import Progress
 from speakerverif.quality import assess
 
@@ -24,6 +26,16 @@ LONGEST_PIECE_S = 120.0  # a longer recording is embedded in equal pieces of at 
 BATCH_AUDIO_S = 120.0  # padding included: with it the memory of a batch is bounded
 BATCH_SIZE = 32
 WHOLE = "whole utterance"
+
+
+class Source(Protocol):
+    """Where recordings are read: the module `audio`, or what stands in for files with the same two functions."""
+
+    def info(self, path: str, /) -> audio.AudioInfo:
+        """Return rate, channels and length."""
+
+    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
+        """Return the part as mono samples at `sample_rate`."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +57,6 @@ class Embedded:
     status: str
 
 
-def embed_files(
-    model_path: str | Path,
-    files: dict[str, Path],
-    *,
-    device: str = "cpu",
-    batch_size: int = BATCH_SIZE,
-    crops: int = 0,
-) -> EmbeddingTable:
-    """Return the embeddings of recordings named by id, with the model of a folder; see `embed`."""
-    folder = load_model(model_path, device)
-    utterances = [Utterance(name, str(path), "") for name, path in files.items()]
-    return embed(folder, utterances, device=device, batch_size=batch_size, crops=crops)
-
-
 def embed(
     folder: ModelFolder,
     utterances: list[Utterance],
@@ -67,6 +65,7 @@ def embed(
     batch_size: int = BATCH_SIZE,
     crops: int = 0,
     label: str = "embed",
+    source: Source = audio,
 ) -> EmbeddingTable:
     """Return the embedding of every utterance; those that could not be embedded are in `table.failed`.
 
@@ -82,6 +81,7 @@ def embed(
         crops: 0 embeds whole utterances; N averages the unit embeddings of N evenly spaced crops as long as the
             model's training crops.
         label: of the progress line.
+        source: reads what utterances name as their paths.
 
     Raises:
         InputError: no utterances at all.
@@ -93,7 +93,7 @@ def embed(
     pieces: list[Piece] = []
     for row, utterance in enumerate(utterances):
         try:
-            durations[row] = _duration(utterance)
+            durations[row] = _duration(utterance, source)
         except InputError as error:
             table_rows[row] = Embedded(None, 0.0, str(error))
             continue
@@ -101,7 +101,7 @@ def embed(
 
     done: dict[int, list[tuple[np.ndarray | None, float, str]]] = {}
     with Progress(len(pieces), label, "piece") as progress:
-        for piece, result in _embed_pieces(folder.model, utterances, pieces, device, batch_size):
+        for piece, result in _embed_pieces(folder.model, utterances, pieces, device, batch_size, source):
             done.setdefault(piece.row, []).append(result)
             progress.update(1)
     for row, results in done.items():
@@ -109,20 +109,25 @@ def embed(
     return _table(utterances, table_rows, durations, folder.fingerprint)
 
 
-def embed_all(folder: ModelFolder, paths: Sequence[str | Path], device: str = "cpu") -> EmbeddingTable:
+def embed_all(
+    folder: ModelFolder, paths: Sequence[str | Path], device: str = "cpu", source: Source = audio
+) -> EmbeddingTable:
     """Return the embeddings of a few recordings, every one of them; their ids are their places in the list.
 
     Raises:
         InputError: a recording can't be embedded.
     """
-    table = embed(folder, [Utterance(str(i), str(path), "") for i, path in enumerate(paths)], device=device)
+    utterances = [Utterance(str(i), str(path), "") for i, path in enumerate(paths)]
+    table = embed(folder, utterances, device=device, source=source)
     if table.failed:
         reasons = ((str(paths[int(i)]), why) for i, why in table.failed.items())
         raise InputError("; ".join(why if path in why else f"{path}: {why}" for path, why in reasons))
     return table
 
 
-def embed_waveforms(model: SpeakerModel, waveforms: list[np.ndarray], device: str = "cpu") -> np.ndarray:
+def embed_waveforms(
+    model: SpeakerModel | OnnxModel, waveforms: list[np.ndarray], device: str = "cpu"
+) -> np.ndarray:
     """Return float32 (N, dim): embeddings of mono float32 waveforms at the model's rate, in one batch."""
     lengths = torch.tensor([len(w) for w in waveforms])
     batch = torch.zeros(len(waveforms), int(lengths.max()))
@@ -133,11 +138,11 @@ def embed_waveforms(model: SpeakerModel, waveforms: list[np.ndarray], device: st
         return model(batch.to(device), ragged).float().cpu().numpy()
 
 
-def _duration(utterance: Utterance) -> float:
+def _duration(utterance: Utterance, source: Source) -> float:
     """Return the seconds of an utterance, from the list or else from the file's header."""
     if utterance.duration_s is not None:
         return utterance.duration_s
-    return audio.info(utterance.path).duration_s - utterance.start_s
+    return source.info(utterance.path).duration_s - utterance.start_s
 
 
 def _cut(row: int, utterance: Utterance, duration_s: float, crops: int, crop_s: float) -> list[Piece]:
@@ -165,7 +170,12 @@ def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
 
 
 def _embed_pieces(
-    model: SpeakerModel, utterances: list[Utterance], pieces: list[Piece], device: str, batch_size: int
+    model: SpeakerModel | OnnxModel,
+    utterances: list[Utterance],
+    pieces: list[Piece],
+    device: str,
+    batch_size: int,
+    source: Source,
 ) -> Iterator[tuple[Piece, tuple[np.ndarray | None, float, str]]]:
     """Yield every piece with (embedding or None, seconds of speech, status); reading runs ahead of the encoder."""
 
@@ -173,7 +183,7 @@ def _embed_pieces(
         utterance = utterances[piece.row]
         wanted = None if piece.to_end else piece.duration_s
         try:
-            waveform = audio.read(utterance.path, piece.start_s, wanted, model.sample_rate)
+            waveform = source.read(utterance.path, piece.start_s, wanted, model.sample_rate)
         except InputError as error:
             return np.empty(0, np.float32), 0.0, str(error)
         quality = assess(waveform, model.sample_rate)

@@ -1,7 +1,8 @@
 """Log mel filterbanks of a whole batch at once: waveform in, features out.
 
-Two flavours that other toolkits' models were trained on: Kaldi's (WeSpeaker, 3D-Speaker) and SpeechBrain's.
-Both compute frames -> real FFT -> power -> mel bands -> log, then subtract each utterance's mean.
+Flavours that other toolkits' models were trained on: Kaldi's (WeSpeaker, 3D-Speaker), SpeechBrain's, and
+torchaudio's `MelSpectrogram` after pre-emphasis (voxceleb_trainer, TaoRuijie). All compute frames -> real FFT ->
+power -> mel bands -> log, then subtract each utterance's mean.
 """
 
 import math
@@ -22,7 +23,7 @@ MEL_GROUPS = 4
 
 
 class Filterbank(nn.Module):
-    """What both flavours share; a flavour says how frames are cut and prepared, and what becomes of energies.
+    """What all flavours share; a flavour says how frames are cut and prepared, and what becomes of energies.
 
     The window and the mel matrix are buffers, so they move with the module, but not saved ones: the
     configuration in the model folder determines them, and a stored copy could only contradict it.
@@ -71,8 +72,8 @@ class Filterbank(nn.Module):
             num_samples: int64 (batch,), at most `samples`.
 
         Returns:
-            features: (batch, frames, num_mels), natural log (Kaldi) or dB (SpeechBrain), 0 past `num_frames`;
-                float32 under autocast too, float64 after `.double()`.
+            features: (batch, frames, num_mels), natural log, or dB (SpeechBrain), 0 past `num_frames`; float32
+                under autocast too, float64 after `.double()`.
             num_frames: int64 (batch,); 0 where the utterance is shorter than one frame.
         """
         device = waveform.device.type
@@ -83,7 +84,7 @@ class Filterbank(nn.Module):
                 return waveform.new_zeros(len(waveform), 0, self.num_mels), torch.zeros_like(num_samples)
             waveform, num_frames = self._place(waveform, num_samples)
             # A GPU wants few large kernels, and an exported graph can't loop over a length it doesn't know.
-            if device != "cpu" or torch.compiler.is_exporting():
+            if device != "cpu" or torch.onnx.is_in_onnx_export():
                 features = self._log_mel(waveform)
             else:
                 features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
@@ -96,11 +97,33 @@ class Filterbank(nn.Module):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Return the log energy in every mel band of every whole frame, (batch, frames, num_mels)."""
-        frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
-        spectrum = torch.fft.rfft(frames)
-        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        if torch.onnx.is_in_onnx_export():
+            power = self._exportable_power(waveform)
+        else:
+            frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
+            spectrum = torch.fft.rfft(frames)
+            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         energies = [power[..., bins] @ self.mel[bins, bands] for bins, bands in self.groups]
         return self._log(torch.cat(energies, -1))
+
+    def _exportable_power(self, waveform: Tensor) -> Tensor:
+        """Return the power spectrum of every whole frame in operations that an exported graph can hold.
+
+        The transform is a product with sines and cosines: runtimes have slow Fourier transforms, or none.
+        """
+        starts = torch.arange(0, waveform.shape[1] - self.frame_length + 1, self.frame_shift)
+        frames = waveform[:, starts[:, None] + torch.arange(self.frame_length)]
+        steps = torch.arange(self.fft_length, dtype=torch.float64)
+        angle = (
+            steps[:, None]
+            * steps[: self.fft_length // 2 + 1]
+            % self.fft_length
+            * (2 * math.pi / self.fft_length)
+        )
+        frames = self._prepare(frames)
+        return (frames @ angle.cos().to(frames.dtype)).square() + (
+            frames @ angle.sin().to(frames.dtype)
+        ).square()
 
     def _blocks(self, waveform: Tensor) -> Iterator[Tensor]:
         """Yield the waveform cut, with overlap, so that the frames of all pieces together are its frames."""
@@ -187,13 +210,9 @@ class SpeechBrainFilterbank(Filterbank):
         length = round(config.sample_rate / 1000 * config.frame_length_ms)
         shift = round(config.sample_rate / 1000 * config.frame_shift_ms)
         low_hz, high_hz = _check(config, length, shift)
-        windows = {"hamming": torch.hamming_window, "hanning": torch.hann_window}
-        if config.window not in windows:
-            raise InputError(
-                f"features.window: 'speechbrain' features take hamming or hanning, found {config.window!r}"
-            )
+        window = _periodic_window(config, length)
         mel = speechbrain_mel(config.num_mels, length, config.sample_rate, low_hz, high_hz)
-        super().__init__(config, length, shift, length, windows[config.window](length), mel)
+        super().__init__(config, length, shift, length, window, mel)
 
     def _place(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         beyond = torch.arange(waveform.shape[1], device=waveform.device) >= num_samples[:, None]
@@ -214,13 +233,58 @@ class SpeechBrainFilterbank(Filterbank):
         return torch.maximum(features, loudest - self.TOP_DB).masked_fill_(~own, 0.0)
 
 
+class TorchaudioFilterbank(Filterbank):
+    """Pre-emphasis of the whole waveform, frames centred on multiples of the shift, reflection around; log.
+
+    The window stands in the middle of frames as long as the FFT. Energies have 1e-6 added before the logarithm.
+
+    Source: `torchaudio.transforms.MelSpectrogram` as voxceleb_trainer and TaoRuijie/ECAPA-TDNN call it, after
+    their pre-emphasis. Departure: an utterance shorter than the FFT has no frames.
+    """
+
+    PREEMPHASIS = 0.97
+    OFFSET = 1e-6
+
+    def __init__(self, config: FeatureConfig) -> None:
+        length = round(config.sample_rate / 1000 * config.frame_length_ms)
+        shift = round(config.sample_rate / 1000 * config.frame_shift_ms)
+        low_hz, high_hz = _check(config, length, shift)
+        window = _periodic_window(config, length)
+        fft_length = 1 << (length - 1).bit_length()
+        before = (fft_length - length) // 2
+        window = F.pad(window, (before, fft_length - length - before))
+        mel = htk_mel(config.num_mels, fft_length, config.sample_rate, low_hz, high_hz)
+        super().__init__(config, fft_length, shift, fft_length, window, mel)
+
+    def _place(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        before = torch.cat((waveform[:, 1:2], waveform[:, :-1]), 1)
+        emphasised = waveform - self.PREEMPHASIS * before
+        half = self.fft_length // 2
+        position = torch.arange(-half, waveform.shape[1] + half, device=waveform.device).abs()
+        last = (num_samples - 1)[:, None]
+        mirrored = torch.where(position > last, 2 * last - position, position).clamp(min=0)
+        num_frames = (1 + num_samples // self.frame_shift) * (num_samples >= self.fft_length)
+        return emphasised.gather(1, mirrored), num_frames
+
+    def _prepare(self, frames: Tensor) -> Tensor:
+        return frames * self.window
+
+    def _log(self, energies: Tensor) -> Tensor:
+        return energies.add_(self.OFFSET).log_()
+
+
 def build(config: FeatureConfig) -> Filterbank:
     """Return the features that a configuration names.
 
     Raises:
         InputError: lengths, bands or frequencies that make no filterbank.
     """
-    return {"kaldi": KaldiFilterbank, "speechbrain": SpeechBrainFilterbank}[config.kind](config)
+    flavours = {
+        "kaldi": KaldiFilterbank,
+        "speechbrain": SpeechBrainFilterbank,
+        "torchaudio": TorchaudioFilterbank,
+    }
+    return flavours[config.kind](config)
 
 
 def kaldi_mel(num_mels: int, fft_length: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
@@ -253,8 +317,27 @@ def speechbrain_mel(
     return torch.minimum(slope + 1.0, -slope + 1.0).clamp(min=0.0)
 
 
+def htk_mel(num_mels: int, fft_length: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
+    """Return float32 (fft_length // 2 + 1, num_mels): triangles over Hz between neighbouring centres, HTK's scale."""
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (low_hz, high_hz))
+    edges = 700 * (10 ** (torch.linspace(low, high, num_mels + 2) / 2595) - 1)
+    hz = torch.linspace(0, sample_rate // 2, fft_length // 2 + 1)[:, None]
+    rising = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hz) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0.0)
+
+
+def _periodic_window(config: FeatureConfig, length: int) -> Tensor:
+    windows = {"hamming": torch.hamming_window, "hanning": torch.hann_window}
+    if config.window not in windows:
+        raise InputError(
+            f"features.window: {config.kind!r} features take hamming or hanning, found {config.window!r}"
+        )
+    return windows[config.window](length)
+
+
 def _check(config: FeatureConfig, length: int, shift: int) -> tuple[float, float]:
-    """Return the lowest and highest frequency in Hz, after checking what both flavours need."""
+    """Return the lowest and highest frequency in Hz, after checking what every flavour needs."""
     nyquist = config.sample_rate / 2
     high_hz = config.high_hz if config.high_hz > 0 else nyquist + config.high_hz
     if length < 2 or shift < 1:

@@ -60,7 +60,8 @@ def mean_and_std(
     else:
         count, mask = num_frames.float(), frame_mask(num_frames, length).unsqueeze(-1)
         frames = frames.masked_fill(~mask, 0)
-    mean, variance = _Moments.apply(frames.float(), count.view(-1, 1, 1), mask)
+    moments = _plain_moments if torch.onnx.is_in_onnx_export() else _Moments.apply
+    mean, variance = moments(frames.float(), count.view(-1, 1, 1), mask)
     if unbiased:
         variance = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
     return mean, variance.clamp(min=variance_floor).sqrt()
@@ -146,8 +147,11 @@ class AttentiveStatisticsPooling(nn.Module):
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
-        _, statistics = _SoftmaxStatistics.apply(logits, frames.float())
-        mean, variance = statistics.unbind(1)
+        if torch.onnx.is_in_onnx_export():
+            mean, variance = _plain_softmax_statistics(logits.view(frames.shape), frames)
+        else:
+            _, statistics = _SoftmaxStatistics.apply(logits, frames.float())
+            mean, variance = statistics.unbind(1)
         return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
 
 
@@ -264,6 +268,20 @@ class _Moments(torch.autograd.Function):
 def _centred(frames: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
     centred = frames - mean
     return centred if mask is None else centred.masked_fill_(~mask, 0)
+
+
+def _plain_moments(frames: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return what `_Moments` does, in operations that an exported graph can hold."""
+    mean = frames.sum(1, keepdim=True) / count
+    centred = frames - mean if mask is None else (frames - mean).masked_fill(~mask, 0)
+    return mean.squeeze(1), (centred.square().sum(1, keepdim=True) / count).squeeze(1)
+
+
+def _plain_softmax_statistics(logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_SoftmaxStatistics` does, in operations that an exported graph can hold."""
+    weights = logits.softmax(1)
+    mean = (weights * frames).sum(1, keepdim=True)
+    return mean.squeeze(1), (weights * (frames - mean).square()).sum(1)
 
 
 class _SoftmaxStatistics(torch.autograd.Function):

@@ -286,6 +286,8 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
         InputError: the folder's model has other features or another encoder.
     """
     former = checkpoint.load_model(start_from)
+    if not isinstance(former.model, SpeakerModel):
+        raise InputError(f"{start_from}: an ONNX file can't be trained on; name a model folder")
     try:
         model.load_state_dict(former.model.state_dict())
     except RuntimeError as error:

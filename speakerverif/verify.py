@@ -70,7 +70,7 @@ def verify(
             fit how the model scores.
     """
     table = embed_all(folder, [enroll, test], device)
-    return _compare(folder, table, table.embeddings[:1], threshold, llr_threshold)
+    return compare(folder, table, table.embeddings[:1], threshold, llr_threshold)
 
 
 def verify_enrolled(
@@ -89,10 +89,10 @@ def verify_enrolled(
         InputError: as `verify`; no such store, one of another model, nobody of that name.
     """
     enrolled = Store(store, folder.fingerprint).utterances(name)
-    return _compare(folder, embed_all(folder, [test], device), enrolled, threshold, llr_threshold)
+    return compare(folder, embed_all(folder, [test], device), enrolled, threshold, llr_threshold)
 
 
-def _compare(
+def compare(
     folder: ModelFolder,
     recordings: EmbeddingTable,
     enrolled: NDArray,

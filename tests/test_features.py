@@ -120,6 +120,27 @@ def test_equals_torchaudio_away_from_the_defaults():
     torch.testing.assert_close(output[0], reference, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("num_mels", [40, 80])
+def test_equals_torchaudio_mel_spectrogram(num_mels):
+    """Pre-emphasis, mirrored at the first sample, then torchaudio's transform; each utterance as if alone."""
+    import torchaudio
+
+    reference = torchaudio.transforms.MelSpectrogram(
+        16000, n_fft=512, win_length=400, hop_length=160, f_min=20, f_max=7600, n_mels=num_mels,
+        window_fn=torch.hamming_window,
+    )  # fmt: skip
+    waveform, num_samples = noise(16000, 12345, 512)
+    output, num_frames = features.build(config("torchaudio", num_mels=num_mels, low_hz=20.0, high_hz=7600.0))(
+        waveform, num_samples
+    )
+    for row, length, own, count in zip(waveform, num_samples, output, num_frames, strict=True):
+        alone = row[:length]
+        emphasised = torch.cat([alone[:1] - 0.97 * alone[1:2], alone[1:] - 0.97 * alone[:-1]])
+        expected = (reference(emphasised) + 1e-6).log().T
+        assert len(expected) == count
+        torch.testing.assert_close(own[:count], expected, atol=2e-4, rtol=0)
+
+
 def test_speechbrain_floor_is_the_utterances_own():
     """A loud neighbour in the batch, or loud garbage in the padding, must not lift the 80 dB floor."""
     waveform, num_samples = noise(16000, 8000, filler=1e3)
@@ -130,7 +151,7 @@ def test_speechbrain_floor_is_the_utterances_own():
     torch.testing.assert_close(output[1, : num_frames[1]], reference, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain"])
+@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio"])
 @pytest.mark.parametrize("mean_norm", [False, True])
 def test_batch_equals_single(kind, mean_norm):
     """Every utterance of a batch has the features it has alone, whatever stands behind it."""
@@ -149,7 +170,7 @@ def test_batch_equals_single(kind, mean_norm):
             torch.testing.assert_close(own[:count].mean(0), torch.zeros(80), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain"])
+@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio"])
 def test_blocks_make_no_difference(kind, monkeypatch):
     waveform, num_samples = noise(16000, 9000, 12000)
     fbank = features.build(config(kind))
@@ -158,7 +179,7 @@ def test_blocks_make_no_difference(kind, monkeypatch):
     torch.testing.assert_close(fbank(waveform, num_samples)[0], whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain"])
+@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio"])
 def test_precision(kind):
     """Autocast changes nothing; half precision input is computed in float32, `.double()` in float64."""
     fbank = features.build(config(kind))
@@ -186,6 +207,7 @@ def test_nothing_is_stored_and_the_model_can_ask():
         ({"num_mels": 0}, "num_mels"),
         ({"frame_shift_ms": 0.01}, "0.01 ms"),
         ({"kind": "speechbrain", "window": "povey"}, "povey"),
+        ({"kind": "torchaudio", "window": "povey"}, "povey"),
     ],
 )
 def test_impossible_configurations(changes, message):

@@ -1,0 +1,113 @@
+"""A model folder to one ONNX file: waveform in, embedding out, features inside.
+
+Batch and length are free; `num_samples` tells how long each row really is. The file says in its metadata what a
+program must know to use it, and everything that `load_model` wants to know.
+"""
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speakerverif import __version__
+from speakerverif._files import write_atomically
+from speakerverif.checkpoint import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
+from speakerverif.config import to_dict
+from speakerverif.errors import InputError
+from speakerverif.model import SpeakerModel
+from speakerverif.onnx_engine import INSTALL, METADATA, OnnxModel
+
+OPSET = 17
+LEAST_COSINE = 0.9999
+CHECKED_S = (0.5, 3.1)
+
+
+def export_onnx(folder: ModelFolder, path: str | Path) -> float:
+    """Write a model as an ONNX file, and return the least cosine between its embeddings and the model's own.
+
+    Noise of two lengths, alone and in one batch, is what they are compared on before the file takes its place.
+
+    Args:
+        folder: a loaded model folder.
+        path: the file to write; `.onnx`, so that `load_model` knows it.
+
+    Raises:
+        InputError: another suffix, no onnx or onnxruntime installed, the folder is an ONNX file itself, or the
+            embeddings differ.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: expected a name that ends in .onnx")
+    if not isinstance(folder.model, SpeakerModel):
+        raise InputError(f"{folder.path}: is an ONNX file already")
+    try:
+        import onnx
+    except ImportError as error:
+        raise InputError(f"--onnx: {INSTALL}") from error
+    model = folder.model.cpu().eval()
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / "model.onnx"
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (
+                    torch.zeros(2, model.sample_rate),
+                    torch.tensor([model.sample_rate, model.sample_rate // 2]),
+                ),
+                str(draft),
+                input_names=["waveform", "num_samples"],
+                output_names=["embedding"],
+                dynamic_axes={
+                    "waveform": {0: "batch", 1: "samples"},
+                    "num_samples": {0: "batch"},
+                    "embedding": {0: "batch"},
+                },
+                opset_version=OPSET,
+                # The newer exporter took minutes for what this one does in seconds.
+                dynamo=False,
+            )
+        graph = onnx.load(str(draft))
+        onnx.helper.set_model_props(graph, _metadata(folder))
+        onnx.checker.check_model(graph)
+        onnx.save(graph, str(draft))
+        least = _least_cosine(model, OnnxModel(draft))
+        if not least > LEAST_COSINE:
+            raise InputError(
+                f"{path}: not written: its embeddings have a cosine of {least:.6f} with the model's own"
+            )
+        write_atomically(path, draft.read_bytes())
+    return least
+
+
+def _metadata(folder: ModelFolder) -> dict[str, str]:
+    """Return what the file says about itself; the files of the folder under their names."""
+    features = to_dict(folder.recipe.features)
+    facts: dict[str, Any] = {
+        METADATA: __version__,
+        "fingerprint": folder.fingerprint,
+        "sample_rate": folder.model.sample_rate,
+        "embedding_dim": folder.model.embedding_dim,
+        "features": json.dumps(features),
+        "similarity": "cosine",
+    }
+    for name in (CONFIG, SPEAKERS, CALIBRATION):
+        if (folder.path / name).is_file():
+            facts[name] = (folder.path / name).read_text("utf-8")
+    return {key: str(value) for key, value in facts.items()}
+
+
+def _least_cosine(model: SpeakerModel, exported: OnnxModel) -> float:
+    """Return the least cosine of two engines' embeddings of noise, short and long, alone and together."""
+    lengths = torch.tensor([round(seconds * model.sample_rate) for seconds in CHECKED_S])
+    noise = 0.1 * torch.randn(len(lengths), int(lengths.max()), generator=torch.Generator().manual_seed(0))
+    cosines = []
+    with torch.inference_mode():
+        expected = model(noise, lengths)
+        cosines.append(torch.cosine_similarity(exported(noise, lengths), expected).min())
+        for row, length, vector in zip(noise, lengths, expected, strict=True):
+            cosines.append(torch.cosine_similarity(exported(row[None, :length])[0], vector, 0))
+    return float(torch.stack(cosines).min())

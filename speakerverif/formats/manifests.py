@@ -1,0 +1,175 @@
+"""Lists of recordings as other toolkits write them, read as a `Manifest`.
+
+Nothing in a list is executed: a wav.scp entry that is a command is an error, where Kaldi would run it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speakerverif._files import WrongRows, open_input
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest, Utterance
+
+SPEECHBRAIN_RATE = 16000  # its recipes count `start` and `stop` in samples at this rate, whatever the file's
+
+
+def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
+    """Return the utterances of a list; what kind of list it is shows in its name.
+
+    A folder with `wav.scp` (and `segments`, `utt2spk`) is Kaldi's; `.csv` SpeechBrain's; `.list`, `.jsonl` and `.json`
+    WeSpeaker's raw list, a JSON object a line; `.rttm` a diarization; anything else our own TSV.
+
+    Args:
+        path: the file or folder.
+        audio_root: folder of relative paths, of `$data_root` in a CSV, and of an RTTM's recordings. By default
+            relative paths are looked for beside the list and then, as those toolkits do, from the current folder.
+
+    Raises:
+        InputError: unreadable, wrong rows (reported together), an id twice, a recording that can't be told.
+    """
+    path = Path(path)
+    root = None if audio_root is None else Path(audio_root)
+    if path.is_dir():
+        return _kaldi(path, root)
+    readers = {
+        ".csv": _speechbrain,
+        ".list": _wespeaker,
+        ".jsonl": _wespeaker,
+        ".json": _wespeaker,
+        ".rttm": _rttm,
+    }
+    if path.suffix not in readers:
+        return Manifest.read(path)
+    wrong = WrongRows()
+    rows = list(readers[path.suffix](path, root, wrong))
+    return _manifest(rows, path, root, wrong)
+
+
+def _manifest(rows: list[Utterance], path: Path, root: Path | None, wrong: WrongRows) -> Manifest:
+    """Return rows as a manifest, relative paths made whole by one folder for all of them."""
+    if wrong.count:
+        raise InputError(f"{path}: {wrong}")
+    if not rows:
+        raise InputError(f"{path}: no utterances in it")
+    beside = path if path.is_dir() else path.parent
+    if root is None:
+        root = beside if (beside / rows[0].path).exists() else Path()
+    return Manifest.from_utterances(
+        Utterance(u.id, str(root / u.path), u.speaker, u.start_s, u.duration_s) for u in rows
+    )
+
+
+def _kaldi(folder: Path, root: Path | None) -> Manifest:
+    wrong = WrongRows()
+    recordings, speakers = {}, {}
+    for number, line, fields in _lines(folder / "wav.scp", 1):
+        if len(fields) < 2:
+            wrong.add(number, line.encode(), "expected an id and a path")
+        elif line.endswith("|"):
+            wrong.add(number, line.encode(), "a command, which is not run; write its output to a file")
+        else:
+            recordings[fields[0]] = line.split(None, 1)[1]
+    if (folder / "utt2spk").is_file():
+        speakers = {fields[0]: fields[-1] for _, _, fields in _lines(folder / "utt2spk", 2)}
+    rows = []
+    if (folder / "segments").is_file():
+        for number, line, fields in _lines(folder / "segments", 4):
+            try:
+                start, end = float(fields[2]), float(fields[3])
+                rows.append(
+                    Utterance(
+                        fields[0],
+                        recordings[fields[1]],
+                        speakers.get(fields[0], ""),
+                        start,
+                        None if end < 0 else end - start,
+                    )
+                )
+            except (ValueError, KeyError):
+                wrong.add(
+                    number, line.encode(), "expected 'utterance recording start end', recording in wav.scp"
+                )
+    else:
+        rows = [Utterance(name, where, speakers.get(name, "")) for name, where in recordings.items()]
+    return _manifest(rows, folder, root, wrong)
+
+
+def _speechbrain(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
+    """Yield the rows of a CSV with the columns ID and wav, and start, stop, spk_id where it has them."""
+    with open_input(path) as file:
+        table = csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""), skipinitialspace=True)
+        if not {"ID", "wav"} <= set(table.fieldnames or ()):
+            raise InputError(
+                f"{path}:1: expected the columns ID and wav, found {', '.join(table.fieldnames or ())}"
+            )
+        for row in table:
+            shown = ",".join(str(value) for value in row.values()).encode()
+            where = row["wav"] or ""
+            for placeholder in ("$data_root/", "{data_root}/"):
+                if where.startswith(placeholder):
+                    if root is None:
+                        raise InputError(
+                            f"{path}: {where}: say with --audio-root where {placeholder[:-1]} is"
+                        )
+                    where = where.removeprefix(placeholder)
+            try:
+                start, stop = (
+                    float(row[k]) / SPEECHBRAIN_RATE if row.get(k) else None for k in ("start", "stop")
+                )
+                length = None if stop is None else stop - (start or 0.0)
+                yield Utterance(row["ID"], where, row.get("spk_id") or "", start or 0.0, length)
+            except ValueError:
+                wrong.add(table.line_num, shown, "start and stop are not numbers of samples")
+
+
+def _wespeaker(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
+    """Yield the rows of a raw list: {"key": ..., "wav": ..., "spk": ...} a line."""
+    for number, line, _ in _lines(path, 1):
+        try:
+            row: Any = json.loads(line)
+            yield Utterance(str(row["key"]), str(row["wav"]), str(row.get("spk", "")))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            wrong.add(number, line.encode(), 'expected a JSON object with "key" and "wav"')
+
+
+def _rttm(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
+    """Yield the SPEAKER rows of a diarization; ids are `recording-start-end` in milliseconds."""
+    folder = path.parent if root is None else root
+    found: dict[str, str] = {}
+    for number, line, fields in _lines(path, 1):
+        if fields[0] != "SPEAKER":
+            continue
+        try:
+            name, start, length, speaker = fields[1], float(fields[3]), float(fields[4]), fields[7]
+        except (ValueError, IndexError):
+            wrong.add(number, line.encode(), "expected 'SPEAKER file channel start duration ... speaker'")
+            continue
+        if name not in found:
+            files = sorted(p for p in folder.glob(f"{name}.*") if p.suffix not in (".rttm", ".txt", ".lab"))
+            if len(files) != 1:
+                raise InputError(
+                    f"{path}: {len(files)} files named {name}.* in {folder}; say where with --audio-root"
+                )
+            found[name] = files[0].name
+        ident = f"{name}-{round(1000 * start):07d}-{round(1000 * (start + length)):07d}-{speaker}"
+        yield Utterance(ident, found[name], speaker, start, length)
+
+
+def _lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield number, text and fields of every line that is not blank.
+
+    Raises:
+        InputError: unreadable, or a line with fewer fields than `least`.
+    """
+    with open_input(path) as file:
+        for number, raw in enumerate(file, 1):
+            line = raw.decode("utf-8", "replace").strip()
+            fields = line.split()
+            if line and len(fields) < least:
+                raise InputError(f"{path}:{number}: expected {least} columns or more, found {line[:80]!r}")
+            if line:
+                yield number, line, fields

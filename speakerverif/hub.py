@@ -1,0 +1,78 @@
+"""Model folders to and from the Hugging Face hub: from the local cache where they are there, else from the network.
+
+What the cache holds is used as it is and nobody is asked whether it is the newest: the same name gives the same
+embeddings tomorrow, and without a network. A name may carry a revision: `org/name@v2`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from speakerverif.errors import InputError
+
+NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def upload(name: str, files: dict[str, bytes], message: str, private: bool = False) -> str:
+    """Write files into a repository on the hub, made where absent, as one commit; return its address.
+
+    Args:
+        name: `org/name`.
+        files: path in the repository -> content.
+        message: of the commit.
+        private: a repository made now is seen by its owner alone.
+
+    Raises:
+        InputError: no such name can be, no token or one without the right to write, no network.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parts = NAME.fullmatch(name)
+    if parts is None or parts["revision"]:
+        raise InputError(f"{name}: expected org/name")
+    added = [CommitOperationAdd(path, content) for path, content in files.items()]
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.create_commit(name, added, commit_message=message)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{name}: not pushed: {reason}; a token comes from `hf auth login` or HF_TOKEN"
+        ) from error
+    return str(address)
+
+
+def fetch(name: str, files: Sequence[str]) -> Path:
+    """Return the local folder of a repository on the hub, downloading what the cache lacks.
+
+    Args:
+        name: `org/name` or `org/name@revision`.
+        files: the names that are wanted, and patterns (`*.ckpt`) of which none need exist. Nothing else is fetched.
+
+    Raises:
+        InputError: no such name can be, no such repository, no access to it, no network, no such files in it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parts = NAME.fullmatch(name)
+    if parts is None:
+        raise InputError(f"{name}: no such file or folder")
+    wanted = [file for file in files if "*" not in file]
+    options = {"revision": parts["revision"], "allow_patterns": list(files)}
+    for local in (True, False):
+        try:
+            folder = Path(snapshot_download(parts["repo"], local_files_only=local, **options))  # type: ignore[arg-type]
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            if local:
+                continue
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"{name}: no such folder here, and not to be had from the Hugging Face hub: {reason}"
+            ) from error
+        lacking = [file for file in wanted if not (folder / file).is_file()]
+        if not lacking:
+            return folder
+    raise InputError(f"{name}: the repository on the hub has no {' and no '.join(lacking)}")

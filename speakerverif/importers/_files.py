@@ -1,0 +1,104 @@
+"""Other toolkits' files read as data: nothing in them is executed."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from speakerverif.errors import InputError
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "embedding_model")
+
+
+def find(source: Path, *patterns: str) -> Path:
+    """Return `source` where it is a file, else the one file in it that the first fitting pattern finds.
+
+    Raises:
+        InputError: none, or several of one pattern.
+    """
+    if source.is_file():
+        return source
+    for pattern in patterns:
+        found = sorted(source.glob(pattern))
+        if len(found) > 1:
+            raise InputError(f"{source}: {', '.join(p.name for p in found)}: name the one to import")
+        if found:
+            return found[0]
+    raise InputError(f"{source}: expected {' or '.join(patterns)} in it")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a PyTorch or safetensors file, out of the usual wrappings.
+
+    Raises:
+        InputError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: not a file of tensors alone, so it was not read: {reason}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: damaged or not a PyTorch file: {error}") from error
+    while isinstance(loaded, dict) and not _named_tensors(loaded):
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, dict) or not _named_tensors(loaded):
+        held = (
+            f"keys {', '.join(map(str, list(loaded)[:5]))}"
+            if isinstance(loaded, dict)
+            else type(loaded).__name__
+        )
+        raise InputError(f"{path}: expected named tensors, found {held}")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def _named_tensors(loaded: dict[Any, Any]) -> bool:
+    return bool(loaded) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping as plain data; tags are data too.
+
+    `!ref <x>` becomes the string `<x>`; any other unknown tag, `!new:a.B`, becomes `{"!": "new:a.B", ...}` with
+    the keys of its mapping, or `value` where it stands before something else.
+
+    Raises:
+        InputError: no such file, not YAML, no mapping.
+    """
+    try:
+        loaded = yaml.load(path.read_text("utf-8"), Loader=_AsData)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a YAML mapping, found {type(loaded).__name__}")
+    return loaded
+
+
+class _AsData(yaml.SafeLoader):
+    """A loader that never constructs an object."""
+
+
+def _tagged(loader: _AsData, tag: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {"!": tag.lstrip("!"), **loader.construct_mapping(node, deep=True)}
+    if isinstance(node, yaml.SequenceNode):
+        return {"!": tag.lstrip("!"), "value": loader.construct_sequence(node, deep=True)}
+    value = loader.construct_scalar(node)  # type: ignore[arg-type]
+    return value if tag == "!ref" else {"!": tag.lstrip("!"), "value": value}
+
+
+_AsData.add_multi_constructor("", _tagged)  # type: ignore[no-untyped-call]

@@ -1,0 +1,56 @@
+"""A model in an ONNX file, run by onnxruntime: what `export` wrote, called as the model it was made of."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speakerverif.errors import InputError
+
+METADATA = "speakerverif"  # the key that tells our files from others
+INSTALL = "install onnxruntime (the extra 'onnx' brings it): pip install 'speakerverif[onnx]'"
+
+
+class OnnxModel:
+    """Waveform in, embedding out, as `SpeakerModel`; `metadata` is what the file says about itself.
+
+    Args:
+        path: an ONNX file with inputs `waveform` and `num_samples`.
+        device: "cpu" or "cuda".
+
+    Raises:
+        InputError: no onnxruntime, no such file, damaged, not of `export`'s making, no such device.
+    """
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise InputError(f"{path}: {INSTALL}") from error
+        wanted = "CPUExecutionProvider" if str(device) == "cpu" else "CUDAExecutionProvider"
+        if wanted not in onnxruntime.get_available_providers():
+            raise InputError(
+                f"{path}: this onnxruntime can't run on {device}; install onnxruntime-gpu, or use the CPU"
+            )
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=[wanted])
+        except Exception as error:  # onnxruntime's own classes, one for every kind of damage
+            raise InputError(f"{path}: damaged or not an ONNX file: {str(error).splitlines()[0]}") from error
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if METADATA not in self.metadata:
+            raise InputError(f"{path}: not exported by speakerverif: its metadata has no {METADATA!r}")
+        self.sample_rate = int(self.metadata["sample_rate"])
+        self.embedding_dim = int(self.metadata["embedding_dim"])
+
+    def __call__(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        """Return float32 (batch, embedding_dim); arguments as `SpeakerModel.forward`'s."""
+        if num_samples is None:
+            num_samples = torch.full((len(waveform),), waveform.shape[1])
+        given: dict[str, Any] = {"waveform": waveform.cpu().numpy(), "num_samples": num_samples.cpu().numpy()}
+        return torch.from_numpy(self._session.run(None, given)[0])

@@ -1,0 +1,44 @@
+"""A model folder to the Hugging Face hub, with the card that the hub wants."""
+
+from pathlib import Path
+
+from speakerverif import hub
+from speakerverif.checkpoint import CALIBRATION, CARD, CONFIG, HEAD, SPEAKERS, WEIGHTS, load_model
+from speakerverif.errors import InputError
+
+
+def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:
+    """Upload a model folder and return the repository's address; `load_model(name)` takes it from there.
+
+    What goes up is what a model is: config, weights, head, speakers, calibration and card; no log and no state of
+    training.
+
+    Args:
+        folder: a model folder.
+        name: `org/name`.
+        license: for the card, such as `cc-by-4.0`; the licence of the training data governs which it may be.
+        private: a repository made now is seen by its owner alone.
+
+    Raises:
+        InputError: not a model folder, or the hub refuses.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a model folder")
+    model = load_model(folder)
+    wanted = (CONFIG, WEIGHTS, HEAD, SPEAKERS, CALIBRATION)
+    files = {file: (folder / file).read_bytes() for file in wanted if (folder / file).is_file()}
+    files[CARD] = _card(folder, name, license).encode()
+    return hub.upload(name, files, f"Add {model.name} ({model.fingerprint})", private)
+
+
+def _card(folder: Path, name: str, license: str) -> str:
+    """Return the folder's card, with the hub's header where it has none, and how to use the model."""
+    path = folder / CARD
+    text = path.read_text("utf-8") if path.is_file() else f"# {name}\n"
+    if text.startswith("---\n"):
+        return text
+    header = ["library_name: speakerverif", "tags:", "- speaker-verification", "- speaker-embedding"]
+    header += [f"license: {license}"] if license else []
+    use = f'```python\nfrom speakerverif import load_model\n\nload_model("{name}").verify("a.wav", "b.wav")\n```\n'
+    return "\n".join(["---", *header, "---", "", text]) + f"\n## Use\n\n{use}"

@@ -1,0 +1,33 @@
+"""Embeddings as a step of a scikit-learn pipeline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from speakerverif.api import Recording, load_model
+
+
+class EmbeddingTransformer(TransformerMixin, BaseEstimator):
+    """Recordings to embeddings, float32 (N, dim); nothing is fitted, `fit` loads the model.
+
+    Args:
+        model: what `load_model` takes.
+        device: "cpu" or "cuda".
+        sample_rate: Hz, where recordings are samples in memory.
+    """
+
+    def __init__(self, model: str = "", device: str = "cpu", sample_rate: int | None = None) -> None:
+        self.model = model
+        self.device = device
+        self.sample_rate = sample_rate
+
+    def fit(self, recordings: Sequence[Recording], y: Any = None) -> "EmbeddingTransformer":
+        """Load the model."""
+        self.model_ = load_model(self.model, self.device)
+        return self
+
+    def transform(self, recordings: Sequence[Recording]) -> np.ndarray:
+        """Return the embedding of every recording; see `Model.embed`."""
+        return self.model_.embed(list(recordings), self.sample_rate)

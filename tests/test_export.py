@@ -1,0 +1,163 @@
+"""A model in an ONNX file is the model: the same embeddings in onnxruntime, and the same answers."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from speakerverif import export
+from speakerverif.checkpoint import load_model, save_model
+from speakerverif.cli import main
+from speakerverif.config import FeatureConfig, Recipe
+from speakerverif.errors import InputError
+from speakerverif.export import export_onnx
+from speakerverif.lists import EmbeddingTable
+from speakerverif.model import SpeakerModel
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory):
+    names = [f"spk{s}/{n}.wav" for s in range(4) for n in range(3)]
+    rows = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    path = tmp_path_factory.mktemp("trials") / "trials.txt"
+    path.write_text("".join(f"{int(a[:4] == b[:4])} {a} {b}\n" for a, b in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model, tiny_corpus, trials, tmp_path_factory):
+    """A calibrated model folder."""
+    copy = shutil.copytree(tiny_model, tmp_path_factory.mktemp("export") / "model")
+    assert main(["calibrate", str(trials), "--model", str(copy), "--audio-root", str(tiny_corpus)]) == 0
+    return copy
+
+
+@pytest.fixture(scope="module")
+def exported(model):
+    path = model.with_name("tiny.onnx")
+    assert main(["export", str(model), "--onnx", str(path)]) == 0
+    return path
+
+
+def session(path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def cosines(
+    runtime: onnxruntime.InferenceSession, network: SpeakerModel, seconds: float, batch: int
+) -> torch.Tensor:
+    samples = round(seconds * 16000)
+    waveform = 0.1 * torch.randn(batch, samples)
+    lengths = torch.linspace(1, 0.6, batch).mul(samples).long()
+    with torch.inference_mode():
+        expected = network(waveform, lengths)
+    found = runtime.run(None, {"waveform": waveform.numpy(), "num_samples": lengths.numpy()})[0]
+    return torch.cosine_similarity(torch.from_numpy(found), expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch"),
+    [
+        *((seconds, batch) for seconds in (0.5, 2.0, 10.0) for batch in (1, 4)),
+        (60.0, 1),
+        pytest.param(60.0, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_onnxruntime_gives_the_same_embeddings(exported, model, seconds, batch):
+    assert cosines(session(exported), load_model(model).model, seconds, batch).min() > 0.9999
+
+
+def test_the_file_is_valid_and_says_what_it_is(exported, model):
+    graph = onnx.load(exported)
+    onnx.checker.check_model(graph)
+    assert [(o.domain, o.version >= 17) for o in graph.opset_import] == [("", True)]
+    assert [i.name for i in graph.graph.input] == ["waveform", "num_samples"]
+    facts = session(exported).get_modelmeta().custom_metadata_map
+    folder = load_model(model)
+    assert facts["sample_rate"] == "16000"
+    assert facts["fingerprint"] == folder.fingerprint
+    assert json.loads(facts["features"])["num_mels"] == 24
+    loaded = load_model(exported)
+    assert (loaded.recipe, loaded.trained, loaded.speakers) == (
+        folder.recipe,
+        folder.trained,
+        folder.speakers,
+    )
+
+
+def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, tmp_path):
+    files = [str(path) for path in sorted(tiny_corpus.glob("spk[01]/*.wav"))]
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/1.wav\n1 spk1/0.wav spk1/1.wav\n")
+    answers = []
+    for name in (str(exported), str(model)):
+        assert main(["embed", *files, "--model", name, "--out", str(tmp_path / "e.npz")]) == 0
+        assert main(["verify", *files[:2], "--model", name, "--json", str(tmp_path / "v.json")]) == 0
+        arguments = [str(trials), "--model", name, "--audio-root", str(tiny_corpus), "--bootstrap", "0"]
+        assert main(["score", *arguments, "--json", str(tmp_path / "s.json")]) == 0
+        assert main(["info", name]) == 0
+        record = json.loads((tmp_path / "s.json").read_text())
+        answers.append(
+            (
+                EmbeddingTable.load(tmp_path / "e.npz"),
+                json.loads((tmp_path / "v.json").read_text()),
+                {key: record[key] for key in ("eer", "model")},
+            )
+        )
+    (table, verified, scored), (expected, compared, record) = answers
+    assert table.fingerprint == expected.fingerprint
+    np.testing.assert_allclose(table.embeddings, expected.embeddings, atol=1e-4)
+    assert abs(verified["score"] - compared["score"]) < 1e-4
+    assert verified["llr"] == pytest.approx(compared["llr"], rel=1e-3, abs=0.1)
+    assert scored == record
+
+
+def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys):
+    assert load_model(exported).calibration == load_model(model).calibration is not None
+    assert main(["calibrate", str(trials), "--model", str(exported), "--audio-root", str(tiny_corpus)]) == 2
+    assert "calibrate the model folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder"),
+    [
+        ("speechbrain", {"name": "xvector", "channels": 8, "pooling_channels": 12, "padding": "reflect"}),
+        ("torchaudio", {"name": "xvector", "channels": 8, "pooling_channels": 12, "padding": "none"}),
+    ],
+)
+def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    recipe = Recipe(features=FeatureConfig(kind=kind, num_mels=24), encoder=encoder)
+    network = SpeakerModel(recipe.features, recipe.encoder).eval()
+    save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
+    export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx")
+    for seconds, batch in ((0.5, 1), (1.7, 3)):
+        assert cosines(session(tmp_path / "m.onnx"), network, seconds, batch).min() > 0.9999
+    monkeypatch.setattr(export, "LEAST_COSINE", 1.1)  # as if the embeddings differed
+    with pytest.raises(InputError, match="not written"):
+        export_onnx(load_model(tmp_path / "model"), tmp_path / "other.onnx")
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_wrong_files(exported, tiny_model, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_model(tmp_path / "absent.onnx")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(exported.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        load_model(cut)
+    other = onnx.load(exported)
+    del other.metadata_props[:]
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match="not exported by speakerverif"):
+        load_model(tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"ends in \.onnx"):
+        export_onnx(load_model(tiny_model), tmp_path / "model.bin")
+    with pytest.raises(InputError, match="ONNX file already"):
+        export_onnx(load_model(exported), tmp_path / "again.onnx")
