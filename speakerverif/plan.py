@@ -67,7 +67,9 @@ def describe(
     """
     size = size_of(recipe, len(manifest.speakers))
     trials = {name: TrialList.read(path) for name, path in prepared.trials.items()}
-    files = len({i for one in trials.values() for i in one.ids})
+    embedded = len({i for one in trials.values() for i in one.ids})
+    if recipe.score.norm != "none" or build.backend(recipe.backend).needs_training:
+        embedded += len(manifest)
     seconds = float(manifest.duration_s.sum())
     hours = "unknown hours" if np.isnan(seconds) else f"{seconds / 3600:,.1f} hours"
     stages = {"train": recipe} if finetuned is None else {"train": recipe, "finetune": finetuned}
@@ -79,7 +81,7 @@ def describe(
         "memory": f"{_size(head_bytes(recipe, size))} for the head's weights, gradients and optimiser, "
         f"{_size(recipe.train.batch_size * size.classes * BYTES)} for every copy of a batch's logits",
         **{name: _training(one, manifest) for name, one in stages.items()},
-        "disk": f"{_size(_disk(recipe, size, len(stages), files))} at most in {out}, "
+        "disk": f"{_size(_disk(recipe, size, len(stages), embedded))} at most in {out}, "
         f"{_size(shutil.disk_usage(_existing(out)).free)} free",
     }
     return "\n".join(f"  {name:9} {text}" for name, text in rows.items())
@@ -95,12 +97,12 @@ def _training(recipe: Recipe, manifest: Manifest) -> str:
     )
 
 
-def _disk(recipe: Recipe, size: Size, models: int, files: int) -> int:
-    """Return the bytes of the model folders, of one training's state and of the trials' embeddings."""
+def _disk(recipe: Recipe, size: Size, models: int, embedded: int) -> int:
+    """Return the bytes of the model folders, of one training's state and of the embeddings."""
     model = size.encoder + size.head
     averaged = size.encoder if recipe.train.average != "none" else 0
     state = model * (1 + _OPTIMIZER_COPIES[recipe.train.optimizer]) + averaged
-    return BYTES * (models * model + state + files * size.embedding_dim)
+    return BYTES * (models * model + state + embedded * size.embedding_dim)
 
 
 def _table(table: dict) -> str:

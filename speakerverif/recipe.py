@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif import distributed, plan, score
+from speakerverif import build, distributed, plan, score
 from speakerverif._files import write_json
 from speakerverif.audit import speakers_of, units_of
 from speakerverif.augment import Augment
@@ -249,8 +249,17 @@ class _Run:
                 Augment(recipe.augment, recipe.features.sample_rate, self.data_dir or Path(), _no_speech)
 
     def print_plan(self) -> None:
-        """Say on standard error what is about to happen, and what it takes."""
+        """Say on standard error what is about to happen, and what it takes.
+
+        Raises:
+            InputError: a cohort larger than the training speakers are many.
+        """
         manifest = training_manifest(self.recipe, self.prepared)
+        wanted, there = self.recipe.score.top_n, len(manifest.speakers)
+        if self.recipe.score.norm == "asnorm" and wanted > there:
+            raise InputError(
+                f"score.top_n {wanted}: the cohort are the {there} training speakers; take fewer"
+            )
         print(
             plan.describe(self.recipe, finetuned(self.recipe), self.prepared, manifest, self.out),
             file=sys.stderr,

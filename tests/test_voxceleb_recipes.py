@@ -8,10 +8,12 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif import build, plan
+from speakerverif import build, plan, report
+from speakerverif._files import write_json
 from speakerverif.cli import main
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data import BatchOrder
+from speakerverif.encoders import redimnet
 from speakerverif.errors import InputError
 from speakerverif.features import build as build_features
 from speakerverif.lists import TrialList
@@ -25,6 +27,16 @@ SYSTEMS = {  # parameters of the encoder, dimensions of the embedding
     "xvector": (4_610_524, 512),
     "ecapa_512": (6_190_720, 192),
     "ecapa_1024": (14_657_088, 192),
+    "resnet34": (6_634_336, 256),
+    "campplus": (7_176_224, 512),
+    "eres2netv2": (17_859_632, 192),
+    "redimnet_b0": (1_001_850, 192),
+    "redimnet_b1": (2_123_480, 192),
+    "redimnet_b2": (4_888_240, 192),
+    "redimnet_b3": (3_220_412, 192),
+    "redimnet_b4": (6_432_304, 192),
+    "redimnet_b5": (7_650_544, 192),
+    "redimnet_b6": (15_006_256, 192),
 }
 NARROW = {  # so that a rehearsal takes seconds
     "xvector": ["channels=8", "pooling_channels=12", "embedding_dim=8"],
@@ -36,14 +48,15 @@ NARROW = {  # so that a rehearsal takes seconds
         "se_channels=4",
         "embedding_dim=8",
     ],
+    "resnet": ["channels=4", "embedding_dim=8"],
+    "campplus": ["head_channels=4", "channels=16", "growth=8", "bottleneck_channels=16", "embedding_dim=8"],
+    "eres2netv2": ["channels=8", "embedding_dim=8"],
+    "redimnet": ["embedding_dim=8"],  # and `narrow_redimnet`
 }
-SHORT = ["data.min_duration_s=0", "train.workers=0", "finetune.train.epochs=1", "train.epochs=1"]
-SHORT += [
-    "train.crop_s=0.3",
-    "finetune.train.crop_s=0.35",
-    "train.batch_size=60",
-    "finetune.train.batch_size=60",
-]
+SHORT = ["data.min_duration_s=0", "train.workers=0", "train.crops_per_utterance=1", "score.top_n=20"]
+SHORT += ["train.learning_rate=1e-3"]  # in two steps there is no warming up
+for stage in ("", "finetune."):  # two steps of 15 crops each
+    SHORT += [f"{stage}train.{setting}" for setting in ("epochs=0.25", "batch_size=15", "crop_s=0.3")]
 
 
 def recipe(system: str, *assignments: str) -> Recipe:
@@ -67,7 +80,7 @@ def test_sizes_are_the_published_ones(system: str) -> None:
     assert size.classes == 17_982 and size.head == 17_982 * size.embedding_dim
 
 
-@pytest.mark.parametrize("system", ["xvector", "ecapa_512", "ecapa_1024"])
+@pytest.mark.parametrize("system", ["xvector", "ecapa_512", "ecapa_1024", "resnet34", "campplus"])
 def test_wespeakers_numbers(system: str) -> None:
     one, two = recipe(system), stage_two(system)
     first = one.train
@@ -90,6 +103,34 @@ def test_wespeakers_numbers(system: str) -> None:
     assert margin_fraction(second.margin_schedule, 0) == 1
     assert two.augment.speeds == (1.0, 0.9, 1.1) and two.augment.speed_probability == 0
     assert two.augment.probability == 0.6 and two.head["scale"] == 32
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name.startswith("redimnet")])
+def test_wespeakers_numbers_for_redimnet(system: str) -> None:
+    one, two = recipe(system), stage_two(system)
+    first = one.train
+    assert (first.epochs, first.batch_size, first.weight_decay) == (120, 512, 2e-5)
+    assert one.features.num_mels == (60 if system.endswith("b0") else 72)
+    assert one.encoder == {"name": "redimnet", "size": system[-2:].upper()}
+    assert learning_rate(first, 6) == pytest.approx(0.8 * 5e-4 ** (6 / 120))
+    assert learning_rate(first, 120) == pytest.approx(4e-4)
+    assert margin_fraction(first.margin_schedule, 29) == pytest.approx(1 - 0.001**0.5)
+    assert (two.train.batch_size, two.train.learning_rate, two.head["margin"]) == (128, 2e-4, 0.5)
+
+
+def test_3d_speakers_numbers() -> None:
+    one, two = recipe("eres2netv2"), stage_two("eres2netv2")
+    first, second = one.train, two.train
+    assert (first.epochs, first.batch_size, first.crop_s, first.average) == (70, 168, 3.0, "none")
+    assert one.features.window == "povey" and one.head["margin"] == 0.3 and one.head["scale"] == 32
+    assert learning_rate(first, 5) == 0.2 and learning_rate(first, 70) == pytest.approx(5e-5)
+    assert learning_rate(first, 37.5) == pytest.approx((0.2 + 5e-5) / 2)
+    shares = [margin_fraction(first.margin_schedule, epoch) for epoch in (20, 35, 50)]
+    assert shares == pytest.approx([0, 1 - 0.001**0.5, 1])
+    assert one.augment.probability == 0.8 and one.augment.kinds == ("noise", "reverb", "reverb+noise")
+    assert (second.epochs, second.batch_size, second.crop_s, two.head["margin"]) == (7, 108, 6.0, 0.5)
+    assert learning_rate(second, 1) == 1e-4 and learning_rate(second, 7) == pytest.approx(2e-5)
+    assert two.augment.speed_probability == 0 and len(two.augment.speeds) == 3
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -121,9 +162,27 @@ def stamps(out: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
 
 
+@pytest.fixture
+def narrow_redimnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages of one block for every size, of its own kind: no setting of a recipe makes it smaller."""
+    stages = redimnet.Stage(1, 1, 1, 12), redimnet.Stage(2, 1, 1, 12)
+    for name, size in redimnet.SIZES.items():
+        narrow = size._replace(channels=8, group=min(size.group, 8), stages=stages)
+        monkeypatch.setitem(redimnet.SIZES, name, narrow)
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_rehearsal(system: str, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_rehearsal(
+    system: str,
+    lists: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    narrow_redimnet: None,
+) -> None:
     """All stages on 40 speakers with three recordings each; the second run does nothing."""
+    if system != "ecapa_512":  # the page is drawn once: it takes half of the time, and no encoder changes it
+        monkeypatch.setattr(report, "write_report", lambda results, out, **_: write_json(out / "drawn", 1))
     narrow = [f"encoder.{setting}" for setting in NARROW[recipe(system).encoder["name"]]]
     sets = [part for text in (*SHORT, *narrow) for part in ("--set", text)]
     command = ["run", str(FOLDER / f"{system}.toml"), "--data", str(lists), "--out", str(tmp_path), *sets]
@@ -131,24 +190,30 @@ def test_a_rehearsal(system: str, lists: Path, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr()
     assert "EER" in said.out and "minDCF(0.01)" in said.out
     assert "40 speakers, 120 utterances, 0.0 hours" in said.err and "120 classes, 960 parameters" in said.err
-    assert "1 epochs of 120 crops of 0.3 s, batch 60: 2 steps" in said.err
+    assert said.err.count("0.25 epochs of 120 crops of 0.3 s, batch 15: 2 steps") == 2
     scored = json.loads((tmp_path / "scores" / "veri_test.json").read_text())
     assert (scored["bootstrap"]["unit"], scored["bootstrap"]["units"]) == ("speaker", 40)
-    assert scored["model"]["training_speakers_in_trials"] == 0
+    assert scored["model"]["training_speakers_in_trials"] == 0 and scored["raw"]["eer"] > 0
     trained, tuned = ((tmp_path / folder / "speakers.txt").read_text() for folder in ("model", "finetuned"))
     assert trained == tuned and trained.split()[40] == "id00012@speed0.9"
     assert "begins anew" not in said.err  # the head was carried over
     before = stamps(tmp_path)
     assert main(command) == 0
     assert stamps(tmp_path) == before
-    assert capsys.readouterr().err.count("done before, nothing has changed") == 6
+    assert capsys.readouterr().err.count("done before, nothing has changed") == 7
     if system == "xvector":  # the model before, without training it again
         assert main([*command, "--stages", "train,finetune,embed", "--set", "finetune={}"]) == 0
         assert "train: done before" in capsys.readouterr().err
         changed = {
             path.relative_to(tmp_path).parts[0] for path, at in stamps(tmp_path).items() if before[path] != at
         }
-        assert changed == {"embeddings.npz", "stages"}
+        assert changed == {"embeddings.npz", "embeddings_train.npz", "stages"}
+
+
+def test_a_cohort_too_small_is_refused_before_training(lists: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"score\.top_n 300: the cohort are the 40 training speakers"):
+        run(recipe("xvector", *SHORT, "score.top_n=300"), tmp_path, data_dir=lists)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_corpus_named_goes_before_lists_prepared(lists: Path, tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def prepare(
         "notes": notes,
     }
     write_json(out / "prepare.json", record)
-    return Prepared(train_list, kept, places[VOX1], notes, test_list)
+    parts = {folder.parent for folders in trees[VOX1].values() for folder in folders}
+    return Prepared(train_list, kept, parts.pop() if len(parts) == 1 else places[VOX1], notes, test_list)
 
 
 def _place(root: Path | None, given: Path | None, corpus: Corpus) -> Path:
