@@ -139,7 +139,9 @@ def calibrate(arguments: argparse.Namespace) -> int:
             "calibrate: give --model M to store the calibration in, or --scores S with --out FILE"
         )
     if stored and not stored.is_dir():
-        raise InputError(f"{stored}: a calibration is stored in a model folder; calibrate that, then export it again")
+        raise InputError(
+            f"{stored}: a calibration is stored in a model folder; calibrate that, then export it again"
+        )
     if stored and len(arguments.scores or []) > 1:
         raise InputError(
             f"{len(arguments.scores)} --scores: a fusion is of several models; write it with --out FILE"

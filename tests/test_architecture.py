@@ -56,7 +56,18 @@ FLOORS = [
     ["errors"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = ["__init__", "lists", "metrics", "norm", "calibrate", "config", "errors", "score", "scoring", "cli"]
+WITHOUT_TORCH = [
+    "__init__",
+    "lists",
+    "metrics",
+    "norm",
+    "calibrate",
+    "config",
+    "errors",
+    "score",
+    "scoring",
+    "cli",
+]
 
 
 def room(path: Path) -> str:
