@@ -29,6 +29,8 @@ CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.
 CALIBRATION = "calibration.toml"  # where fitted
 HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else needs it
 STATE = "training/state.safetensors"
+# What a folder may hold besides: the calibration, back end and cohort (`scoring.py`), the training head.
+BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,21 @@ def save_model(
 
 
 def resolve_model(path: Path | None) -> Path:
-    """Return the model folder to use: the one given, else the package's own.
+    """Return the model folder or ONNX file to use: the one given, else the package's own.
+
+    A name `org/name` (or `org/name@revision`) that is no path here is fetched from the Hugging Face hub.
 
     Raises:
-        InputError: none was given and the package ships none.
+        InputError: none was given and the package ships none; the hub doesn't have it.
     """
     if path is not None:
-        return path
+        name = path.as_posix()
+        on_hub = not path.exists() and path.suffix != ".onnx" and hub.NAME.fullmatch(name)
+        return (
+            hub.fetch(name, (CONFIG, WEIGHTS, SPEAKERS, *(f"{file}*" for file in BESIDES)))
+            if on_hub
+            else path
+        )
     default = Path(__file__).parent / "default_model"
     if not default.is_dir():
         raise InputError("this package ships no model: name one with --model MODEL")
@@ -126,11 +136,9 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelF
     Raises:
         InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
     """
-    name, folder = str(folder), Path(folder)
+    folder = resolve_model(Path(folder))
     if folder.suffix == ".onnx":
         return _load_onnx(folder, device)
-    if not folder.exists() and hub.NAME.fullmatch(name):
-        folder = hub.fetch(name, (CONFIG, WEIGHTS, SPEAKERS, f"{CALIBRATION}*", f"{HEAD}*"))
     recipe, trained = read_config(folder)
     model = SpeakerModel(recipe.features, recipe.encoder)
     weights = _read_tensors(folder / WEIGHTS)

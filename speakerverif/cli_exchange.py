@@ -1,6 +1,7 @@
 """The subcommands that exchange models with the world: import, export, push."""
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -44,8 +45,16 @@ def export(arguments: argparse.Namespace) -> int:
     """Write a model as an ONNX file."""
     from speakerverif.checkpoint import load_model
     from speakerverif.export import export_onnx
+    from speakerverif.scoring import Scoring
 
-    least = export_onnx(load_model(arguments.model), arguments.onnx)
+    folder = load_model(arguments.model)
+    least = export_onnx(folder, arguments.onnx)
+    scoring = Scoring.load(folder.path, folder.fingerprint).name
+    if scoring != "cosine":
+        print(
+            f"{folder.path} scores by {scoring}; the file's embeddings are compared by cosine",
+            file=sys.stderr,
+        )
     print(f"{arguments.onnx}: embeddings have a cosine of {least:.6f} or more with the model's own")
     return 0
 

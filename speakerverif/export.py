@@ -28,7 +28,9 @@ CHECKED_S = (0.5, 3.1)
 def export_onnx(folder: ModelFolder, path: str | Path) -> float:
     """Write a model as an ONNX file, and return the least cosine between its embeddings and the model's own.
 
-    Noise of two lengths, alone and in one batch, is what they are compared on before the file takes its place.
+    Noise of two lengths, alone and in one batch, is what they are compared on before the file takes its place. A
+    folder's trained back end and cohort stay behind, and with them a calibration of their scores: the file's
+    embeddings are compared by cosine.
 
     Args:
         folder: a loaded model folder.
@@ -94,7 +96,9 @@ def _metadata(folder: ModelFolder) -> dict[str, str]:
         "features": json.dumps(features),
         "similarity": "cosine",
     }
-    for name in (CONFIG, SPEAKERS, CALIBRATION):
+    # The file scores by cosine: a calibration of other scores would be wrong for it.
+    cosine = folder.calibration is not None and folder.calibration.scoring in ("", "cosine")
+    for name in (CONFIG, SPEAKERS, *((CALIBRATION,) if cosine else ())):
         if (folder.path / name).is_file():
             facts[name] = (folder.path / name).read_text("utf-8")
     return {key: str(value) for key, value in facts.items()}

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from speakerverif import hub
-from speakerverif.checkpoint import CALIBRATION, CARD, CONFIG, HEAD, SPEAKERS, WEIGHTS, load_model
+from speakerverif.checkpoint import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, load_model
 from speakerverif.errors import InputError
 
 
 def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:
     """Upload a model folder and return the repository's address; `load_model(name)` takes it from there.
 
-    What goes up is what a model is: config, weights, head, speakers, calibration and card; no log and no state of
-    training.
+    What goes up is what a model is: config, weights, head, speakers, back end, cohort, calibration and card; no log
+    and no state of training.
 
     Args:
         folder: a model folder.
@@ -26,7 +26,7 @@ def push(folder: str | Path, name: str, *, license: str = "", private: bool = Fa
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a model folder")
     model = load_model(folder)
-    wanted = (CONFIG, WEIGHTS, HEAD, SPEAKERS, CALIBRATION)
+    wanted = (CONFIG, WEIGHTS, SPEAKERS, *BESIDES)
     files = {file: (folder / file).read_bytes() for file in wanted if (folder / file).is_file()}
     files[CARD] = _card(folder, name, license).encode()
     return hub.upload(name, files, f"Add {model.name} ({model.fingerprint})", private)

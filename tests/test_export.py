@@ -1,5 +1,6 @@
 """A model in an ONNX file is the model: the same embeddings in onnxruntime, and the same answers."""
 
+import dataclasses
 import json
 import shutil
 
@@ -121,7 +122,7 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
 def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys):
     assert load_model(exported).calibration == load_model(model).calibration is not None
     assert main(["calibrate", str(trials), "--model", str(exported), "--audio-root", str(tiny_corpus)]) == 2
-    assert "calibrate the model folder" in capsys.readouterr().err
+    assert "calibrate that, then export it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,14 @@ def test_wrong_files(exported, tiny_model, tmp_path):
         export_onnx(load_model(tiny_model), tmp_path / "model.bin")
     with pytest.raises(InputError, match="ONNX file already"):
         export_onnx(load_model(exported), tmp_path / "again.onnx")
+
+
+def test_a_calibration_of_another_back_end_stays_behind(model):
+    """The file is compared by cosine, so a calibration of another back end's scores would be wrong for it."""
+    folder = load_model(model)
+    assert folder.calibration is not None
+    other = dataclasses.replace(
+        folder, calibration=dataclasses.replace(folder.calibration, scoring="plda 01234567")
+    )
+    assert "calibration.toml" in export._metadata(folder)
+    assert "calibration.toml" not in export._metadata(other)

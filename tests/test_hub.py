@@ -41,6 +41,7 @@ def test_push_load_and_load_offline(hub, tiny_model, monkeypatch):
 
     identity = load_model(tiny_model).fingerprint
     assert load_model("org/tiny").fingerprint == identity
+    assert load_model("org/tiny").path.is_dir()
     asked = len(hub.requests)
     assert load_model("org/tiny").fingerprint == identity  # from the cache, where nobody is asked
     assert len(hub.requests) == asked
