@@ -4,6 +4,7 @@ Batch and length are free; `num_samples` tells how long each row really is. The 
 program must know to use it, and everything that `load_model` wants to know.
 """
 
+import copy
 import json
 import tempfile
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from speakerverif import __version__
 from speakerverif._files import write_atomically
@@ -49,7 +51,7 @@ def export_onnx(folder: ModelFolder, path: str | Path) -> float:
         import onnx
     except ImportError as error:
         raise InputError(f"--onnx: {INSTALL}") from error
-    model = folder.model.cpu().eval()
+    model = _with_affine_norms(folder.model.cpu().eval())
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
         with warnings.catch_warnings(), torch.no_grad():
@@ -76,13 +78,26 @@ def export_onnx(folder: ModelFolder, path: str | Path) -> float:
         onnx.helper.set_model_props(graph, _metadata(folder))
         onnx.checker.check_model(graph)
         onnx.save(graph, str(draft))
-        least = _least_cosine(model, OnnxModel(draft))
+        try:
+            least = _least_cosine(model, OnnxModel(draft))
+        except Exception as error:  # onnxruntime's own classes
+            raise InputError(f"{path}: not written: onnxruntime can't run it: {error}") from error
         if not least > LEAST_COSINE:
             raise InputError(
                 f"{path}: not written: its embeddings have a cosine of {least:.6f} with the model's own"
             )
         write_atomically(path, draft.read_bytes())
     return least
+
+
+def _with_affine_norms(model: SpeakerModel) -> SpeakerModel:
+    """Return a copy whose batch norms all have a scale and an offset, without which the exporter asks for shapes."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is None:
+            module.weight = nn.Parameter(torch.ones(module.num_features))
+            module.bias = nn.Parameter(torch.zeros(module.num_features))
+    return model
 
 
 def _metadata(folder: ModelFolder) -> dict[str, str]:

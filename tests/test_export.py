@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from speakerverif import export
+from speakerverif import build, export
 from speakerverif.checkpoint import load_model, save_model
 from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
@@ -144,6 +144,20 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not written"):
         export_onnx(load_model(tmp_path / "model"), tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", build.names("encoders"))
+def test_every_encoder_can_be_exported(name, tmp_path):
+    torch.manual_seed(0)
+    size = {"redimnet": {"size": "B0"}, "resnet": {"depth": 18}}.get(name, {})
+    recipe = Recipe(
+        features=FeatureConfig(num_mels=72 if name == "redimnet" else 80), encoder={"name": name, **size}
+    )
+    network = SpeakerModel(recipe.features, recipe.encoder).eval()
+    save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
+    assert export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx") > 0.9999
+    assert cosines(session(tmp_path / "m.onnx"), network, 1.7, 3).min() > 0.9999
 
 
 def test_wrong_files(exported, tiny_model, tmp_path):

@@ -14,7 +14,7 @@ from speakerverif.pooling import FrameNorm, frame_mask
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
     """Return frames `(B, T, F C)`, the channels of one frequency side by side, as maps `(B, C, T, F)`."""
-    return frames.unflatten(2, (-1, channels)).permute(0, 3, 1, 2)
+    return frames.reshape(*frames.shape[:2], -1, channels).permute(0, 3, 1, 2)
 
 
 def as_frames(maps: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tenso
     # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
     rows = norm(rows, None if num_frames is None else num_frames * bands)
-    maps = rows.unflatten(1, (length, bands)).permute(0, 3, 1, 2)
+    maps = rows.reshape(maps.shape[0], length, bands, -1).permute(0, 3, 1, 2)
     return maps if norm.training else _mask(maps, num_frames)  # in training zeros come with the statistics
 
 

@@ -81,12 +81,12 @@ def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
         num_frames: `(B,)`, or None for full length.
     """
     length = frames.shape[1]
-    segments = -(-length // SEGMENT)
+    segments = (length + SEGMENT - 1) // SEGMENT
     count = torch.full((1,), length, device=frames.device) if num_frames is None else num_frames
     starts = SEGMENT * torch.arange(segments, device=frames.device)
     counts = (count.unsqueeze(1) - starts).clamp(0, SEGMENT).unsqueeze(-1)
     padded = nn.functional.pad(frames, (0, 0, 0, segments * SEGMENT - length))
-    sums = padded.unflatten(1, (segments, SEGMENT)).sum(2, dtype=torch.float32)
+    sums = padded.reshape(frames.shape[0], segments, SEGMENT, -1).sum(2, dtype=torch.float32)
     # A segment that is all padding has no mean; nothing sees the 0 that it gets.
     return sums.sum(1, keepdim=True) / count.view(-1, 1, 1) + sums / counts.clamp(min=1)
 
