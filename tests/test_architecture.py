@@ -38,6 +38,7 @@ FLOORS = [
     ["data"],
     ["augment"],
     ["codec"],
+    ["resample"],
     ["checkpoint"],
     ["model"],
     ["build"],
