@@ -45,7 +45,7 @@ def _filters(ratio: Fraction) -> tuple[Waveform, int]:
     """Return the weights (inputs, outputs) of a row's inputs in its outputs, and how many inputs on the next row is."""
     outputs = ratio.numerator * max(1, OUTPUTS // ratio.numerator)
     step = int(outputs / ratio)
-    scale = float(max(1, 1 / ratio))  # inputs to a sample of the lower rate
+    scale = max(1.0, 1 / float(ratio))  # inputs to a sample of the lower rate
     reach = math.ceil(HALF_WIDTH * scale)
     apart = np.arange(-reach, step + reach)[:, None] - np.arange(outputs) / float(ratio)
     apart /= scale
