@@ -5,8 +5,10 @@ WAV, FLAC, Ogg, Opus and MP3 are read with soundfile; what it can't open (m4a/AA
 """
 
 import math
+import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -188,12 +190,13 @@ def _mono_chunks(sound: sf.SoundFile, path: str | Path, frames: int | None) -> I
 
 def _check_file(path: str | Path) -> None:
     """Raise `InputError` unless there is a file with something in it."""
-    path = Path(path)
-    if path.is_dir():
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        raise InputError(f"{path}: no such file, or none that may be read") from None
+    if stat.S_ISDIR(found.st_mode):
         raise InputError(f"{path}: is a folder; expected an audio file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_file() and path.stat().st_size == 0:
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise InputError(f"{path}: empty file (0 bytes)")
 
 

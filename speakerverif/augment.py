@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from scipy import fft, signal
 
 from speakerverif import audio
-from speakerverif.codec import check, resample, transcode
+from speakerverif.codec import check, transcode
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
+from speakerverif.resample import resample
 
 Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 as well
 # Excerpts of other speech for babble: (generator, number of samples) -> float32 of that many samples.
@@ -223,7 +225,8 @@ def read_response(path: str, sample_rate: int) -> Waveform:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: {error.error_string}") from error
-    return room_response(resample(samples[:, 0], Fraction(sample_rate, rate)), path)
+    response = soxr.resample(samples[:, 0], rate, sample_rate, quality=audio.QUALITY)
+    return room_response(response, path)
 
 
 def _within_full_scale(waveform: Waveform) -> Waveform:

@@ -39,6 +39,7 @@ FLOORS = [
     ["data"],
     ["augment"],
     ["codec"],
+    ["resample"],
     ["checkpoint"],
     ["model", "onnx_engine"],
     ["build"],
