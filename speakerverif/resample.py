@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 Waveform = np.ndarray  # float32 (samples,)
-# A sinc under a Kaiser window: flat to 0.01 dB up to 0.87 of the lower Nyquist frequency, -6 dB at CUTOFF of it, what
+# A sinc under a Kaiser window: flat to 0.02 dB up to 0.87 of the lower Nyquist frequency, -6 dB at CUTOFF of it, what
 # lies beyond and would be folded back at least 65 dB down. HALF_WIDTH counts samples of the lower rate.
 HALF_WIDTH, CUTOFF, KAISER_BETA = 32, 0.94, 6.5
 # About as many outputs share the inputs of a matrix's column; more would mean mostly zeros, fewer many short rows.
