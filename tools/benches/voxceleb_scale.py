@@ -45,9 +45,11 @@ def _prepare(threads: int) -> Case:
 
     def run() -> None:
         shutil.rmtree(root / "out", ignore_errors=True)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = _status_mb("VmRSS")
         voxceleb.prepare(None, root / "out", vox1=root / "vox1", vox2=root / "vox2")
-        facts["MB more at the peak"] = max(_status_mb("VmHWM") - before, 0)
+        # Of the first run: later ones find memory that it left.
+        facts.setdefault("MB more at the peak", _status_mb("VmHWM") - before)
 
     return Case(run, rounds=1, facts=facts)
 
