@@ -5,7 +5,6 @@ WAV, FLAC, Ogg, Opus and MP3 are read with soundfile; what it can't open (m4a/AA
 """
 
 import math
-import os
 import re
 import shutil
 import stat
@@ -191,7 +190,7 @@ def _mono_chunks(sound: sf.SoundFile, path: str | Path, frames: int | None) -> I
 def _check_file(path: str | Path) -> None:
     """Raise `InputError` unless there is a file with something in it."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except (OSError, ValueError):
         raise InputError(f"{path}: no such file, or none that may be read") from None
     if stat.S_ISDIR(found.st_mode):

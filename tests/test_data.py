@@ -133,7 +133,8 @@ def test_errors_of_data_loading_processes_read_as_if_from_here(
         next(batches(make_loader(dataset, order, workers=0)))
     with pytest.raises(InputError) as there:
         next(batches(make_loader(dataset, order, workers=1)))
-    assert str(there.value) == str(here.value) == f"{tmp_path / 'no.wav'}: no such file, or none that may be read"
+    expected = f"{tmp_path / 'no.wav'}: no such file, or none that may be read"
+    assert str(there.value) == str(here.value) == expected
 
 
 def test_a_killed_data_loading_process_is_named(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
