@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speakerverif import cli_sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,13 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--audio-root", type=Path, metavar="DIR", help="where the recordings are: players and spectrograms")
     add("--embeddings", type=Path, metavar="E.npz", help="draw a map of these; their durations are a column")
-    add(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="samples for the intervals; 0: none (default: 1000)",
-    )
+    cli_sources.add_bootstrap(parser)
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add("--date", metavar="TEXT", help="to stand in the page (default: when SCORES was written)")
 

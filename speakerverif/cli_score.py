@@ -36,13 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id, or two columns as spk2gender and utt2dur",
     )
     add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
-    add(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="samples for the intervals; 0: none (default: 1000)",
-    )
+    cli_sources.add_bootstrap(parser)
     add(
         "--memory-mb",
         type=int,

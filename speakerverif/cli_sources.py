@@ -34,6 +34,17 @@ class NotEmbeddedError(Exception):
     """Files of the trials are there but could not be embedded: a failure, not a wrong command."""
 
 
+def add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how many samples the intervals are of."""
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="samples for the intervals; 0: none (default: 1000)",
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name sources, back end and normalisation."""
     add = parser.add_argument
