@@ -106,6 +106,7 @@ class TrainConfig:
     speakers_per_batch: int = 0
     crop_s: float = 2.0
     crops_per_utterance: int = 1  # an epoch visits every utterance this often
+    crops_per_speaker: int = 0  # at least; speakers of few utterances have theirs visited more often
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
@@ -130,6 +131,8 @@ class DataConfig:
     """The corpus (a file in `corpora/`), and what of it is used."""
 
     corpus: str = ""
+    # Corpora whose training utterances join in; then --data is the folder that holds all by their names.
+    also: tuple[str, ...] = ()
     partial: bool = False  # take a corpus that is not whole
     min_duration_s: float = 0.0
     validation_trials: str = ""  # name of a trial list that `prepare` writes

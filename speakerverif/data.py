@@ -20,7 +20,20 @@ from speakerverif.config import Recipe, TrainConfig
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 
-CropKey = tuple[int, int]  # (epoch, item); item = utterance * crops_per_utterance + repeat
+CropKey = tuple[int, int]  # (epoch, item); an item is a place in what `rows_of_epoch` returns
+
+
+def rows_of_epoch(speaker_index: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Return int64 (items,): the utterance that each crop of an epoch is cut from, in the manifest's order.
+
+    Args:
+        speaker_index: int (N,), the speaker of every utterance.
+        config: `crops_per_utterance`, and `crops_per_speaker`, which a speaker of fewer utterances gets by visiting
+            each of them equally often, rounded up.
+    """
+    utterances = np.bincount(speaker_index)[speaker_index]  # of the speaker of each utterance
+    visits = np.maximum(config.crops_per_utterance, -(-config.crops_per_speaker // utterances))
+    return np.repeat(np.arange(len(speaker_index)), visits)
 
 
 class BatchOrder(Sampler[list[CropKey]]):
@@ -54,7 +67,9 @@ class BatchOrder(Sampler[list[CropKey]]):
         if config.batch_size % n:
             raise InputError(f"train.batch_size {config.batch_size} is not a multiple of the {n} processes")
         self._part = slice(k * config.batch_size // n, (k + 1) * config.batch_size // n)
-        self.epoch_size = len(speaker_index) * config.crops_per_utterance
+        rows = rows_of_epoch(speaker_index, config)
+        self.epoch_size = len(rows)
+        self._first_item = np.searchsorted(rows, np.arange(len(speaker_index) + 1))  # of every utterance
         self.num_steps = max(1, round(config.epochs * self.epoch_size / config.batch_size))
         self._utterances_of: list[np.ndarray] = []
         if config.speakers_per_batch:
@@ -82,7 +97,7 @@ class BatchOrder(Sampler[list[CropKey]]):
     def _balanced(self) -> Iterator[list[CropKey]]:
         num_speakers = self.config.speakers_per_batch
         each = self.config.batch_size // num_speakers
-        repeats = self.config.crops_per_utterance
+        first, repeats = self._first_item[:-1].tolist(), np.diff(self._first_item).tolist()
         for step in range(self.first_step, self.num_steps):
             rng = np.random.default_rng([self.seed, step])
             # The crop's own randomness is keyed by (epoch, item), so "epoch" is the step here: no crop repeats.
@@ -90,7 +105,7 @@ class BatchOrder(Sampler[list[CropKey]]):
             for speaker in rng.choice(len(self._utterances_of), num_speakers, replace=False):
                 utterances = self._utterances_of[speaker]
                 chosen = rng.choice(utterances, each, replace=len(utterances) < each)
-                batch += [(step, int(u) * repeats + k % repeats) for k, u in enumerate(chosen)]
+                batch += [(step, first[u] + k % repeats[u]) for k, u in enumerate(chosen.tolist())]
             yield batch
 
     def _check_balance(self, speaker_index: np.ndarray) -> list[np.ndarray]:
@@ -149,6 +164,7 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         self.crop_samples = round(self.config.crop_s * self.sample_rate)
         self.speakers = manifest.speakers
         self._speaker_index = manifest.speaker_index
+        self._rows = rows_of_epoch(self._speaker_index, self.config)
         self._cache: dict[int, np.ndarray] = {}
         self._cache_room = self.config.cache_mb * 1_000_000
 
@@ -167,12 +183,12 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         ]
 
     def __len__(self) -> int:
-        return len(self.manifest) * self.config.crops_per_utterance
+        return len(self._rows)
 
     def __getitem__(self, key: CropKey) -> tuple[np.ndarray, int, int]:
         """Return (float32 samples (crop_samples,), label, row of the manifest)."""
         epoch, item = key
-        row = item // self.config.crops_per_utterance
+        row = int(self._rows[item])
         rng = np.random.default_rng([self.seed, epoch, item])
         choice = self._draw_speed(epoch, row, rng)
         factor = self.speeds[choice]
