@@ -86,6 +86,23 @@ class Manifest:
         return Manifest(self.ids[which], self.paths[which], speakers, *times, self.root)
 
     @classmethod
+    def join(cls, manifests: Sequence["Manifest"]) -> "Manifest":
+        """Return the utterances of several corpora, in their order.
+
+        Raises:
+            InputError: an id stands in two of them, or a speaker: the same name need not be the same person.
+        """
+        named: dict[str, Manifest] = {}
+        for manifest in manifests:
+            if twice := [
+                name for name in manifest.speakers if named.setdefault(name, manifest) is not manifest
+            ]:
+                raise InputError(
+                    f"{len(twice)} speakers have the same name in two corpora, first: {', '.join(twice[:5])}"
+                )
+        return cls.from_utterances(utterance for manifest in manifests for utterance in manifest)
+
+    @classmethod
     def from_utterances(cls, utterances: Iterable[Utterance]) -> "Manifest":
         """Return the utterances as columns.
 

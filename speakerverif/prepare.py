@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from speakerverif import build
 from speakerverif.config import nearest
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.errors import InputError
+from speakerverif.lists import Manifest
 
 PREPARED = "prepared.json"
 
@@ -40,6 +42,33 @@ def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepar
     if isinstance(prepared, Prepared):
         prepared.save(out / PREPARED)
     return prepared
+
+
+def prepare_joined(corpora: Sequence[str], folder: Path | None, out: Path) -> Prepared:
+    """Prepare several corpora; the training utterances of all are those of the first, whose trials alone count.
+
+    Args:
+        corpora: files in `corpora/`, at least two.
+        folder: holds each by its name: the corpus, or what `prepare` wrote for it.
+        out: where the joined lists go, and those of each corpus into a folder of its name.
+
+    Raises:
+        InputError: what `prepare` raises; a corpus without speakers; a speaker or an utterance in two of them.
+    """
+    if folder is None:
+        raise InputError(f"where are {', '.join(corpora)}? name the folder that holds them with --data DIR")
+    parts = []
+    for name in corpora:
+        lists = lists_folder(name, folder, out / name)
+        part = Prepared.load(lists / PREPARED) if lists != out / name else prepare(name, folder / name, lists)
+        if not isinstance(part, Prepared):
+            raise InputError(f"data.also: {name} has no speakers to train on")
+        parts.append(part)
+    Manifest.join([Manifest.read(part.train) for part in parts]).write(out / "train.tsv")
+    notes = [f"{name}: {note}" for name, part in zip(corpora, parts, strict=True) for note in part.notes]
+    joined = Prepared(out / "train.tsv", parts[0].trials, parts[0].audio_root, notes, parts[0].test)
+    joined.save(out / PREPARED)
+    return joined
 
 
 def lists_folder(corpus: str, data_dir: Path | None, own: Path) -> Path:

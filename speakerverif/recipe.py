@@ -29,7 +29,7 @@ from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
-from speakerverif.prepare import PREPARED, lists_folder, prepare
+from speakerverif.prepare import PREPARED, lists_folder, prepare, prepare_joined
 from speakerverif.scoring import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 
@@ -91,15 +91,39 @@ def train_recipe(
     """
     if manifest is not None:
         return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
-    lists = lists_folder(recipe.data.corpus, data_dir, out / "data")
+    lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():
-        prepare(recipe.data.corpus, data_dir, lists, **options_of(recipe))
+        prepare_recipe(recipe, data_dir, lists)
     distributed.as_first_says(True)
     prepared = Prepared.load(lists / PREPARED)
     validate = validation(recipe, prepared, device)
     return train(
         recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate
     )
+
+
+def lists_of(recipe: Recipe, data_dir: Path | None, own: Path) -> Path:
+    """Return the folder of the recipe's lists: prepared before in `data_dir`, or `own`, where joined ones are."""
+    return own if recipe.data.also else lists_folder(recipe.data.corpus, data_dir, own)
+
+
+def prepare_recipe(
+    recipe: Recipe, data_dir: Path | None, out: Path, places: dict[str, Any] | None = None
+) -> None:
+    """Prepare the recipe's corpus, or corpora, into `out`.
+
+    Raises:
+        InputError: what `prepare` raises; several corpora with options that belong to one.
+    """
+    options = {**(places or {}), **options_of(recipe)}
+    if not recipe.data.also:
+        prepare(recipe.data.corpus, data_dir, out, **options)
+        return
+    if options:
+        raise InputError(
+            f"data.also: several corpora take no {', '.join(options)}; prepare each by itself first"
+        )
+    prepare_joined((recipe.data.corpus, *recipe.data.also), data_dir, out)
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
@@ -198,7 +222,7 @@ class _Run:
         tables = to_dict(self.recipe)
         parts = {
             "prepare": {
-                "data": self.recipe.data.corpus,
+                "data": [self.recipe.data.corpus, *self.recipe.data.also],
                 "dir": str(self.data_dir and self.data_dir.resolve()),
                 **{name: str(place) for name, place in {**self.places, **options_of(self.recipe)}.items()},
                 **({"lists": (self.lists / PREPARED).read_text("utf-8")} if self.prepared_before else {}),
@@ -217,7 +241,7 @@ class _Run:
     def lists(self) -> Path:
         """The folder of the prepared lists; where the user says where the corpus is, they are this run's own."""
         own = self.out / "data"
-        return own if self.places else lists_folder(self.recipe.data.corpus, self.data_dir, own)
+        return own if self.places else lists_of(self.recipe, self.data_dir, own)
 
     @property
     def prepared_before(self) -> bool:
@@ -269,8 +293,7 @@ class _Run:
         if self.prepared_before:
             print(f"  prepared before in {self.lists}", file=sys.stderr)
         else:
-            options = {**self.places, **options_of(self.recipe)}
-            prepare(self.recipe.data.corpus, self.data_dir, self.lists, **options)
+            prepare_recipe(self.recipe, self.data_dir, self.lists, self.places)
         for note in self.prepared.notes:
             print(f"  {note}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ import pytest
 
 from speakerverif import audio
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data import BatchOrder, CropDataset, batches, collate, make_loader
+from speakerverif.data import BatchOrder, CropDataset, batches, collate, make_loader, rows_of_epoch
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, Utterance
 
@@ -25,6 +25,20 @@ def test_every_crop_once_an_epoch_across_epochs() -> None:
         assert sorted(item for e, item in keys if e == epoch) == list(range(13))
     first, second = ([item for e, item in keys if e == epoch] for epoch in (0, 1))
     assert first != second
+
+
+def test_speakers_of_few_utterances_are_visited_as_often() -> None:
+    speakers = np.array([0, 0, 1, 0, 0, 0, 2, 2])  # 5, 1 and 2 utterances
+    config = TrainConfig(epochs=2, batch_size=3, crops_per_speaker=4)
+    rows = rows_of_epoch(speakers, config)
+    assert rows.tolist() == [0, 1, 2, 2, 2, 2, 3, 4, 5, 6, 6, 7, 7]
+    order = BatchOrder(speakers, config, seed=0)
+    first_epoch = [item for batch in order for e, item in batch if e == 0]
+    assert sorted(first_epoch) == list(range(13))
+    balanced = dataclasses.replace(config, batch_size=6, speakers_per_batch=2)
+    for batch in BatchOrder(speakers, balanced, seed=0):
+        counts = np.unique(speakers[rows[[item for _, item in batch]]], return_counts=True)[1]
+        assert counts.tolist() == [3, 3]
 
 
 def test_order_resumes_anywhere() -> None:

@@ -11,6 +11,7 @@ from speakerverif import demo as demo_module
 from speakerverif.cli import main
 from speakerverif.config import Recipe, format_toml, to_dict
 from speakerverif.corpora import synthetic
+from speakerverif.corpora._prepared import Prepared
 from speakerverif.errors import InputError
 from speakerverif.recipe import run
 from tests.conftest import RATE, in_two_processes, voice
@@ -240,3 +241,42 @@ def test_two_processes_run_the_stages_once(
     before = stamps(tmp_path / "out")
     assert in_two_processes(lambda: run(recipe, tmp_path / "out", data_dir=corpus)) == [first, first]
     assert stamps(tmp_path / "out") == before
+
+
+@pytest.fixture
+def readers(corpus: Path) -> Path:
+    """One recording of each of three readers, beside the other corpus."""
+    root = corpus.parent / "librispeech_one_each"
+    (root / "wav").mkdir(parents=True, exist_ok=True)
+    for reader in (10, 11, 12):
+        soundfile.write(root / "wav" / f"{reader}-1.wav", voice(reader - 2, 0, 2.0), RATE)
+    (root / "wav.scp").write_text("".join(f"{r}-1 wav/{r}-1.wav\n" for r in (10, 11, 12)))
+    (root / "utt2spk").write_text("".join(f"{r}-1 {r}\n" for r in (10, 11, 12)))
+    return root
+
+
+def test_a_second_corpus_joins_the_training_and_no_trials(
+    corpus: Path, readers: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(recipe.data, also=("librispeech_one_each",))
+    balanced = dataclasses.replace(recipe.train, crops_per_speaker=4)
+    recipe = dataclasses.replace(recipe, data=data, train=balanced, finetune={})
+    records = run(recipe, tmp_path, data_dir=corpus.parent)
+    assert set(records) == {"trials", "trials_hard"}
+    classes = (tmp_path / "model" / "speakers.txt").read_text().split()
+    assert classes[:7] == ["10", "11", "12", "SPEAKER0", "SPEAKER1", "SPEAKER2", "SPEAKER3"]
+    log = [json.loads(line) for line in (tmp_path / "model" / "log.jsonl").read_text().splitlines()]
+    crops = 7 * 4  # an epoch has as many of each reader as of each other speaker
+    assert log[0]["epoch"] == pytest.approx(recipe.train.batch_size / crops)
+    assert any(
+        "found {'speakers': 3" in note for note in Prepared.load(tmp_path / "data" / "prepared.json").notes
+    )
+
+    unnamed = dataclasses.replace(recipe, data=dataclasses.replace(data, also=("musan",)))
+    with pytest.raises(InputError, match="not MUSAN"):
+        run(unnamed, tmp_path / "b", data_dir=corpus.parent, stages=("prepare",))
+    with pytest.raises(InputError, match="name the folder that holds them"):
+        run(recipe, tmp_path / "c", data_dir=None, stages=("prepare",))
+    (readers / "utt2spk").write_text("10-1 SPEAKER0\n11-1 11\n12-1 12\n")
+    with pytest.raises(InputError, match="1 speakers have the same name in two corpora, first: SPEAKER0"):
+        run(recipe, tmp_path / "d", data_dir=corpus.parent, stages=("prepare",))

@@ -126,6 +126,27 @@ def durations(paths: Sequence[Path]) -> list[float]:
     return [duration_s for duration_s, _ in found]
 
 
+def kaldi_table(path: Path, shape: str) -> dict[str, str]:
+    """Return a Kaldi table: key, white space, value.
+
+    Args:
+        path: the file.
+        shape: what the corpus's folder should hold, for the error.
+
+    Raises:
+        InputError: no such file, a row that is no pair, a key twice.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected {shape}")
+    table: dict[str, str] = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        fields = line.split()
+        if len(fields) != 2 or fields[0] in table:
+            raise InputError(f"{path}:{number}: found {line!r}; expected a key not yet used and its value")
+        table[fields[0]] = fields[1]
+    return table
+
+
 def balanced_trials(
     ids: Sequence[str], targets: Mask, nontargets: Mask, num_trials: int, rng: np.random.Generator, name: str
 ) -> TrialList:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerverif._files import write_json
-from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations
+from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations, kaldi_table
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, TrialList, Utterance
 
@@ -95,26 +95,13 @@ def _check_shape(root: Path, test: str) -> None:
 
 
 def _read_split(folder: Path) -> _Split:
-    paths, speakers = _table(folder / "wav.scp"), _table(folder / "utt2spk")
+    paths, speakers = kaldi_table(folder / "wav.scp", SHAPE), kaldi_table(folder / "utt2spk", SHAPE)
     if paths.keys() != speakers.keys():
         odd = sorted(paths.keys() ^ speakers.keys())
         raise InputError(
             f"{folder}: {len(odd)} utterances in only one of wav.scp and utt2spk, first: {odd[:5]}"
         )
     return _Split(list(paths.values()), [speakers[utterance] for utterance in paths], folder)
-
-
-def _table(path: Path) -> dict[str, str]:
-    """Return a Kaldi table: key, white space, value."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected {SHAPE}")
-    table: dict[str, str] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        fields = line.split()
-        if len(fields) != 2 or fields[0] in table:
-            raise InputError(f"{path}:{number}: found {line!r}; expected a key not yet used and its value")
-        table[fields[0]] = fields[1]
-    return table
 
 
 def _every_second_speaker(split: _Split) -> _Split:
@@ -136,7 +123,7 @@ def _copy_trials(source: Path, target: Path, dev: _Split) -> None:
 
 def _make_trials(dev: _Split, seed: int) -> dict[str, TrialList]:
     """Return both lists by the rule of the given ones; no pair stands twice, mirrored or not."""
-    gender_of, age_of = _table(dev.folder / "spk2gender"), _table(dev.folder / "spk2age")
+    gender_of, age_of = (kaldi_table(dev.folder / name, SHAPE) for name in ("spk2gender", "spk2age"))
     lacking = sorted(set(dev.speakers) - (gender_of.keys() & age_of.keys()))
     if lacking:
         raise InputError(f"{dev.folder}: spk2gender or spk2age lacks the speakers {', '.join(lacking[:5])}")

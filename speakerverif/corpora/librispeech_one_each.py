@@ -1,0 +1,46 @@
+"""One recording of each of 251 LibriSpeech readers: classes to train on beside another corpus, without trials.
+
+Source: Panayotov, Chen, Povey and Khudanpur 2015, "LibriSpeech: an ASR corpus based on public domain audio books"
+(OpenSLR 12, train-clean-100, CC BY 4.0). The folder holds `wav.scp` and `utt2spk`. Where each speaker has one
+recording, speaker and recording can't be told apart: good for a head that learns to tell many apart, not for trials.
+"""
+
+from pathlib import Path
+
+from speakerverif._files import write_json
+from speakerverif.corpora._prepared import Prepared, counts, durations, kaldi_table
+from speakerverif.errors import InputError
+from speakerverif.lists import Manifest, Utterance
+
+EXPECTED = {"speakers": 251, "utterances": 251}
+SHAPE = "wav.scp (recording, path) and utt2spk (recording, reader)"
+
+
+def prepare(root: Path, out: Path) -> Prepared:
+    """Return the list `train.tsv`, with the counts in `prepare.json`; there are no trials.
+
+    Args:
+        root: the corpus's folder.
+        out: where the list goes; it holds absolute paths.
+
+    Raises:
+        InputError: a table is missing, wrong, or lacks a recording that the other has; audio missing, empty or
+            unreadable.
+    """
+    root = root.resolve()
+    paths, readers = (kaldi_table(root / name, SHAPE) for name in ("wav.scp", "utt2spk"))
+    if odd := sorted(paths.keys() ^ readers.keys()):
+        raise InputError(
+            f"{root}: {len(odd)} recordings in only one of wav.scp and utt2spk, first: {odd[:5]}"
+        )
+    lengths = durations([root / path for path in paths.values()])
+    utterances = [
+        Utterance(name, str(root / path), readers[name], 0.0, length)
+        for (name, path), length in zip(paths.items(), lengths, strict=True)
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    Manifest.from_utterances(utterances).write(out / "train.tsv")
+    found = counts(readers.values())
+    notes = [] if found == EXPECTED else [f"found {found}, the corpus has {EXPECTED}"]
+    write_json(out / "prepare.json", {"found": found, "expected": EXPECTED, "notes": notes})
+    return Prepared(out / "train.tsv", {}, root, notes)
