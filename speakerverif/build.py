@@ -26,11 +26,18 @@ def names(folder: str) -> list[str]:
 def encoder(table: dict[str, Any], num_mels: int) -> "nn.Module":
     """Return the encoder that a recipe's `[encoder]` table describes: features (B, T, mels) to (B, dim).
 
+    An encoder whose own table holds tables of `members` is built of those.
+
     Raises:
-        InputError: unknown name, key or value; the alternatives are named.
+        InputError: unknown name, key or value; the alternatives are named; an ensemble of nobody.
     """
     module, config = _resolve("encoders", table)
-    return module.build(config, num_mels)
+    if not hasattr(config, "members"):
+        return module.build(config, num_mels)
+    if not config.members:
+        raise InputError(f"[encoder] {table['name']}: expected encoders in [encoder.members.NAME]")
+    members = {name: encoder(member, num_mels) for name, member in config.members.items()}
+    return module.build(config, num_mels, members)
 
 
 def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> "Head":

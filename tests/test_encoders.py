@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif import config, encoders
+from speakerverif import build, config, encoders
 from speakerverif.encoders import ecapa, redimnet, xvector
 from speakerverif.encoders._maps import MapConv
 from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
@@ -22,6 +22,9 @@ NARROW = {  # those whose full width would take seconds
     "redimnet": {"size": "B0"},
     "campplus": {"head_channels": 4, "channels": 8, "growth": 4, "bottleneck_channels": 8},
     "resnet": {"channels": 8},
+    "ensemble": {
+        "members": {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
+    },
 }
 VARIANTS = [
     *((name, NARROW.get(name, {})) for name in NAMES),
@@ -33,6 +36,7 @@ VARIANTS = [
     ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
     ("redimnet", {"size": "B1"}),  # stages of stride 3, and some without a block over time
     ("resnet", {"channels": 4, "depth": 18, "pooling": "attentive", "segment_layers": 2}),
+    ("ensemble", {"members": {"only": {"name": "ecapa", **SMALL}}, "whiten": True}),
     ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
 ]
 
@@ -46,10 +50,9 @@ def count_parameters(name: str, num_mels: int = 80, **settings) -> int:
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{VARIANTS.index(v)}")
 def encoder(request) -> nn.Module:
     name, settings = request.param
-    module = importlib.import_module(f"speakerverif.encoders.{name}")
     torch.manual_seed(0)
     num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else NUM_MELS
-    model = module.build(config.from_dict(module.Config, settings, name), num_mels)
+    model = build.encoder({"name": name, **settings}, num_mels)
     model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -281,3 +284,25 @@ def test_sum_inputs_feeds_each_block_all_outputs_before_it():
     torch.testing.assert_close(in1, x0)
     torch.testing.assert_close(in2, x0 + x1)
     torch.testing.assert_close(in3, x0 + x1 + x2)
+
+
+def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
+    torch.manual_seed(0)
+    members = {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
+    rows, num_frames = features(30, 12)
+    for whiten in (False, True):
+        model = build.encoder({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
+        if whiten:
+            for layer in model.whitening.values():
+                nn.init.normal_(layer.weight)
+                nn.init.normal_(layer.bias)
+        alone = [model.members[name](rows, num_frames) for name in members]
+        alone += [model.whitening[name](e) for name, e in zip(members, alone, strict=True) if whiten]
+        expected = torch.stack([torch.cosine_similarity(*e, dim=0) for e in alone]).mean()
+        together = model(rows, num_frames)
+        assert together.shape[1] == model.embedding_dim
+        torch.testing.assert_close(torch.cosine_similarity(*together, dim=0), expected)
+    with pytest.raises(InputError, match="ensemble: expected encoders"):
+        build.encoder({"name": "ensemble", "members": {}}, NUM_MELS)
+    with pytest.raises(InputError, match="unknown name 'ecap'; did you mean 'ecapa'"):
+        build.encoder({"name": "ensemble", "members": {"one": {"name": "ecap"}}}, NUM_MELS)

@@ -1,0 +1,57 @@
+"""Several encoders that listen together: their embeddings side by side, each of unit length.
+
+The cosine of two such embeddings is the mean of the members' cosines, so this is score fusion with equal weights
+that needs no other scoring. Each member may count twice: as it is, and whitened by a linear layer, which turns down
+the directions in which one speaker's recordings differ (fitted after training, see `tools/join_models.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Config:
+    """The members' own `[encoder]` tables, by a name of each; all get the same features."""
+
+    members: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"a": {"name": "ecapa"}, "b": {"name": "xvector"}}
+    )
+    whiten: bool = False
+
+
+class Ensemble(nn.Module):
+    """The encoder; `embedding_dim` is the sum of what stands side by side.
+
+    Args:
+        members: encoders, by name.
+        whiten: whether each counts a second time, whitened; until that is fitted it is passed on unchanged.
+    """
+
+    def __init__(self, members: Mapping[str, nn.Module], whiten: bool) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict(members)
+        dims = {name: int(member.embedding_dim) for name, member in members.items()}  # type: ignore[arg-type]
+        self.whitening = nn.ModuleDict({name: nn.Linear(dim, dim) for name, dim in dims.items() if whiten})
+        for layer in self.whitening.values():
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.embedding_dim = sum(dims.values()) * (2 if whiten else 1)
+
+    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        parts = []
+        for name, member in self.members.items():
+            embedding = member(features, num_frames)
+            parts.append(embedding)
+            if name in self.whitening:
+                parts.append(self.whitening[name](embedding))
+        return torch.cat([F.normalize(part, dim=1) for part in parts], 1)
+
+
+def build(config: Config, num_mels: int, members: Mapping[str, nn.Module]) -> Ensemble:
+    """Return the encoder: features float32 `(B, T, num_mels)` to embeddings `(B, embedding_dim)`."""
+    return Ensemble(members, config.whiten)
