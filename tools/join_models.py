@@ -56,7 +56,7 @@ def join(
     order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed)
     embeddings: dict[str, list[np.ndarray]] = {name: [] for name in members}
     labels: list[np.ndarray] = []
-    with Progress(len(order), "whiten", "batch") as progress, torch.inference_mode():
+    with Progress(len(order), "whiten", "step") as progress, torch.inference_mode():
         for batch in batches(make_loader(dataset, order, recipe.train.workers)):
             lengths = torch.full((len(batch.waveform),), batch.waveform.shape[1])
             features, _ = model.features(batch.waveform, lengths)
