@@ -17,11 +17,12 @@ from speakerverif.verify import Verification, compare
 Recording = str | Path | np.ndarray | Tensor
 
 
-def load_model(model: str | Path, device: str = "cpu") -> "Model":
+def load_model(model: str | Path | None = None, device: str = "cpu") -> "Model":
     """Return a model ready for use.
 
     Args:
-        model: a model folder, an exported `.onnx` file, or `org/name` on the Hugging Face hub.
+        model: a model folder, an exported `.onnx` file, or `org/name` on the Hugging Face hub; None: the starter
+            model that comes with the package.
         device: "cpu", or "cuda" for a GPU.
 
     Raises:

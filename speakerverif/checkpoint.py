@@ -7,6 +7,7 @@ Files are written aside, synced and renamed, so that a crash leaves the former f
 import hashlib
 import json
 import shutil
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else ne
 STATE = "training/state.safetensors"
 # What a folder may hold besides: the calibration, back end and cohort (`scoring.py`), the training head.
 BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
+DEFAULT = Path(__file__).parent / "default_model"  # what the package ships; tools/pack_model.py makes it
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def resolve_model(path: Path | None) -> Path:
     A name `org/name` (or `org/name@revision`) that is no path here is fetched from the Hugging Face hub.
 
     Raises:
-        InputError: none was given and the package ships none; the hub doesn't have it.
+        InputError: none was given and the package's own is not there; the hub doesn't have it.
     """
     if path is not None:
         name = path.as_posix()
@@ -104,10 +106,11 @@ def resolve_model(path: Path | None) -> Path:
             if on_hub
             else path
         )
-    default = Path(__file__).parent / "default_model"
-    if not default.is_dir():
-        raise InputError("this package ships no model: name one with --model MODEL")
-    return default
+    if not (DEFAULT / CONFIG).is_file():
+        raise InputError(
+            f"this package came without its model ({DEFAULT} is missing): name one with --model MODEL"
+        )
+    return DEFAULT
 
 
 def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -125,17 +128,28 @@ def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     return from_dict(Recipe, tables, str(folder / CONFIG)), trained
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu") -> ModelFolder:
+def load_model(folder: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFolder:
     """Return the model of a folder, in eval mode on `device`.
+
+    Weights stored as float16 become float32; the fingerprint is of the values that are stored.
 
     Args:
         folder: a model folder; or an `.onnx` file that `export` wrote; or, where there is no such path, `org/name`
-            (or `org/name@revision`) on the Hugging Face hub.
+            (or `org/name@revision`) on the Hugging Face hub. None: the package's own, and a line on standard
+            error says so.
         device: "cpu" or "cuda".
 
     Raises:
         InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
     """
+    if folder is None:
+        found = load_model(resolve_model(None), device)
+        print(
+            f"no model named: the built-in starter model {found.name} {found.fingerprint}; what it is and is not "
+            f"good for: {found.path / CARD}",
+            file=sys.stderr,
+        )
+        return found
     folder = resolve_model(Path(folder))
     if folder.suffix == ".onnx":
         return _load_onnx(folder, device)

@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
         help="our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's raw .list; .rttm",
     )
     command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
-    command.add_argument("--model", type=Path, metavar="MODEL")
+    command.add_argument("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
     command.add_argument(
         "--crops", type=int, default=0, metavar="N", help="average N crops (default: the whole utterance)"
     )
@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     command = add("info", _info, "what a model folder holds")
-    command.add_argument("model", type=Path, metavar="MODEL")
+    command.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="default: the built-in one")
     command.add_argument("--json", type=Path, metavar="FILE")
     return top
 
@@ -258,7 +258,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
-    from speakerverif.checkpoint import load_model, resolve_model
+    from speakerverif.checkpoint import load_model
     from speakerverif.embed import BATCH_SIZE, embed, print_failures
     from speakerverif.formats.manifests import read_manifest
     from speakerverif.formats.tables import write_table
@@ -274,7 +274,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
     if twice:
         raise InputError(f"given twice: {', '.join(twice)}")
-    folder = load_model(resolve_model(arguments.model), arguments.device)
+    folder = load_model(arguments.model, arguments.device)
     table = embed(
         folder,
         utterances,
@@ -320,6 +320,7 @@ def _info(arguments: argparse.Namespace) -> int:
     weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None
     facts = {
         "name": folder.name,
+        "path": str(folder.path),
         "fingerprint": folder.fingerprint,
         "sample_rate": folder.model.sample_rate,
         "embedding_dim": folder.model.embedding_dim,

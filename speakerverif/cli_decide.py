@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("enroll", metavar="A", help="a recording; with --store the name of an enrolled speaker")
     add("test", type=Path, metavar="B", help="a recording")
-    add("--model", type=Path, metavar="MODEL")
+    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
     add("--threshold", type=float, metavar="T", help="accept at this score or above")
     add("--store", type=Path, metavar="DIR", help="where A is enrolled")
     add("--p-target", type=float, metavar="P", help="prior of the same speaker, for a calibrated model")
@@ -58,7 +59,7 @@ def add_enroll(command: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME")
     add("files", nargs="+", type=Path, metavar="FILE")
     add("--store", type=Path, required=True, metavar="DIR", help="made where absent")
-    add("--model", type=Path, metavar="MODEL")
+    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
 
 
 def add_identify(command: argparse.ArgumentParser) -> None:
@@ -66,7 +67,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("file", type=Path, metavar="FILE")
     add("--store", type=Path, required=True, metavar="DIR")
-    add("--model", type=Path, metavar="MODEL")
+    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
     add("--threshold", type=float, metavar="T", help="name the best at this score or above")
     add(
         "--index",
@@ -105,7 +106,11 @@ def verify(arguments: argparse.Namespace) -> int:
         result = compare(folder, arguments.enroll, arguments.test, **given)
     print(f"score {result.score:.4f} ({SCORES[result.kind]}; higher: more likely the same speaker)")
     if result.llr is not None:
-        print(f"log likelihood ratio {result.llr:.2f} (natural; calibrated)")
+        even = 0.5 * (1 + math.tanh(result.llr / 2))
+        print(
+            f"log likelihood ratio {result.llr:.2f} (natural; calibrated): probability {even:.4f} of the same "
+            "speaker where that is as likely as not beforehand"
+        )
     for path, duration_s, speech_s in zip(
         (arguments.enroll, arguments.test)[-len(result.durations_s) :],
         result.durations_s,
@@ -218,27 +223,33 @@ def identify(arguments: argparse.Namespace) -> int:
     """Show the enrolled speakers most like a recording, and name one where a threshold allows."""
     from speakerverif.embed import embed_all
     from speakerverif.store import Store
+    from speakerverif.verify import compare
 
     folder = _model(arguments)
     threshold, calibration = arguments.threshold, folder.calibration
-    if threshold is None and calibration is not None and calibration.point is not None:
-        if calibration.scoring not in ("", "cosine") or calibration.kinds + calibration.quality != (
-            "cosine",
-        ):
-            raise InputError(
-                f"{folder.path}: calibrated on {calibration.scoring or 'other'} scores, but enrolled speakers are "
-                "searched by plain cosine: give --threshold"
-            )
-        threshold = calibration.score_threshold(calibration.point.threshold)
+    point = None if threshold is not None or calibration is None else calibration.point
+    if calibration is not None and point is not None:
+        inputs = calibration.kinds + calibration.quality
+        if calibration.scoring in ("", "cosine") and inputs == ("cosine",):
+            threshold, point = calibration.score_threshold(point.threshold), None
     store = Store(arguments.store, folder.fingerprint)
-    vector = embed_all(folder, [arguments.file], arguments.device).embeddings[0]
+    recording = embed_all(folder, [arguments.file], arguments.device)
     if arguments.index and not store.has_index:
         store.build_index()
-    found = store.identify(vector, arguments.top, threshold, arguments.index)
+    found = store.identify(recording.embeddings[0], arguments.top, threshold, arguments.index)
     for name, score in found.candidates:
         print(f"{score:7.4f}  {name}")
     if threshold is not None:
         print(f"{found.name or 'nobody enrolled'} at threshold {threshold:.4f}")
+    if point is not None:
+        # Enrolled speakers are searched by cosine; what was calibrated are other scores: those of the best decide.
+        best = found.candidates[0][0]
+        result = compare(folder, recording, store.utterances(best), None, None)
+        found = dataclasses.replace(found, name=best if result.same_speaker else None)
+        print(
+            f"{found.name or 'nobody enrolled'} at log likelihood ratio {point.threshold:.2f}; "
+            f"{best} has {result.llr:.2f}"
+        )
     if arguments.json:
         write_json(arguments.json, dataclasses.asdict(found))
     return 0
@@ -247,11 +258,11 @@ def identify(arguments: argparse.Namespace) -> int:
 def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
     import torch
 
-    from speakerverif.checkpoint import load_model, resolve_model
+    from speakerverif.checkpoint import load_model
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return load_model(resolve_model(path or arguments.model), arguments.device)
+    return load_model(path or arguments.model, arguments.device)
 
 
 def _rates(point: "DecisionPoint") -> str:

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what --scores holds, once for all or once for each (default: cosine)",
     )
     add("--embeddings", type=Path, metavar="E.npz", help="ready embeddings of the trials' files")
-    add("--model", type=Path, metavar="MODEL", help="embed the trials' files with this model")
+    add("--model", type=Path, metavar="MODEL", help="embed the trials' files with it (default: the built-in)")
     add("--audio-root", type=Path, metavar="DIR", help="where the files are (default: the list's folder)")
     add("--backend", metavar="NAME", help="cosine, lda, wccn or plda (default: the model's own, else cosine)")
     add("--backend-train", type=Path, metavar="T.npz", help="embeddings of other speakers, to train it on")
@@ -203,10 +203,7 @@ def read(
         table = read_table(args.embeddings)
         made: dict[str, Any] = {"model": {"name": None, "fingerprint": table.fingerprint or None}}
     else:
-        from speakerverif.checkpoint import resolve_model
-
-        model = resolve_model(args.model)
-        table, made = _embed(args, model, _audio(args, trials, files), sound)
+        table, made, model = _embed(args, _audio(args, trials, files), sound)
         scored_as = scored_as or model
     scoring = _scoring(args, scored_as, table.fingerprint, speakers)
     known = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
@@ -290,9 +287,9 @@ def _audio(args: argparse.Namespace, trials: "TrialList", files: list[str]) -> d
 
 
 def _embed(
-    args: argparse.Namespace, folder: Path, paths: dict[str, Path], sound: bool
-) -> tuple["EmbeddingTable", dict[str, Any]]:
-    """Return embeddings of the files, and what to say of their making."""
+    args: argparse.Namespace, paths: dict[str, Path], sound: bool
+) -> tuple["EmbeddingTable", dict[str, Any], Path]:
+    """Return embeddings of the files, what to say of their making, and the folder of the model."""
     import torch
 
     from speakerverif.checkpoint import load_model
@@ -301,7 +298,7 @@ def _embed(
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = load_model(folder, args.device)
+    model = load_model(args.model, args.device)
     if not sound:
         raise InputError("nothing was embedded")
     table = embed(
@@ -314,8 +311,9 @@ def _embed(
     if table.failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
         raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
-    return table, {
+    made = {
         "crops": f"{args.crops} crops" if args.crops else "whole utterance",
         "model": {"name": model.name, "fingerprint": table.fingerprint},
         "training_speakers": model.speakers,
     }
+    return table, made, model.path

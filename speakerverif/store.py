@@ -40,8 +40,7 @@ class Identification:
     Attributes:
         candidates: (name, cosine similarity) pairs, best first.
         threshold: the similarity asked for; None: no decision was asked for.
-        name: the best candidate, where its similarity reaches the threshold; None: nobody's does, or no
-            threshold.
+        name: the best candidate, where it was accepted; None: nobody was, or no decision was asked for.
     """
 
     candidates: tuple[tuple[str, float], ...]

@@ -18,7 +18,7 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):
         sample_rate: Hz, where recordings are samples in memory.
     """
 
-    def __init__(self, model: str = "", device: str = "cpu", sample_rate: int | None = None) -> None:
+    def __init__(self, model: str | None = None, device: str = "cpu", sample_rate: int | None = None) -> None:
         self.model = model
         self.device = device
         self.sample_rate = sample_rate

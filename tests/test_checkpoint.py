@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from speakerverif.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model, resolve_model
+from speakerverif import checkpoint
+from speakerverif.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
 from speakerverif.errors import InputError
 
 
@@ -57,8 +59,36 @@ def test_weights_of_another_network_are_listed(tiny_model: Path, tmp_path: Path)
         load_model(folder)
 
 
-def test_without_a_model_the_option_is_named(tmp_path: Path) -> None:
+def test_weights_stored_as_float16_are_the_model(tiny_model: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_model, tmp_path)
+    stored = load_file(folder / WEIGHTS)
+    halved = {n: t.half() if t.is_floating_point() and t.ndim > 1 else t for n, t in stored.items()}
+    save_file(halved, folder / WEIGHTS)
+    loaded = load_model(folder)
+    for name, tensor in loaded.model.state_dict().items():
+        assert tensor.dtype == stored[name].dtype
+        assert torch.equal(tensor, halved[name].to(tensor.dtype))
+    assert loaded.fingerprint != load_model(tiny_model).fingerprint
+    save_file({n: t.float() if t.is_floating_point() else t for n, t in halved.items()}, folder / WEIGHTS)
+    assert load_model(folder).fingerprint == loaded.fingerprint
+
+
+def test_without_a_model_the_packages_own_is_taken_and_said(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoint, "DEFAULT", tiny_model)
+    found = load_model()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert found.name in said
+    assert found.fingerprint in said
+    load_model(tiny_model)
+    assert not capsys.readouterr().err
+
+
+def test_without_any_model_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "DEFAULT", tmp_path)
     with pytest.raises(InputError, match="--model"):
-        resolve_model(None)
+        load_model()
     with pytest.raises(InputError, match="no such model folder"):
         load_model(tmp_path / "none")

@@ -9,7 +9,11 @@ import pytest
 import soundfile
 
 from speakerverif.calibrate import Calibration
+from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
+from speakerverif.embed import embed
+from speakerverif.lists import Utterance
+from speakerverif.scoring import Plan, fit
 from tests.conftest import RATE, voice
 
 
@@ -154,6 +158,29 @@ def test_calibrate_ready_scores(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*arguments, "--p-target", "0.5", "--far", "0.01", "--out", str(tmp_path / "c.toml")]) == 0
     fitted = Calibration.load(tmp_path / "c.toml")
     assert fitted.weights[0] == pytest.approx(2.0, abs=0.15) and fitted.bias == pytest.approx(0.0, abs=0.15)
+
+
+def test_identify_decides_by_the_scores_that_were_calibrated(
+    model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = load_model(model)
+    others = {f"other {i}": tiny_corpus / f"spk{i // 4}" / f"{i % 4}.wav" for i in range(12)}
+    cohort = embed(folder, [Utterance(name, str(path), name) for name, path in others.items()])
+    fit(Plan(norm="snorm"), None, cohort, {name: name for name in others}).save(model)
+    assert main(["calibrate", str(trials), "--model", str(model), "--far", "0.05"]) == 0
+    point = Calibration.load(model / "calibration.toml").point
+    assert point is not None
+    store = ["--store", str(tmp_path / "store"), "--model", str(model)]
+    assert main(["enroll", "ann", str(tiny_corpus / "spk5" / "0.wav"), *store]) == 0
+    accepted = set()
+    for query in (tiny_corpus / name for name in ("spk5/0.wav", "spk5/1.wav", "spk0/0.wav")):
+        assert main(["identify", str(query), *store, "--json", str(tmp_path / "i.json")]) == 0
+        assert main(["verify", "ann", str(query), *store, "--json", str(tmp_path / "v.json")]) == 0
+        found, pair = (json.loads((tmp_path / f"{one}.json").read_text()) for one in "iv")
+        assert found["name"] == ("ann" if pair["llr"] >= point.threshold else None)
+        assert f"ann has {pair['llr']:.2f}" in capsys.readouterr().out
+        accepted.add(found["name"])
+    assert accepted == {"ann", None}
 
 
 def test_enroll_identify_and_verify_against_the_store(

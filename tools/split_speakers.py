@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Split the speakers of trial lists into parts, and write of every list the trials that stay within a part.
+
+    python tools/split_speakers.py trials.txt trials_hard.txt --alike spk2gender spk2age --out parts
+
+What is chosen on some speakers, calibrated on others and reported on a third group says what it will do for strangers.
+All lists are split alike: a speaker is in the same part whatever list names them. The rule: speakers are sorted by what
+`--alike` tells of them, in its order, and within equal values at random; each successive group of as many as there are
+parts is dealt out to them at random. So the parts are of one size (one more or less) and alike in gender and age, and
+the same seed gives the same parts whatever order the trials stand in.
+
+Writes OUT/PART/<list's name>, with OUT/PART/speakers.txt beside it, and prints how many of what is in each.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from speakerverif._files import write_atomically  # noqa: E402
+from speakerverif.audit import speakers_of, units_of  # noqa: E402
+from speakerverif.columns import Column, read_columns  # noqa: E402
+from speakerverif.errors import InputError  # noqa: E402
+from speakerverif.lists import TrialList, named  # noqa: E402
+
+PARTS = ("select", "calibrate", "report")
+
+
+def deal(values: dict[str, tuple[str | float, ...]], parts: Sequence[str], seed: int) -> dict[str, str]:
+    """Return speaker -> part.
+
+    Args:
+        values: speaker -> what the parts are to be alike in, the weightiest first.
+        parts: their names.
+        seed: of every random choice.
+    """
+    rng = np.random.default_rng(seed)
+    names = sorted(values)
+    order = sorted((names[i] for i in rng.permutation(len(names))), key=values.__getitem__)
+    found = {}
+    for start in range(0, len(order), len(parts)):
+        group = order[start : start + len(parts)]
+        # Whom a last group that is not full leaves out is at random, too.
+        for speaker, part in zip(group, rng.permutation(len(parts)), strict=False):
+            found[speaker] = parts[part]
+    return found
+
+
+def values_of(owner: dict[str, str], columns: Sequence[Column]) -> dict[str, tuple[str | float, ...]]:
+    """Return speaker -> the columns' values, of the speakers of some files.
+
+    Raises:
+        InputError: a speaker of whom a column tells nothing, or several things.
+    """
+    found: dict[str, tuple[str | float, ...]] = dict.fromkeys(owner.values(), ())
+    for column in columns:
+        of_speaker: dict[str, set[str]] = {speaker: set() for speaker in found}
+        for name, value in column.values.items():
+            of_speaker[owner[name]].add(value)
+        wrong = sorted(speaker for speaker, values in of_speaker.items() if len(values) != 1)
+        if wrong:
+            raise InputError(
+                f"{column.name}: expected one value a speaker; none or several for {named(wrong)}"
+            )
+        told = numbers({speaker: values.pop() for speaker, values in of_speaker.items()})
+        found = {speaker: (*before, told[speaker]) for speaker, before in found.items()}
+    return found
+
+
+def numbers(texts: dict[str, str]) -> Mapping[str, str | float]:
+    """Return the values as numbers, so that 9 comes before 10, where all of them are."""
+    try:
+        return {speaker: float(text) for speaker, text in texts.items()}
+    except ValueError:
+        return texts
+
+
+def split(
+    paths: Sequence[Path], alike: Sequence[str], parts: Sequence[str], seed: int, out: Path
+) -> dict[str, str]:
+    """Write the parts of trial lists, print what is in them, and return speaker -> part."""
+    lists = [TrialList.read(path) for path in paths]
+    if len({path.name for path in paths}) < len(paths):
+        raise InputError(
+            "trial lists: expected different file names; they are what the parts' lists are called"
+        )
+    if len(set(parts)) < len(parts) or len(parts) < 2:
+        raise InputError(f"--parts {' '.join(parts)}: expected two different names or more")
+    files = list(dict.fromkeys(name for trials in lists for name in trials.ids))
+    owner = speakers_of(files, None, named([str(path) for path in paths]))
+    if owner is None:
+        raise InputError(f"{paths[0]}: its paths don't tell the speakers apart")
+    values = values_of(owner, read_columns(alike, files, owner))
+    part_of = deal(values, parts, seed)
+    for part in parts:
+        mine = sorted(speaker for speaker, where in part_of.items() if where == part)
+        write_atomically(out / part / "speakers.txt", "".join(f"{speaker}\n" for speaker in mine))
+        first = sorted(Counter(values[speaker][0] for speaker in mine).items()) if alike else []
+        counted = ", ".join(f"{count} {value}" for value, count in first)
+        print(f"{part}: {len(mine)} speakers{f' ({counted})' if counted else ''}")
+        for path, trials in zip(paths, lists, strict=True):
+            units = units_of(trials, owner)
+            inside = np.isin(units.names, mine)
+            kept = np.flatnonzero(inside[units.enroll] & inside[units.test])
+            labels = None if trials.labels is None else trials.labels[kept]
+            TrialList(trials.ids, trials.enroll[kept], trials.test[kept], labels).write(
+                out / part / path.name
+            )
+            told = "" if labels is None else f", {int(labels.sum()):,} target"
+            print(f"  {path.name}: {len(kept):,} trials{told}")
+    return part_of
+
+
+def main() -> int:
+    """Return the exit status: 0 done, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trials", type=Path, nargs="+", metavar="TRIALS")
+    parser.add_argument(
+        "--alike", nargs="+", default=[], metavar="[NAME=]FILE", help="what the parts are to be alike in"
+    )
+    parser.add_argument("--parts", nargs="+", default=PARTS, metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args()
+    try:
+        split(args.trials, args.alike, args.parts, args.seed, args.out)
+    except InputError as error:
+        print(f"split_speakers.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
