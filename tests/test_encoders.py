@@ -33,7 +33,10 @@ VARIANTS = [
     ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
     ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
     ("eres2netv2", {"channels": 4, "base_width": 32, "fused_stages": 4, "segment_layers": 2}),
-    ("redimnet", {"size": "B1", "segment_layers": 2}),  # stages of stride 3, and some without a block over time
+    (
+        "redimnet",
+        {"size": "B1", "segment_layers": 2},
+    ),  # stages of stride 3, and some without a block over time
     ("resnet", {"channels": 4, "depth": 18, "pooling": "attentive", "segment_layers": 2}),
     ("resnet_se", {"widths": (2, 4, 4, 4), "order": "preactivated", "excited_stages": 2, "reduction": 1}),
     ("resnet_se", {"widths": (8, 8, 8, 16), "blocks": (1, 2, 1, 1), "deviation": False, "final_norm": True}),

@@ -154,6 +154,7 @@ def build(config: Config, num_mels: int) -> ResNetSE:
     """
     if not len(config.widths) == len(config.blocks) == STAGES:
         raise InputError(
-            f"encoder resnet_se: expected {STAGES} widths and {STAGES} blocks, found {config.widths} and {config.blocks}"
+            f"encoder resnet_se: expected {STAGES} widths and {STAGES} blocks, "
+            f"found {config.widths} and {config.blocks}"
         )
     return ResNetSE(config, num_mels)
