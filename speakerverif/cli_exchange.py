@@ -8,7 +8,7 @@ from pathlib import Path
 def add_import(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
     add = command.add_argument
-    add("kind", metavar="KIND", help="speechbrain, wespeaker, 3dspeaker or taoruijie")
+    add("kind", metavar="KIND", help="speechbrain, wespeaker, 3dspeaker, taoruijie or voxceleb_trainer")
     add("source", metavar="SOURCE", help="the toolkit's file or folder, or org/name on the Hugging Face hub")
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
 
@@ -36,7 +36,7 @@ def import_model(arguments: argparse.Namespace) -> int:
 
     foreign = convert(arguments.kind, arguments.source, arguments.out)
     print(
-        f"{arguments.out}: {foreign.encoder['name']}, {len(foreign.state)} tensors of {foreign.weights_file}"
+        f"{arguments.out}: {foreign.network.encoder['name']}, {len(foreign.state)} tensors of {foreign.weights_file}"
     )
     return 0
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 class FeatureConfig:
     """Log mel filterbanks; the defaults are WeSpeaker's (Kaldi, 80 bands, Hamming), on samples in [-1, 1]."""
 
-    kind: Literal["kaldi", "speechbrain", "torchaudio"] = "kaldi"
+    kind: Literal["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"] = "kaldi"
     sample_rate: int = 16000
     num_mels: int = 80
     frame_length_ms: float = 25.0

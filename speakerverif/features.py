@@ -1,8 +1,8 @@
 """Log mel filterbanks of a whole batch at once: waveform in, features out.
 
 Flavours that other toolkits' models were trained on: Kaldi's (WeSpeaker, 3D-Speaker), SpeechBrain's, and
-torchaudio's `MelSpectrogram` after pre-emphasis (voxceleb_trainer, TaoRuijie). All compute frames -> real FFT ->
-power -> mel bands -> log, then subtract each utterance's mean.
+torchaudio's `MelSpectrogram` after pre-emphasis (TaoRuijie), also divided by each utterance's deviation
+(voxceleb_trainer). All compute frames -> real FFT -> power -> mel bands -> log, then subtract each utterance's mean.
 """
 
 import math
@@ -238,8 +238,8 @@ class TorchaudioFilterbank(Filterbank):
 
     The window stands in the middle of frames as long as the FFT. Energies have 1e-6 added before the logarithm.
 
-    Source: `torchaudio.transforms.MelSpectrogram` as voxceleb_trainer and TaoRuijie/ECAPA-TDNN call it, after
-    their pre-emphasis. Departure: an utterance shorter than the FFT has no frames.
+    Source: `torchaudio.transforms.MelSpectrogram` as TaoRuijie/ECAPA-TDNN calls it, after its pre-emphasis.
+    Departure: an utterance shorter than the FFT has no frames.
     """
 
     PREEMPHASIS = 0.97
@@ -273,6 +273,21 @@ class TorchaudioFilterbank(Filterbank):
         return energies.add_(self.OFFSET).log_()
 
 
+class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
+    """The same, every band with mean 0 and deviation 1 over the utterance, whatever `mean_norm` says.
+
+    Source: voxceleb_trainer's ResNetSE34V2, where an instance norm follows the logarithm.
+    """
+
+    VARIANCE_OFFSET = 1e-5
+
+    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
+        count = own.sum(1, keepdim=True).clamp(min=1)
+        centred = (features - features.sum(1, keepdim=True) / count) * own
+        variance = centred.square().sum(1, keepdim=True) / count
+        return centred / (variance + self.VARIANCE_OFFSET).sqrt()
+
+
 def build(config: FeatureConfig) -> Filterbank:
     """Return the features that a configuration names.
 
@@ -283,6 +298,7 @@ def build(config: FeatureConfig) -> Filterbank:
         "kaldi": KaldiFilterbank,
         "speechbrain": SpeechBrainFilterbank,
         "torchaudio": TorchaudioFilterbank,
+        "voxceleb_trainer": VoxcelebTrainerFilterbank,
     }
     return flavours[config.kind](config)
 

@@ -2,6 +2,8 @@
 
 What the cache holds is used as it is and nobody is asked whether it is the newest: the same name gives the same
 embeddings tomorrow, and without a network. A name may carry a revision: `org/name@v2`.
+
+A name that could be a path too is taken for a mistyped one where its folder is here: nobody is asked for it then.
 """
 
 import re
@@ -52,7 +54,8 @@ def fetch(name: str, files: Sequence[str]) -> Path:
         files: the names that are wanted, and patterns (`*.ckpt`) of which none need exist. Nothing else is fetched.
 
     Raises:
-        InputError: no such name can be, no such repository, no access to it, no network, no such files in it.
+        InputError: no such name can be, or it is rather a path; no such repository, no access to it, no network, no
+            such files in it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -60,6 +63,12 @@ def fetch(name: str, files: Sequence[str]) -> Path:
     parts = NAME.fullmatch(name)
     if parts is None:
         raise InputError(f"{name}: no such file or folder")
+    org = name.partition("/")[0]
+    if parts["revision"] is None and Path(org).is_dir():
+        raise InputError(
+            f"{name}: no such file or folder, though there is a folder {org} here; "
+            f"if the repository of that name on the Hugging Face hub is meant, say {name}@main"
+        )
     wanted = [file for file in files if "*" not in file]
     options = {"revision": parts["revision"], "allow_patterns": list(files)}
     for local in (True, False):

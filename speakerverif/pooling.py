@@ -103,6 +103,7 @@ class AttentiveStatisticsPooling(nn.Module):
         global_context: let the attention see the utterance's own mean and deviation beside each frame.
         norm: ReLU and batch norm before the tanh of the hidden layer (SpeechBrain, TaoRuijie); without, the
             tanh alone (WeSpeaker and the paper).
+        tanh: without, the hidden layer ends with its norm (voxceleb_trainer, SpeechBrain's ResNet).
         unbiased_context: the context's variance divides by n - 1 (WeSpeaker, TaoRuijie), not n (SpeechBrain).
         variance_floor: least variance of context and result.
 
@@ -118,10 +119,12 @@ class AttentiveStatisticsPooling(nn.Module):
         norm: bool = True,
         unbiased_context: bool = False,
         variance_floor: float = 1e-10,
+        tanh: bool = True,
     ) -> None:
         super().__init__()
         self.output_dim = 2 * channels
         self.channels = channels
+        self.tanh = tanh
         self.variance_floor = variance_floor
         self.unbiased_context = unbiased_context
         self.global_context = global_context
@@ -142,8 +145,10 @@ class AttentiveStatisticsPooling(nn.Module):
             hidden = nn.functional.linear(frames, weight, self.hidden.bias)
         if self.norm is not None:
             hidden = self.norm(hidden.relu(), num_frames)
+        if self.tanh:
+            hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        logits = self.logits(hidden.tanh().flatten(0, 1)).float()
+        logits = self.logits(hidden.flatten(0, 1)).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)

@@ -24,16 +24,18 @@ def random_state(shapes: dict[str, tuple[int, ...]]) -> State:
             state[name] = torch.rand(shape) + 0.5
         elif name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(7)
+        elif "inputs_weights" in name:  # of ReDimNet's sums, under a softmax
+            state[name] = torch.randn(shape)
         else:
             state[name] = torch.randn(shape) / math.sqrt(math.prod(shape[1:]) or 1)
     return state
 
 
-def _conv(name: str, out: int, inside: int, *kernel: int) -> dict[str, tuple[int, ...]]:
+def conv_shapes(name: str, out: int, inside: int, *kernel: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (out, inside, *kernel), f"{name}.bias": (out,)}
 
 
-def _norm(name: str, size: int, affine: bool = True) -> dict[str, tuple[int, ...]]:
+def norm_shapes(name: str, size: int, affine: bool = True) -> dict[str, tuple[int, ...]]:
     kinds = ("weight", "bias", "running_mean", "running_var") if affine else ("running_mean", "running_var")
     return {f"{name}.{kind}": (size,) for kind in kinds} | {f"{name}.num_batches_tracked": ()}
 
@@ -78,17 +80,21 @@ def res2_passing_the_last(
 
 def wespeaker_ecapa_shapes(channels: int, dim: int, context: bool) -> dict[str, tuple[int, ...]]:
     c, m = channels, 3 * channels
-    shapes = _conv("layer1.conv", c, 80, 5) | _norm("layer1.bn", c)
+    shapes = conv_shapes("layer1.conv", c, 80, 5) | norm_shapes("layer1.bn", c)
     for i in (2, 3, 4):
         block = f"layer{i}.se_res2block"
         for k in (0, 2):
-            shapes |= _conv(f"{block}.{k}.conv", c, c, 1) | _norm(f"{block}.{k}.bn", c)
+            shapes |= conv_shapes(f"{block}.{k}.conv", c, c, 1) | norm_shapes(f"{block}.{k}.bn", c)
         for k in range(7):
-            shapes |= _conv(f"{block}.1.convs.{k}", c // 8, c // 8, 3) | _norm(f"{block}.1.bns.{k}", c // 8)
-        shapes |= _conv(f"{block}.3.linear1", 128, c) | _conv(f"{block}.3.linear2", c, 128)
-    shapes |= _conv("conv", m, m, 1)
-    shapes |= _conv("pool.linear1", 128, 3 * m if context else m, 1) | _conv("pool.linear2", m, 128, 1)
-    return shapes | _norm("bn", 2 * m) | _conv("linear", dim, 2 * m) | {"projection.weight": (10, dim)}
+            shapes |= conv_shapes(f"{block}.1.convs.{k}", c // 8, c // 8, 3) | norm_shapes(
+                f"{block}.1.bns.{k}", c // 8
+            )
+        shapes |= conv_shapes(f"{block}.3.linear1", 128, c) | conv_shapes(f"{block}.3.linear2", c, 128)
+    shapes |= conv_shapes("conv", m, m, 1)
+    shapes |= conv_shapes("pool.linear1", 128, 3 * m if context else m, 1) | conv_shapes(
+        "pool.linear2", m, 128, 1
+    )
+    return shapes | norm_shapes("bn", 2 * m) | conv_shapes("linear", dim, 2 * m)
 
 
 def wespeaker_ecapa(state: State, features: Tensor) -> Tensor:
@@ -122,10 +128,12 @@ def xvector_shapes(
     shapes: dict[str, tuple[int, ...]] = {}
     sizes = [mels, channels, channels, channels, channels, pooled]
     for i, kernel in enumerate((5, 3, 3, 1, 1)):
-        shapes |= _conv(f"frame_{i + 1}.conv_1d", sizes[i + 1], sizes[i], kernel)
-        shapes |= _norm(f"frame_{i + 1}.bn", sizes[i + 1], affine=False)
-    shapes |= _conv("seg_1", dim, 2 * pooled)
-    return shapes | (_norm("seg_bn_1", dim, affine=False) | _conv("seg_2", dim, dim) if second else {})
+        shapes |= conv_shapes(f"frame_{i + 1}.conv_1d", sizes[i + 1], sizes[i], kernel)
+        shapes |= norm_shapes(f"frame_{i + 1}.bn", sizes[i + 1], affine=False)
+    shapes |= conv_shapes("seg_1", dim, 2 * pooled)
+    return shapes | (
+        norm_shapes("seg_bn_1", dim, affine=False) | conv_shapes("seg_2", dim, dim) if second else {}
+    )
 
 
 def xvector(state: State, features: Tensor) -> Tensor:
@@ -139,17 +147,17 @@ def xvector(state: State, features: Tensor) -> Tensor:
     return x[0]
 
 
-def wespeaker_folder(folder: Path, state: State, model: str, pooling: str) -> Path:
+def wespeaker_folder(folder: Path, state: State, model: str, pooling: str, mels: int = 80) -> Path:
     folder.mkdir(parents=True)
-    torch.save(state, folder / "avg_model.pt")
+    torch.save({**state, "projection.weight": torch.zeros(10, 16)}, folder / "avg_model.pt")
     settings = {
         "dataset_args": {
-            "fbank_args": {"num_mel_bins": 80, "frame_shift": 10, "frame_length": 25, "dither": 1.0},
+            "fbank_args": {"num_mel_bins": mels, "frame_shift": 10, "frame_length": 25, "dither": 1.0},
             "num_frms": 200,
             "spec_aug": False,
         },
         "model": model,
-        "model_args": {"feat_dim": 80, "embed_dim": 16, "pooling_func": pooling},
+        "model_args": {"feat_dim": mels, "embed_dim": 16, "pooling_func": pooling},
         "projection_args": {"project_type": "arc_margin", "scale": 32.0},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -160,23 +168,25 @@ def wespeaker_folder(folder: Path, state: State, model: str, pooling: str) -> Pa
 
 
 def taoruijie_shapes(c: int, m: int, attention: int) -> dict[str, tuple[int, ...]]:
-    shapes = _conv("conv1", c, 80, 5) | _norm("bn1", c)
+    shapes = conv_shapes("conv1", c, 80, 5) | norm_shapes("bn1", c)
     for i in (1, 2, 3):
         for k in (1, 3):
-            shapes |= _conv(f"layer{i}.conv{k}", c, c, 1) | _norm(f"layer{i}.bn{k}", c)
+            shapes |= conv_shapes(f"layer{i}.conv{k}", c, c, 1) | norm_shapes(f"layer{i}.bn{k}", c)
         for k in range(7):
-            shapes |= _conv(f"layer{i}.convs.{k}", c // 8, c // 8, 3) | _norm(f"layer{i}.bns.{k}", c // 8)
-        shapes |= _conv(f"layer{i}.se.se.1", 128, c, 1) | _conv(f"layer{i}.se.se.3", c, 128, 1)
-    shapes |= _conv("layer4", m, 3 * c, 1)
-    shapes |= _conv("attention.0", attention, 3 * m, 1) | _norm("attention.2", attention)
-    shapes |= _conv("attention.4", m, attention, 1)
-    shapes |= _norm("bn5", 2 * m) | _conv("fc6", 192, 2 * m) | _norm("bn6", 192)
+            shapes |= conv_shapes(f"layer{i}.convs.{k}", c // 8, c // 8, 3) | norm_shapes(
+                f"layer{i}.bns.{k}", c // 8
+            )
+        shapes |= conv_shapes(f"layer{i}.se.se.1", 128, c, 1) | conv_shapes(f"layer{i}.se.se.3", c, 128, 1)
+    shapes |= conv_shapes("layer4", m, 3 * c, 1)
+    shapes |= conv_shapes("attention.0", attention, 3 * m, 1) | norm_shapes("attention.2", attention)
+    shapes |= conv_shapes("attention.4", m, attention, 1)
+    shapes |= norm_shapes("bn5", 2 * m) | conv_shapes("fc6", 192, 2 * m) | norm_shapes("bn6", 192)
     return {f"speaker_encoder.{name}": shape for name, shape in shapes.items()} | {
         "speaker_loss.weight": (9, 192)
     }
 
 
-def taoruijie_mel() -> torch.nn.Module:
+def mel_spectrogram(mels: int, f_min: float, f_max: float) -> torch.nn.Module:
     import torchaudio
 
     return torchaudio.transforms.MelSpectrogram(
@@ -184,16 +194,21 @@ def taoruijie_mel() -> torch.nn.Module:
         n_fft=512,
         win_length=400,
         hop_length=160,
-        f_min=20,
-        f_max=7600,
+        f_min=f_min,
+        f_max=f_max,
         window_fn=torch.hamming_window,
-        n_mels=80,
+        n_mels=mels,
     )
 
 
-def taoruijie_features(waveform: Tensor) -> Tensor:
+def log_mel(waveform: Tensor, mel: torch.nn.Module) -> Tensor:
+    """Pre-emphasis, where the first sample follows the second, and log mel bands (mels, T)."""
     first = waveform[:1] - 0.97 * waveform[1:2]
-    features = (taoruijie_mel()(torch.cat([first, waveform[1:] - 0.97 * waveform[:-1]])) + 1e-6).log()
+    return (mel(torch.cat([first, waveform[1:] - 0.97 * waveform[:-1]])) + 1e-6).log()
+
+
+def taoruijie_features(waveform: Tensor) -> Tensor:
+    features = log_mel(waveform, mel_spectrogram(80, 20, 7600))
     return (features - features.mean(1, keepdim=True)).T
 
 
@@ -226,15 +241,34 @@ def taoruijie(state: State, features: Tensor) -> Tensor:
     return norm(state, "bn6", F.linear(pooled, state["fc6.weight"], state["fc6.bias"]))[0]
 
 
-def taoruijie_file(path: Path, state: State) -> Path:
-    mel = taoruijie_mel()
+def model_file(path: Path, state: State, prefix: str, mel: torch.nn.Module) -> Path:
+    """Write a `.model` file as TaoRuijie and voxceleb_trainer do: the features' buffers are among the tensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     buffers = {
-        "speaker_encoder.torchfbank.0.flipped_filter": torch.tensor([[[-0.97, 1.0]]]),
-        "speaker_encoder.torchfbank.1.spectrogram.window": mel.spectrogram.window,
-        "speaker_encoder.torchfbank.1.mel_scale.fb": mel.mel_scale.fb,
+        f"{prefix}.0.flipped_filter": torch.tensor([[[-0.97, 1.0]]]),
+        f"{prefix}.1.spectrogram.window": mel.spectrogram.window,
+        f"{prefix}.1.mel_scale.fb": mel.mel_scale.fb,
     }
     torch.save({**state, **buffers}, path)
     return path
+
+
+def taoruijie_file(path: Path, state: State) -> Path:
+    return model_file(path, state, "speaker_encoder.torchfbank", mel_spectrogram(80, 20, 7600))
+
+
+# voxceleb_trainer
+
+
+def voxceleb_trainer_features(waveform: Tensor, mels: int) -> Tensor:
+    features = log_mel(waveform, mel_spectrogram(mels, 0, 8000))
+    return F.instance_norm(features[None])[0].T
+
+
+def voxceleb_trainer_file(path: Path, state: State, mels: int) -> Path:
+    state = {f"__S__.{name}": tensor for name, tensor in state.items()}
+    state |= {"__L__.w": torch.tensor(10.0), "__L__.b": torch.tensor(-5.0)}
+    return model_file(path, state, "__S__.torchfb", mel_spectrogram(mels, 0, 8000))
 
 
 # SpeechBrain, by itself
@@ -280,6 +314,12 @@ SPEECHBRAIN_XVECTOR = """!new:speechbrain.lobes.models.Xvector.Xvector
     tdnn_kernel_sizes: [5, 3, 3, 1, 1]
     tdnn_dilations: [1, 2, 3, 1, 1]
     lin_neurons: 24"""
+SPEECHBRAIN_RESNET = """!new:speechbrain.lobes.models.ResNet.ResNet
+    input_size: !ref <n_mels>
+    channels: [8, 8, 16, 16]
+    block_sizes: [2, 3, 2, 1]
+    strides: [1, 2, 2, 2]
+    lin_neurons: 24"""
 
 
 def speechbrain_folder(folder: Path, model: str, mels: int) -> Path:
@@ -292,7 +332,7 @@ def speechbrain_folder(folder: Path, model: str, mels: int) -> Path:
     (folder / "hyperparams.yaml").write_text(settings)
     made = load_hyperpyyaml(settings)
     for module in made["embedding_model"].modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
     torch_save(made["embedding_model"], folder / "embedding_model.ckpt")

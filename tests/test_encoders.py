@@ -25,6 +25,7 @@ NARROW = {  # those whose full width would take seconds
     "ensemble": {
         "members": {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
     },
+    "resnet_se": {"widths": (8, 8, 16, 16)},
 }
 VARIANTS = [
     *((name, NARROW.get(name, {})) for name in NAMES),
@@ -34,9 +35,15 @@ VARIANTS = [
     ("xvector", {"channels": 16, "pooling_channels": 24, "padding": "reflect", "activation": "leaky_relu"}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
     ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
-    ("redimnet", {"size": "B1"}),  # stages of stride 3, and some without a block over time
+    ("eres2netv2", {"channels": 4, "base_width": 32, "fused_stages": 4, "segment_layers": 2}),
+    (
+        "redimnet",
+        {"size": "B1", "segment_layers": 2},
+    ),  # stages of stride 3, and some without a block over time
     ("resnet", {"channels": 4, "depth": 18, "pooling": "attentive", "segment_layers": 2}),
     ("ensemble", {"members": {"only": {"name": "ecapa", **SMALL}}, "whiten": True}),
+    ("resnet_se", {"widths": (2, 4, 4, 4), "order": "preactivated", "excited_stages": 2, "reduction": 1}),
+    ("resnet_se", {"widths": (8, 8, 8, 16), "blocks": (1, 2, 1, 1), "deviation": False, "final_norm": True}),
     ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
 ]
 
@@ -231,6 +238,11 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("xvector", norm_affine=False) == 4_347_868
     assert count_parameters("campplus") == 7_176_224
     assert count_parameters("eres2netv2") == 17_859_632
+    assert count_parameters("eres2netv2", channels=32, base_width=32, fused_stages=4) == 6_610_688
+    assert count_parameters("resnet_se", 64) == 8_028_492
+    preactivated = {"order": "preactivated", "excited_stages": 2, "reduction": 1, "final_norm": True}
+    widths = (128, 128, 256, 256)
+    assert count_parameters("resnet_se", widths=widths, embedding_dim=256, **preactivated) == 15_438_336
     assert count_parameters("resnet") == 6_634_336
     assert count_parameters("resnet", depth=221) == 23_792_224
     assert count_parameters("resnet", depth=293) == 28_626_016
@@ -251,6 +263,10 @@ def test_parameter_counts_are_the_other_projects():
 )
 def test_parameter_counts_of_redimnet(size, count):
     assert count_parameters("redimnet", redimnet.SIZES[size].mels, size=size) == count
+
+
+def test_the_ports_redimnet_b1_pools_without_context():
+    assert count_parameters("redimnet", 72, size="B1", global_context=False) == 2_123_480 - 864 * 2 * 128
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -130,6 +130,7 @@ def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys
     [
         ("speechbrain", {"name": "xvector", "channels": 8, "pooling_channels": 12, "padding": "reflect"}),
         ("torchaudio", {"name": "xvector", "channels": 8, "pooling_channels": 12, "padding": "none"}),
+        ("voxceleb_trainer", {"name": "resnet_se", "widths": [2, 2, 4, 8], "reduction": 2}),
     ],
 )
 def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from speakerverif import hub as client
 from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.errors import InputError
+from speakerverif.importers import import_model
 from speakerverif.push import push
 
 
@@ -84,3 +85,18 @@ def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
     assert main(["import", "speechbrain", "speechbrain/spkrec", "--out", str(tmp_path / "model")]) == 0
     assert load_model(tmp_path / "model").speakers == ["id10001", "id10002"]
     assert not any("mean_var_norm_emb" in request for request in hub.requests)
+
+
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert main(["push", str(tiny_model), "models/tiny"]) == 0
+    asked = len(hub.requests)
+    with pytest.raises(
+        InputError, match=r"no such file or folder, though .* models here; .* say models/tiny@main"
+    ):
+        load_model("models/tiny")
+    with pytest.raises(InputError, match=r"models/tiny: no such file or folder, though"):
+        import_model("speechbrain", "models/tiny", tmp_path / "out")
+    assert len(hub.requests) == asked
+    assert load_model("models/tiny@main").fingerprint == load_model(tiny_model).fingerprint

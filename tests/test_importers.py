@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import foreign_models as foreign
+import map_references as maps
 import pytest
 import torch
 import torchaudio
@@ -16,7 +18,15 @@ from speakerverif.importers import import_model, kinds
 from speakerverif.importers._files import read_yaml
 
 LENGTHS = (4000, 8000, 16123, 52345)
-Case = tuple[str, Path, Callable[[Tensor], Tensor]]  # kind, source, waveform -> embedding
+SOME = (4000, 40123)  # where the references take their time
+SLOW = ("wespeaker-redimnet-b3",)
+
+
+class Case(NamedTuple):
+    kind: str
+    source: Path
+    reference: Callable[[Tensor], Tensor]  # waveform -> embedding
+    lengths: tuple[int, ...] = LENGTHS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,15 +34,15 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def kaldi(waveform: Tensor, scale: float, window: str) -> Tensor:
+def kaldi(waveform: Tensor, scale: float, window: str, mels: int = 80) -> Tensor:
     features = torchaudio.compliance.kaldi.fbank(
-        waveform[None] * scale, num_mel_bins=80, window_type=window, dither=0.0, sample_frequency=16000
+        waveform[None] * scale, num_mel_bins=mels, window_type=window, dither=0.0, sample_frequency=16000
     )
     return features - features.mean(0)
 
 
-def hamming(waveform: Tensor) -> Tensor:
-    return kaldi(waveform, 32768.0, "hamming")
+def hamming(waveform: Tensor, mels: int = 80) -> Tensor:
+    return kaldi(waveform, 32768.0, "hamming", mels)
 
 
 def povey(waveform: Tensor) -> Tensor:
@@ -42,20 +52,20 @@ def povey(waveform: Tensor) -> Tensor:
 def wespeaker_ecapa(folder: Path, context: bool) -> Case:
     state = foreign.random_state(foreign.wespeaker_ecapa_shapes(32, 16, context))
     foreign.wespeaker_folder(folder, state, "ECAPA_TDNN_GLOB_c512" if context else "ECAPA_TDNN_c512", "ASTP")
-    return "wespeaker", folder, lambda waveform: foreign.wespeaker_ecapa(state, hamming(waveform))
+    return Case("wespeaker", folder, lambda waveform: foreign.wespeaker_ecapa(state, hamming(waveform)))
 
 
 def wespeaker_xvector(folder: Path) -> Case:
     state = foreign.random_state(foreign.xvector_shapes(80, 24, 32, 16, second=True))
     foreign.wespeaker_folder(folder, state, "XVEC", "TSTP")
-    return "wespeaker", folder, lambda waveform: foreign.xvector(state, hamming(waveform))
+    return Case("wespeaker", folder, lambda waveform: foreign.xvector(state, hamming(waveform)))
 
 
 def threedspeaker_xvector(folder: Path) -> Case:
     folder.mkdir()
     state = foreign.random_state(foreign.xvector_shapes(80, 24, 32, 16, second=False))
     torch.save(state, folder / "embedding_model.ckpt")
-    return "3dspeaker", folder, lambda waveform: foreign.xvector(state, povey(waveform))
+    return Case("3dspeaker", folder, lambda waveform: foreign.xvector(state, povey(waveform)))
 
 
 def threedspeaker_ecapa(folder: Path) -> Case:
@@ -67,17 +77,50 @@ def threedspeaker_ecapa(folder: Path) -> Case:
         80, channels=[32] * 4 + [48], lin_neurons=12, attention_channels=8, se_channels=8
     ).eval()
     torch.save(peer.state_dict(), folder / "embedding_model.ckpt")
-    return "3dspeaker", folder, lambda waveform: peer(povey(waveform)[None])[0, 0]
+    return Case("3dspeaker", folder, lambda waveform: peer(povey(waveform)[None])[0, 0])
+
+
+def wespeaker(
+    folder: Path,
+    shapes: maps.Shapes,
+    reference: Callable[..., Tensor],
+    *options: str,
+    pooling: str = "TSTP",
+    mels: int = 80,
+) -> Case:
+    state = foreign.random_state(shapes)
+    foreign.wespeaker_folder(folder, state, reference.__name__, pooling, mels)
+    return Case(
+        "wespeaker",
+        folder,
+        lambda waveform: reference(hamming(waveform, mels)[None], state, *options)[0],
+        SOME,
+    )
+
+
+def threedspeaker(folder: Path, shapes: maps.Shapes, reference: Callable[..., Tensor]) -> Case:
+    folder.mkdir()
+    state = foreign.random_state(shapes)
+    torch.save(state, folder / "pretrained.ckpt")
+    return Case("3dspeaker", folder, lambda waveform: reference(povey(waveform)[None], state)[0], SOME)
+
+
+def voxceleb_trainer(folder: Path, deviation: bool) -> Case:
+    state = foreign.random_state(maps.voxceleb_trainer_shapes(8, 40, 12, deviation))
+    source = foreign.voxceleb_trainer_file(folder / "baseline.model", state, 40)
+
+    def reference(waveform: Tensor) -> Tensor:
+        return maps.voxceleb_trainer(foreign.voxceleb_trainer_features(waveform, 40)[None], state)[0]
+
+    return Case("voxceleb_trainer", source, reference, SOME)
 
 
 def taoruijie(folder: Path) -> Case:
     folder.mkdir()
     state = foreign.random_state(foreign.taoruijie_shapes(32, 48, 16))
     source = foreign.taoruijie_file(folder / "pretrain.model", state)
-    return (
-        "taoruijie",
-        source,
-        lambda waveform: foreign.taoruijie(state, foreign.taoruijie_features(waveform)),
+    return Case(
+        "taoruijie", source, lambda waveform: foreign.taoruijie(state, foreign.taoruijie_features(waveform))
     )
 
 
@@ -88,36 +131,80 @@ def speechbrain(folder: Path, model: str, mels: int) -> Case:
     peer = SpeakerRecognition.from_hparams(
         str(folder), savedir=str(folder.with_name(f"{folder.name}-loaded"))
     )
-    return "speechbrain", folder, lambda waveform: peer.encode_batch(waveform[None])[0, 0]
+    return Case("speechbrain", folder, lambda waveform: peer.encode_batch(waveform[None]).flatten())
 
 
+def redimnet(folder: Path, size: str, second: bool) -> Case:
+    shapes = maps.redimnet_shapes(size, 16, second)
+    return wespeaker(folder, shapes, maps.redimnet, size, pooling="ASTP", mels=maps.REDIMNET[size][0])
+
+
+RESNET18, RESNET34 = (2, 2, 2, 2), (3, 4, 6, 3)
 CASES = {
     "speechbrain-ecapa": lambda at: speechbrain(at, foreign.SPEECHBRAIN_ECAPA, 80),
     "speechbrain-xvector": lambda at: speechbrain(at, foreign.SPEECHBRAIN_XVECTOR, 24),
+    "speechbrain-resnet": lambda at: speechbrain(at, foreign.SPEECHBRAIN_RESNET, 80),
     "wespeaker-ecapa": lambda at: wespeaker_ecapa(at, context=False),
     "wespeaker-ecapa-glob": lambda at: wespeaker_ecapa(at, context=True),
     "wespeaker-xvector": wespeaker_xvector,
+    "wespeaker-resnet18": lambda at: wespeaker(
+        at, maps.resnet_shapes(RESNET18, False, 6, 80, 10, second=True, attention=False), maps.resnet
+    ),
+    "wespeaker-resnet50-attentive": lambda at: wespeaker(
+        at,
+        maps.resnet_shapes(RESNET34, True, 2, 24, 10, second=False, attention=True),
+        maps.resnet,
+        pooling="ASTP",
+        mels=24,
+    ),
+    "wespeaker-campplus": lambda at: wespeaker(at, maps.campplus_shapes(4, 8, 4, 8, 80, 10), maps.campplus),
+    "wespeaker-eres2net": lambda at: wespeaker(
+        at, maps.eres2net_shapes(8, 32, 2, 2, 10, "wespeaker", second=True), maps.eres2net
+    ),
+    "wespeaker-redimnet-b0": lambda at: redimnet(at, "B0", second=False),
+    "wespeaker-redimnet-b3": lambda at: redimnet(at, "B3", second=False),
+    "wespeaker-redimnet-b1": lambda at: redimnet(at, "B1", second=True),
     "3dspeaker-ecapa": threedspeaker_ecapa,
     "3dspeaker-xvector": threedspeaker_xvector,
+    "3dspeaker-resnet34": lambda at: threedspeaker(
+        at, maps.resnet_shapes(RESNET34, False, 4, 80, 10, second=True, attention=False), maps.resnet
+    ),
+    "3dspeaker-campplus": lambda at: threedspeaker(
+        at, maps.campplus_shapes(4, 8, 4, 8, 80, 6), maps.campplus
+    ),
+    "3dspeaker-eres2net": lambda at: threedspeaker(
+        at, maps.eres2net_shapes(8, 32, 2, 2, 10, "3dspeaker"), maps.eres2net
+    ),
+    "3dspeaker-eres2netv2": lambda at: threedspeaker(
+        at, maps.eres2net_shapes(8, 26, 2, 2, 10, "v2"), maps.eres2net
+    ),
+    "3dspeaker-eres2netv2-w24s4ep4": lambda at: threedspeaker(
+        at, maps.eres2net_shapes(8, 24, 4, 4, 10, "v2"), maps.eres2net
+    ),
     "taoruijie-ecapa": taoruijie,
+    "voxceleb_trainer": lambda at: voxceleb_trainer(at, deviation=True),
+    "voxceleb_trainer-sap": lambda at: voxceleb_trainer(at, deviation=False),
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES],
+)
 def case(request, tmp_path_factory) -> Case:
     return CASES[request.param](tmp_path_factory.mktemp("foreign") / "source")
 
 
 def weights_file(source: Path) -> Path:
-    names = ("embedding_model.ckpt", "avg_model.pt")
+    names = ("embedding_model.ckpt", "avg_model.pt", "pretrained.ckpt")
     return source if source.is_file() else next(source / name for name in names if (source / name).exists())
 
 
 def test_the_embedding_is_the_originals(case, tmp_path):
-    kind, source, reference = case
+    kind, source, reference, lengths = case
     import_model(kind, source, tmp_path / "model")
     model = load_model(tmp_path / "model").model
-    for length in LENGTHS:
+    for length in lengths:
         waveform = 0.1 * torch.randn(length)
         with torch.inference_mode():
             expected = reference(waveform)
@@ -129,7 +216,7 @@ def test_the_embedding_is_the_originals(case, tmp_path):
 
 
 def test_a_file_cut_off_is_named(case, tmp_path):
-    kind, source, _ = case
+    kind, source, *_ = case
     broken = copied(source, tmp_path)
     path = weights_file(broken)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -139,7 +226,7 @@ def test_a_file_cut_off_is_named(case, tmp_path):
 
 
 def test_a_pickle_that_calls_something_is_not_executed(case, tmp_path):
-    kind, source, _ = case
+    kind, source, *_ = case
     evil = copied(source, tmp_path)
     victim = tmp_path / "executed"
 
@@ -155,15 +242,12 @@ def test_a_pickle_that_calls_something_is_not_executed(case, tmp_path):
 
 
 def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
-    kind, source, _ = case
+    kind, source, *_ = case
     odd = copied(source, tmp_path)
     path = weights_file(odd)
     state = torch.load(path, weights_only=True)
-    prefix = "speaker_encoder." if kind == "taoruijie" else ""
-    inner = [
-        n for n in state if n.startswith(prefix) and n.endswith("bias") and "norm" not in n and "bn" not in n
-    ]
-    lost, wide, broken = inner[1], inner[2], inner[3]
+    prefix = {"taoruijie": "speaker_encoder.", "voxceleb_trainer": "__S__."}.get(kind, "")
+    _, lost, wide, broken, *_ = (n for n in state if n.startswith(prefix) and n.endswith("running_mean"))
     del state[lost]
     state[wide] = torch.zeros(len(state[wide]) + 1)
     state[broken] = torch.full_like(state[broken], torch.nan)
@@ -188,14 +272,11 @@ def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
 
 
 def test_another_kind_is_refused(case, tmp_path):
-    kind, source, _ = case
-    layout = {  # 3D-Speaker's layouts are SpeechBrain's and WeSpeaker's, but its folder holds no settings
-        "speechbrain": ("wespeaker", "taoruijie"),
-        "wespeaker": ("speechbrain", "taoruijie"),
-        "3dspeaker": ("speechbrain", "wespeaker", "taoruijie"),
-        "taoruijie": ("speechbrain", "wespeaker", "3dspeaker"),
-    }
-    for other in layout[kind]:
+    kind, source, *_ = case
+    others = {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer"} - {kind}
+    if kind in ("speechbrain", "wespeaker"):  # 3D-Speaker's layouts are theirs
+        others.remove("3dspeaker")
+    for other in others:
         with pytest.raises(InputError):
             import_model(other, source, tmp_path / "model")
         assert not (tmp_path / "model").exists()
@@ -216,7 +297,7 @@ def test_the_folder_says_where_the_model_comes_from(tmp_path):
 
 
 def test_unknown_kinds_and_sources(tmp_path):
-    assert {"speechbrain", "wespeaker", "3dspeaker", "taoruijie"} <= set(kinds())
+    assert {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer"} <= set(kinds())
     with pytest.raises(InputError, match="did you mean 'speechbrain'"):
         import_model("speechbrian", tmp_path, tmp_path / "model")
     with pytest.raises(InputError, match="no such file or folder"):
@@ -245,13 +326,33 @@ def test_settings_that_are_not_here_are_refused(tmp_path, old, new, found):
         import_model("speechbrain", source, tmp_path / "model")
 
 
-def test_speechbrains_resnet_is_refused_by_name(tmp_path):
-    from speechbrain.lobes.models.ResNet import ResNet
-
+def test_networks_that_are_not_here_are_refused_with_what_is(tmp_path):
     source = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
-    torch.save(ResNet(channels=[2, 2, 4, 4]).state_dict(), source / "embedding_model.ckpt")
-    with pytest.raises(InputError, match="neither SpeechBrain's ECAPA_TDNN nor its Xvector"):
+    torch.save({"model.0.weight": torch.zeros(2, 2)}, source / "embedding_model.ckpt")
+    known = "speechbrain ecapa, speechbrain xvector, speechbrain resnet"
+    with pytest.raises(InputError, match=rf"none of .* SpeechBrain .*\({known}\).*model\.0\.weight"):
         import_model("speechbrain", source, tmp_path / "model")
+    shapes = maps.resnet_shapes((2, 2, 3, 2), False, 2, 80, 4, second=False, attention=False)
+    source = foreign.wespeaker_folder(tmp_path / "odd", foreign.random_state(shapes), "ResNet", "TSTP")
+    with pytest.raises(InputError, match=r"ResNet of \(2, 2, 3, 2\) basic blocks"):
+        import_model("wespeaker", source, tmp_path / "model")
+    shapes = maps.resnet_shapes(RESNET18, False, 2, 80, 4, second=False, attention=False)
+    source = foreign.wespeaker_folder(tmp_path / "tap", foreign.random_state(shapes), "ResNet18", "TSDP")
+    with pytest.raises(InputError, match="pooling_func 'TSDP': expected TSTP"):
+        import_model("wespeaker", source, tmp_path / "model")
+
+
+def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path):
+    """Beside the bare tensors with prefixes: those of a training to continue, and the encoder's alone."""
+    state = foreign.random_state(maps.voxceleb_trainer_shapes(8, 40, 12, True))
+    path = foreign.voxceleb_trainer_file(tmp_path / "a.model", state, 40)
+    import_model("voxceleb_trainer", path, tmp_path / "a")
+    saved = {"model_state_dict": torch.load(path), "optimizer_state_dict": {"state": {}}, "epoch": 3}
+    torch.save(saved, tmp_path / "b.model")
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "c.model")
+    for name in "bc":
+        import_model("voxceleb_trainer", tmp_path / f"{name}.model", tmp_path / name)
+        assert load_model(tmp_path / name).fingerprint == load_model(tmp_path / "a").fingerprint
 
 
 def test_other_mel_bands_are_noticed(tmp_path):

@@ -16,8 +16,8 @@ from speakerverif.lists import EmbeddingTable
 
 @pytest.mark.parametrize(
     ("network", "mels"),
-    [(foreign.SPEECHBRAIN_ECAPA, 80), (foreign.SPEECHBRAIN_XVECTOR, 24)],
-    ids=["ecapa", "xvector"],
+    [(foreign.SPEECHBRAIN_ECAPA, 80), (foreign.SPEECHBRAIN_XVECTOR, 24), (foreign.SPEECHBRAIN_RESNET, 80)],
+    ids=["ecapa", "xvector", "resnet"],
 )
 def test_a_speechbrain_folder_all_the_way(network, mels, tiny_corpus, tmp_path):
     from speechbrain.inference.speaker import SpeakerRecognition
@@ -27,7 +27,7 @@ def test_a_speechbrain_folder_all_the_way(network, mels, tiny_corpus, tmp_path):
     peer = SpeakerRecognition.from_hparams(str(source), savedir=str(tmp_path / "loaded"))
     files = [str(tiny_corpus / name) for name in ("spk0/0.wav", "spk0/3.wav", "spk1/1.wav")]
     waveforms = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in files]
-    expected = np.stack([peer.encode_batch(waveform)[0, 0].numpy() for waveform in waveforms])
+    expected = np.stack([peer.encode_batch(waveform).flatten().numpy() for waveform in waveforms])
 
     model, table, exported = (str(tmp_path / name) for name in ("model", "e.npz", "m.onnx"))
     assert main(["import", "speechbrain", str(source), "--out", model]) == 0

@@ -7,6 +7,9 @@ Every layer leaves zeros past an utterance's end, `num_frames`. A convolution pa
 sees there what it sees at the end of an utterance alone, and a sum of maps stays zero by itself.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from speakerverif.pooling import FrameNorm, frame_mask
@@ -85,17 +88,9 @@ class ConvNorm(nn.Module):
     In evaluation the norm is folded into the kernel, which saves a pass over the maps.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: tuple[int, int] = (3, 3),
-        stride: tuple[int, int] = (1, 1),
-        groups: int = 1,
-        bias: bool = False,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *args: Any, **options: Any) -> None:
         super().__init__()
-        self.conv = MapConv(in_channels, out_channels, kernel_size, stride, groups, bias)
+        self.conv = MapConv(in_channels, out_channels, *args, **options)
         self.norm = FrameNorm(out_channels)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -125,6 +120,7 @@ class Residual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
+        self.out_channels = out_channels
         self.time_stride = stride[1]
         same = stride == (1, 1) and in_channels == out_channels
         self.shortcut = None if same else ConvNorm(in_channels, out_channels, (1, 1), stride)
@@ -145,8 +141,6 @@ class Residual(nn.Module):
 class BasicBlock(Residual):
     """Two convolutions of 3 x 3."""
 
-    expansion = 1
-
     def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = ConvNorm(in_channels, channels, stride=stride)
@@ -154,3 +148,36 @@ class BasicBlock(Residual):
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         return self.conv2(self.conv1(maps, after).relu(), after)
+
+
+def stages(
+    channels: int,
+    widths: Sequence[int],
+    counts: Sequence[int],
+    block: Callable[[int, int, int, tuple[int, int]], Residual],
+) -> tuple[nn.ModuleList, int]:
+    """Return lists of blocks, and how many channels come out of the last.
+
+    The first block of every list but the first halves time and frequency.
+
+    Args:
+        channels: of the maps that come in.
+        widths: of each list, as its blocks take it.
+        counts: how many blocks each list has.
+        block: makes one from the number of its list, the channels that come in, the width and the stride.
+    """
+    made = nn.ModuleList()
+    for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        blocks: list[nn.Module] = []
+        for k in range(count):
+            stride = 2 if i > 0 and k == 0 else 1
+            block_made = block(i, channels, width, (stride, stride))
+            channels = block_made.out_channels
+            blocks.append(block_made)
+        made.append(nn.ModuleList(blocks))
+    return made, channels
+
+
+def second_layer(size: int) -> nn.Sequential:
+    """Return what stands between the first layer after pooling and an embedding that is the second's."""
+    return nn.Sequential(nn.ReLU(), nn.BatchNorm1d(size, affine=False), nn.Linear(size, size))

@@ -1,20 +1,30 @@
-"""ERes2NetV2: Res2Net blocks over time and frequency that are fused by attention, within a block and across two.
+"""ERes2NetV2 and ERes2Net: Res2Net blocks over time and frequency, fused by attention within a block and across.
 
 Source: Chen, Zheng, Wang, Cheng, Chen, Zhang and Li, 2024, "ERes2NetV2: Boosting Short-Duration Speaker
 Verification Performance with Computational Efficiency", arXiv:2406.02167, in the form of 3D-Speaker's code, whose
 settings `Config()` has: 17,859,632 parameters at 80 mels. (Its model named w24s4ep4 has base_width 24, scale 4,
-expansion 4.)
+expansion 4.) With channels 32, base_width 32 and fused_stages 4 it is ERes2Net: Chen, Zheng, Wang, Cheng, Chen and Qi,
+2023, arXiv:2305.12838, 6,610,688 parameters in 3D-Speaker's code and WeSpeaker's.
 
 Departure: a pooled variance has a floor where theirs adds a constant.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from speakerverif import pooling
-from speakerverif.encoders._maps import ConvNorm, MapConv, Residual, as_maps, zero_padding
+from speakerverif.encoders._maps import (
+    ConvNorm,
+    MapConv,
+    Residual,
+    as_maps,
+    second_layer,
+    stages,
+    zero_padding,
+)
 from speakerverif.pooling import Pooling
 
 BLOCKS = (3, 4, 6, 3)
@@ -29,8 +39,10 @@ class Config:
     base_width: int = 26  # channels of one part of a block, for 64 of its stage
     scale: int = 2  # parts of a block
     expansion: int = 2  # channels that leave a block, as a multiple of its stage's
+    fused_stages: Literal[2, 4] = 2  # the last stages, whose results are fused one after the other
     pooling: Pooling = "statistics"
     embedding_dim: int = 192
+    segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
     variance_floor: float = 1e-7
 
 
@@ -54,14 +66,13 @@ class Res2Block(Residual):
     def __init__(
         self, in_channels: int, channels: int, stride: tuple[int, int], config: Config, fuse: bool
     ) -> None:
-        self.output_dim = channels * config.expansion
-        super().__init__(in_channels, self.output_dim, stride)
+        super().__init__(in_channels, channels * config.expansion, stride)
         self.width = channels * config.base_width // 64
         inner = self.width * config.scale
         self.conv1 = ConvNorm(in_channels, inner, (1, 1), stride)
         self.convs = nn.ModuleList(ConvNorm(self.width, self.width) for _ in range(config.scale))
         self.fusions = nn.ModuleList(Fusion(self.width) for _ in range(config.scale - 1 if fuse else 0))
-        self.conv3 = ConvNorm(inner, self.output_dim, (1, 1))
+        self.conv3 = ConvNorm(inner, self.out_channels, (1, 1))
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         parts = self._activate(self.conv1(maps, after)).split(self.width, 1)
@@ -85,20 +96,20 @@ class ERes2NetV2(nn.Module):
         super().__init__()
         self.embedding_dim = config.embedding_dim
         self.input = ConvNorm(1, config.channels)
-        self.stages = nn.ModuleList()
-        size = config.channels
-        for i, count in enumerate(BLOCKS):
-            channels, stride = config.channels * 2**i, 1 if i == 0 else 2
-            blocks = []
-            for k in range(count):
-                strides = (stride, stride) if k == 0 else (1, 1)
-                blocks.append(Res2Block(size, channels, strides, config, fuse=i >= 2))
-                size = blocks[-1].output_dim
-            self.stages.append(nn.ModuleList(blocks))
+        widths = [config.channels * 2**i for i in range(4)]
+        self.stages, size = stages(
+            config.channels, widths, BLOCKS, lambda i, *given: Res2Block(*given, config, fuse=i >= 2)
+        )
         self.downsample = MapConv(size // 2, size, stride=(2, 2))
         self.fusion = Fusion(size)
+        # Of the stages before, where those are fused too.
+        self.fused_stages = config.fused_stages
+        sizes = [size // 2**i for i in reversed(range(1, config.fused_stages - 1))]
+        self.downsamples = nn.ModuleList(MapConv(n // 2, n, stride=(2, 2)) for n in sizes)
+        self.fusions = nn.ModuleList(Fusion(n) for n in sizes)
         self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
@@ -106,10 +117,14 @@ class ERes2NetV2(nn.Module):
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)
-            outputs.append(maps)
-        maps = self.fusion(maps, self.downsample(outputs[2], num_frames), num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
-        return self.embedding(self.pooling(frames, num_frames))
+            outputs.append((maps, num_frames))
+        (fused, _), *later = outputs[-self.fused_stages :]
+        layers = zip([*self.downsamples, self.downsample], [*self.fusions, self.fusion], strict=True)
+        for (maps, num_frames), (downsample, fusion) in zip(later, layers, strict=True):
+            fused = fusion(maps, downsample(fused, num_frames), num_frames)
+        frames = fused.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        embedding = self.embedding(self.pooling(frames, num_frames))
+        return embedding if self.second is None else self.second(embedding)
 
 
 def build(config: Config, num_mels: int) -> ERes2NetV2:

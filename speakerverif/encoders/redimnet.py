@@ -13,7 +13,8 @@ Recognition", arXiv:2407.18223, in the sizes of WeSpeaker's port:
 | B2   |   72 |  4,888,240 |  4.7 M |     | B6   |   72 | 15,006,256 | 15.0 M |
 | B3   |   72 |  3,220,412 |  3.0 M |     |      |      |            |        |
 
-The authors' own code has a batch norm between pooling and embedding, which the port leaves out.
+The port's B1 pools without `global_context`, which takes 221,184 parameters off. The authors' own code has a batch norm
+between pooling and embedding, which the port leaves out.
 
 Departures: a pooled variance has a floor where the port's adds a constant; the port has one parameter more, a
 weight of the only input of the first stage, which is always 1.
@@ -26,7 +27,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._maps import ConvNorm, MapConv, as_frames, as_maps, norm_maps, zero_padding
+from speakerverif.encoders._maps import (
+    ConvNorm,
+    MapConv,
+    as_frames,
+    as_maps,
+    norm_maps,
+    second_layer,
+    zero_padding,
+)
 from speakerverif.errors import InputError
 from speakerverif.pooling import AttentiveStatisticsPooling, FrameNorm, frame_mask, masked_mean
 
@@ -104,7 +113,9 @@ class Config:
     """The settings are a size's; features need its number of mels."""
 
     size: Literal["B0", "B1", "B2", "B3", "B4", "B5", "B6"] = "B2"
+    global_context: bool = True  # the attention sees the utterance's own statistics
     embedding_dim: int = 192
+    segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
     variance_floor: float = 1e-7
 
 
@@ -257,9 +268,14 @@ class ReDimNet(nn.Module):
         # Of the inputs of every stage but the first and of the pooling, for each channel.
         self.weights = nn.ParameterList(torch.zeros(i + 2, width) for i in range(len(size.stages)))
         self.pooling = AttentiveStatisticsPooling(
-            width, norm=False, unbiased_context=True, variance_floor=config.variance_floor
+            width,
+            global_context=config.global_context,
+            norm=False,
+            unbiased_context=True,
+            variance_floor=config.variance_floor,
         )
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = self.input(as_maps(zero_padding(features, num_frames)))
@@ -272,7 +288,8 @@ class ReDimNet(nn.Module):
             frames = outputs[0] * first
             for output, weight in zip(outputs[1:], rest, strict=True):
                 frames = torch.addcmul(frames, output, weight)
-        return self.embedding(self.pooling(frames, num_frames))
+        embedding = self.embedding(self.pooling(frames, num_frames))
+        return embedding if self.second is None else self.second(embedding)
 
 
 def build(config: Config, num_mels: int) -> ReDimNet:

@@ -11,8 +11,8 @@ other projects' (parameters at 80 mels):
 | WeSpeaker ResNet293 | 28,626,016 | depth 293                              |
 | 3D-Speaker ResNet34 |  6,343,648 | embedding_dim 192, segment_layers 2    |
 
-Departure: a pooled variance has a floor where theirs adds a constant. SpeechBrain's ResNet is another network
-(norm before convolution, squeeze and excitation).
+Departure: a pooled variance has a floor where theirs adds a constant. The ResNets of SpeechBrain
+and of voxceleb_trainer are in `resnet_se.py`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from speakerverif import pooling
-from speakerverif.encoders._maps import BasicBlock, ConvNorm, Residual, as_maps, zero_padding
+from speakerverif.encoders._maps import (
+    BasicBlock,
+    ConvNorm,
+    Residual,
+    as_maps,
+    second_layer,
+    stages,
+    zero_padding,
+)
 from speakerverif.pooling import Pooling
 
 BLOCKS = {
@@ -50,8 +58,6 @@ class Config:
 class Bottleneck(Residual):
     """A convolution of 3 x 3 between two point-wise ones, of which the last is four times as wide."""
 
-    expansion = 4
-
     def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
         super().__init__(in_channels, 4 * channels, stride)
         self.conv1 = ConvNorm(in_channels, channels, (1, 1))
@@ -72,25 +78,12 @@ class ResNet(nn.Module):
         self.embedding_dim = config.embedding_dim
         block = BasicBlock if config.depth < 50 else Bottleneck
         self.input = ConvNorm(1, config.channels)
-        self.stages = nn.ModuleList()
-        size, bands = config.channels, num_mels
-        for i, count in enumerate(BLOCKS[config.depth]):
-            channels, stride = config.channels * 2**i, 1 if i == 0 else 2
-            bands = -(-bands // stride)
-            blocks = []
-            for k in range(count):
-                blocks.append(block(size, channels, (stride, stride) if k == 0 else (1, 1)))
-                size = channels * block.expansion
-            self.stages.append(nn.ModuleList(blocks))
-        self.pooling = pooling.build(config.pooling, size * bands, config.variance_floor)
+        widths = [config.channels * 2**i for i in range(4)]
+        counts = BLOCKS[config.depth]
+        self.stages, size = stages(config.channels, widths, counts, lambda _, *given: block(*given))
+        self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.second: nn.Module | None = None
-        if config.segment_layers == 2:
-            self.second = nn.Sequential(
-                nn.ReLU(),
-                nn.BatchNorm1d(config.embedding_dim, affine=False),
-                nn.Linear(config.embedding_dim, config.embedding_dim),
-            )
+        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = as_maps(zero_padding(features, num_frames))

@@ -1,6 +1,6 @@
 """Other toolkits' checkpoints become model folders: one file a kind, found by its `KIND`.
 
-A kind reads what its toolkit wrote into a `Foreign`: features, encoder, and every tensor under the name it has
+A kind reads what its toolkit wrote into a `Foreign`: features, network, and every tensor under the name it has
 here. What a file lacks, what it holds besides and what has another shape is listed tensor by tensor; nothing is
 left out in silence. Nothing of a checkpoint is executed: pickles are read for tensors alone, YAML as data.
 """
@@ -50,7 +50,7 @@ def import_model(kind: str, source: str | Path, out: str | Path) -> Foreign:
     recipe = Recipe(
         name=foreign.name or path.resolve().stem,
         features=foreign.features,
-        encoder=foreign.encoder,
+        encoder=foreign.network.encoder,
         head={},  # the other toolkit's class weights stay behind
     )
     digest = hashlib.sha256(foreign.weights_file.read_bytes()).hexdigest()

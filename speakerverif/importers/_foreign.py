@@ -1,15 +1,35 @@
 """What a kind of importer reads, and how it is fitted to a model of ours."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from speakerverif import features
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.model import SpeakerModel
+
+
+@dataclass(frozen=True)
+class Network:
+    """Another toolkit's network in our words.
+
+    Attributes:
+        encoder: the `[encoder]` table.
+        modules: their name of a module, or of a tensor -> ours, within the encoder.
+        num_mels: how many bands its first layer takes.
+        ignored: beginnings of names of tensors that it doesn't need.
+        passes_last: Res2Net blocks leave the last part of the channels as it is, not the first as ours do.
+    """
+
+    encoder: dict[str, Any]
+    modules: Mapping[str, str]
+    num_mels: int
+    ignored: tuple[str, ...] = ()
+    passes_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -19,11 +39,9 @@ class Foreign:
     Attributes:
         weights_file: where the tensors were read.
         features: the filterbanks it was trained on.
-        encoder: the `[encoder]` table.
+        network: what takes them.
         state: their name of a tensor -> the tensor.
-        modules: their name of a module -> ours, within the encoder.
-        ignored: beginnings of names of tensors that a model doesn't need: class weights, feature buffers.
-        passes_last: Res2Net blocks leave the last part of the channels as it is, not the first as ours do.
+        ignored: beginnings of names of tensors that are none of the network's: class weights, feature buffers.
         speakers: class index -> speaker, where the checkpoint says.
         facts: for the `[trained]` table.
         name: of the model; empty takes the source's.
@@ -31,11 +49,9 @@ class Foreign:
 
     weights_file: Path
     features: FeatureConfig
-    encoder: dict[str, Any]
+    network: Network
     state: Mapping[str, Tensor]
-    modules: Mapping[str, str]
-    ignored: Collection[str] = ()
-    passes_last: bool = False
+    ignored: tuple[str, ...] = ()
     speakers: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -47,38 +63,42 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
     Raises:
         InputError: tensors that are missing, have no place here, another shape or non-finite values; all listed.
     """
-    expected = SpeakerModel(foreign.features, foreign.encoder).state_dict()
+    network = foreign.network
+    expected = SpeakerModel(foreign.features, network.encoder).state_dict()
     weights: dict[str, Tensor] = {}
     met, wrong = set(), []
     for theirs, tensor in foreign.state.items():
-        if theirs.startswith(tuple(foreign.ignored)):
+        if theirs.startswith(foreign.ignored + network.ignored):
             continue
         module, _, leaf = theirs.rpartition(".")
-        ours = f"encoder.{foreign.modules[module]}.{leaf}" if module in foreign.modules else ""
+        ours = network.modules.get(theirs) or f"{network.modules.get(module, '?')}.{leaf}"
+        ours = f"encoder.{ours}"
         met.add(ours)
         if ours not in expected:
             wrong.append(f"{theirs} {tuple(tensor.shape)} has no place in this encoder")
-        elif _without_taps(tensor.shape) != _without_taps(expected[ours].shape):
+        elif _without_ones(tensor.shape) != _without_ones(expected[ours].shape):
             wrong.append(f"{theirs} {tuple(tensor.shape)}: expected {tuple(expected[ours].shape)}, as {ours}")
         elif tensor.is_floating_point() and not tensor.isfinite().all():
             wrong.append(f"{theirs}: NaN or infinite values")
         else:
             weights[ours] = tensor.reshape(expected[ours].shape).to(expected[ours].dtype)
-    names = {ours: theirs for theirs, ours in foreign.modules.items()}
+    names = {ours: theirs for theirs, ours in network.modules.items()}
     for ours, tensor in expected.items():
         if ours.endswith(".num_batches_tracked"):  # older checkpoints lack it, and nothing uses it
             weights.setdefault(ours, tensor)
         elif ours.startswith("encoder.") and ours not in met:
-            module, _, leaf = ours.removeprefix("encoder.").rpartition(".")
-            wrong.append(f"{names.get(module, module)}.{leaf} {tuple(tensor.shape)} is missing")
+            name = ours.removeprefix("encoder.")
+            module, _, leaf = name.rpartition(".")
+            theirs = names.get(name) or f"{names.get(module, module)}.{leaf}"
+            wrong.append(f"{theirs} {tuple(tensor.shape)} is missing")
     if wrong:
         listed = "\n".join(f"  {text}" for text in wrong)
         raise InputError(
-            f"{foreign.weights_file}: {len(wrong)} tensors don't fit {foreign.encoder['name']} "
+            f"{foreign.weights_file}: {len(wrong)} tensors don't fit {network.encoder['name']} "
             f"as its other tensors describe it:\n{listed}"
         )
-    if foreign.passes_last:
-        _move_last_part_first(weights, foreign.encoder.get("res2_scale", 8))
+    if network.passes_last:
+        _move_last_part_first(weights, network.encoder["res2_scale"])
     return weights
 
 
@@ -94,20 +114,68 @@ def size(state: Mapping[str, Tensor], name: str, axis: int, where: Path) -> int:
     return state[name].shape[axis]
 
 
-def count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return for how many i from 0 on `pattern.format(i)` is a tensor's name."""
-    i = 0
+def count(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
+    """Return for how many i from `first` on `pattern.format(i)` is a tensor's name."""
+    i = first
     while pattern.format(i) in state:
         i += 1
-    return i
+    return i - first
 
 
-def _without_taps(shape: Collection[int]) -> tuple[int, ...]:
-    """Return a shape without axes of 1 at its end: a kernel of width 1 is a matrix."""
-    sizes = list(shape)
-    while sizes and sizes[-1] == 1:
-        sizes.pop()
-    return tuple(sizes)
+def within(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Return names of modules as they are within a module of theirs and of ours."""
+    return {f"{theirs}.{a}": f"{ours}.{b}" for a, b in names.items()}
+
+
+def numbered(theirs: str, ours: str, count: int, first: int = 0) -> dict[str, str]:
+    """Return names of modules that are counted: theirs from `first` on, ours from 0 on; `{}` is the number."""
+    return {theirs.format(first + i): ours.format(i) for i in range(count)}
+
+
+def recognised(
+    state: Mapping[str, Tensor],
+    layouts: Mapping[str, Callable[[Mapping[str, Tensor], Path], Network]],
+    where: Path,
+    toolkit: str,
+) -> Network:
+    """Return the network of the first layout whose tensor is there.
+
+    Args:
+        state: their name of a tensor -> the tensor.
+        layouts: name of a tensor that only this layout (and those after it) has -> what reads it.
+        where: the file, for errors.
+        toolkit: whose networks they are, for errors.
+
+    Raises:
+        InputError: none fits.
+    """
+    read = next((read for name, read in layouts.items() if name in state), None)
+    if read is None:
+        known = ", ".join(layout.__name__.replace("_", " ").strip() for layout in layouts.values())
+        begins = ", ".join(list(state)[:3])
+        raise InputError(
+            f"{where}: none of the networks of {toolkit} that come in ({known}); its tensors begin with {begins}"
+        )
+    return read(state, where)
+
+
+def check_mel(state: Mapping[str, Tensor], name: str, ours: FeatureConfig, where: Path) -> None:
+    """Compare the mel matrix that a checkpoint holds with that of the features it gets here.
+
+    Raises:
+        InputError: they differ.
+    """
+    mel = features.build(ours).mel
+    if name in state and (state[name].shape != mel.shape or (state[name] - mel).abs().max() > 1e-5):
+        high_hz = ours.high_hz or ours.sample_rate / 2
+        raise InputError(
+            f"{where}: {name}: other mel bands than {ours.num_mels} from {ours.low_hz:g} to {high_hz:g} Hz"
+        )
+
+
+def _without_ones(shape: Collection[int]) -> tuple[int, ...]:
+    """Return a shape without axes of 1: a kernel of width 1 is a matrix, one over frames has no frequencies."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _move_last_part_first(weights: dict[str, Tensor], scale: int) -> None:

@@ -1,24 +1,21 @@
-"""SpeechBrain's speaker models: ECAPA-TDNN and x-vector, as `EncoderClassifier.from_hparams` takes them.
+"""SpeechBrain's speaker models: ECAPA-TDNN, ResNet and x-vector, as `EncoderClassifier.from_hparams` takes them.
 
 The embedding equals `SpeakerRecognition.encode_batch` of one file with its default `normalize=False`, which is
 what `verify_files` compares; `mean_var_norm_emb.ckpt` plays no part in it and stays behind, as does the
-classifier. SpeechBrain's x-vector adds random noise of about 1e-5 to its pooled mean; here there is none.
-
-Its ResNet is another network than `encoders/resnet.py`, so it is refused by name.
+classifier. SpeechBrain's x-vector adds random noise of about 1e-5 to its pooled mean; here there is none. Its ResNet
+takes the padding of a batch for speech; here it has no influence.
 """
 
 import ast
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.importers._files import find, read_tensors, read_yaml
-from speakerverif.importers._foreign import Foreign, size
-from speakerverif.importers._layers import speechbrain_ecapa
+from speakerverif.importers._foreign import Foreign, recognised
+from speakerverif.importers._frames import speechbrain_ecapa, speechbrain_xvector
+from speakerverif.importers._maps import speechbrain_resnet
 
 KIND = "speechbrain"
 FILES = ("hyperparams.yaml", "embedding_model.ckpt", "label_encoder.*")
@@ -26,8 +23,21 @@ FILES = ("hyperparams.yaml", "embedding_model.ckpt", "label_encoder.*")
 # Arguments of their classes that change nothing here, or that shapes tell anyway.
 FBANK = {"requires_grad": False, "deltas": False, "context": False, "filter_shape": "triangular"}
 FBANK |= {"param_change_factor": 1.0, "param_rand_factor": 0.0}
-ECAPA = {"kernel_sizes": [5, 3, 3, 3, 1], "dilations": [1, 2, 3, 4, 1], "groups": [1, 1, 1, 1, 1]}
-XVECTOR = {"tdnn_kernel_sizes": [5, 3, 3, 1, 1], "tdnn_dilations": [1, 2, 3, 1, 1], "tdnn_blocks": 5}
+# ... and for each encoder, with the activations that it may have: theirs -> ours, the default first.
+RELU = {"torch.nn.ReLU": "relu"}
+ARGUMENTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "ecapa": ({"kernel_sizes": [5, 3, 3, 3, 1], "dilations": [1, 2, 3, 4, 1], "groups": [1] * 5}, RELU),
+    "resnet_se": ({"strides": [1, 2, 2, 2]}, RELU),
+    "xvector": (
+        {"tdnn_kernel_sizes": [5, 3, 3, 1, 1], "tdnn_dilations": [1, 2, 3, 1, 1], "tdnn_blocks": 5},
+        {"torch.nn.LeakyReLU": "leaky_relu", **RELU},
+    ),
+}
+LAYOUTS = {
+    "asp.conv.conv.weight": speechbrain_ecapa,
+    "blocks.16.w.weight": speechbrain_xvector,
+    "layer1.0.bn3.weight": speechbrain_resnet,
+}
 
 
 def read(source: Path) -> Foreign:
@@ -41,44 +51,15 @@ def read(source: Path) -> Foreign:
     weights = find(source, "embedding_model.ckpt", "embedding_model.safetensors")
     state = read_tensors(weights)
     table = _module(settings, "embedding_model", settings_file)
-    if "asp.conv.conv.weight" in state:
-        encoder, modules = speechbrain_ecapa(state, weights)
-        _check(table, ECAPA, f"{settings_file}: embedding_model")
-        _activation(table, "torch.nn.ReLU", {"torch.nn.ReLU": ""}, settings_file)
-    elif "blocks.0.conv.weight" in state:
-        encoder, modules = _xvector(state, weights)
-        _check(table, XVECTOR, f"{settings_file}: embedding_model")
-        names = {"torch.nn.LeakyReLU": "leaky_relu", "torch.nn.ReLU": "relu"}
-        encoder["activation"] = _activation(table, "torch.nn.LeakyReLU", names, settings_file)
-    else:
-        made_by = table.get("!", "unknown").removeprefix("new:")
-        raise InputError(f"{weights}: neither SpeechBrain's ECAPA_TDNN nor its Xvector ({made_by})")
-    return Foreign(
-        weights_file=weights,
-        features=_features(settings, settings_file),
-        encoder=encoder,
-        state=state,
-        modules=modules,
-        speakers=_speakers(source),
-    )
-
-
-def _xvector(state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the `[encoder]` table and the names of modules: five times convolution, activation, norm."""
-    encoder = {
-        "name": "xvector",
-        "channels": size(state, "blocks.0.conv.weight", 0, where),
-        "pooling_channels": size(state, "blocks.12.conv.weight", 0, where),
-        "embedding_dim": size(state, "blocks.16.w.weight", 0, where),
-        "padding": "reflect",
-    }
-    modules = {"blocks.16.w": "embedding"}
-    for i in range(5):
-        modules |= {
-            f"blocks.{3 * i}.conv": f"frames.{i}.affine",
-            f"blocks.{3 * i + 2}.norm": f"frames.{i}.norm",
-        }
-    return encoder, modules
+    if "layer1.0.bn3.weight" in state:  # its maps have time before frequency
+        state = {n: t.transpose(2, 3) if t.ndim == 4 else t for n, t in state.items()}
+    network = recognised(state, LAYOUTS, weights, "SpeechBrain")
+    arguments, activations = ARGUMENTS[network.encoder["name"]]
+    _check(table, arguments, f"{settings_file}: embedding_model")
+    activation = _activation(table, activations, settings_file)
+    if network.encoder["name"] == "xvector":
+        network.encoder["activation"] = activation
+    return Foreign(weights, _features(settings, settings_file), network, state, speakers=_speakers(source))
 
 
 def _features(settings: dict[str, Any], where: Path) -> FeatureConfig:
@@ -134,9 +115,9 @@ def _check(table: dict[str, Any], expected: dict[str, Any], where: str) -> None:
         raise InputError(f"{where}: not supported: {', '.join(other)}; expected {expected}")
 
 
-def _activation(table: dict[str, Any], default: str, known: dict[str, str], where: Path) -> str:
+def _activation(table: dict[str, Any], known: dict[str, str], where: Path) -> str:
     """Return our name of the activation that `!name:torch.nn.ReLU` gives."""
-    given = table.get("activation", {"!": f"name:{default}"})
+    given = table.get("activation", {"!": next(iter(known))})
     name = given.get("!", "").removeprefix("name:") if isinstance(given, dict) else str(given)
     if name not in known:
         raise InputError(f"{where}: embedding_model.activation {name!r} is not one of {', '.join(known)}")

@@ -1,19 +1,26 @@
-"""3D-Speaker's ECAPA-TDNN and x-vector: `embedding_model.ckpt`, or the single file of a released model.
+"""3D-Speaker's models: `embedding_model.ckpt`, or the single file of a released model.
 
 Its features need no settings: Kaldi's with a Povey window, on samples in [-1, 1], mean subtracted; the number of
-bands is read from the first layer.
+bands is read from the tensors.
 """
 
 from pathlib import Path
 
 from speakerverif.config import FeatureConfig
-from speakerverif.errors import InputError
 from speakerverif.importers._files import find, read_tensors
-from speakerverif.importers._foreign import Foreign, size
-from speakerverif.importers._layers import speechbrain_ecapa, wespeaker_xvector
+from speakerverif.importers._foreign import Foreign, recognised
+from speakerverif.importers._frames import speechbrain_ecapa, wespeaker_xvector
+from speakerverif.importers._maps import campplus, eres2net, resnet
 
 KIND = "3dspeaker"
 FILES = ("*.ckpt", "*.bin", "*.pt")
+LAYOUTS = {
+    "asp.conv.conv.weight": speechbrain_ecapa,
+    "frame_1.conv_1d.weight": wespeaker_xvector,
+    "xvector.tdnn.linear.weight": campplus,
+    "layer1.0.convs.0.weight": eres2net,
+    "layer1.0.conv1.weight": resnet,
+}
 
 
 def read(source: Path) -> Foreign:
@@ -24,21 +31,5 @@ def read(source: Path) -> Foreign:
     """
     weights = find(source, "embedding_model.ckpt", "*.ckpt", "*.bin", "*.pt")
     state = read_tensors(weights)
-    if "asp.conv.conv.weight" in state:
-        encoder, modules = speechbrain_ecapa(state, weights)
-        first = "blocks.0.conv.conv.weight"
-    elif "frame_1.conv_1d.weight" in state:
-        encoder, modules = wespeaker_xvector(state, weights)
-        first = "frame_1.conv_1d.weight"
-    else:
-        raise InputError(
-            f"{weights}: neither 3D-Speaker's ECAPA_TDNN nor its Xvector; its tensors begin with "
-            f"{', '.join(list(state)[:3])}"
-        )
-    return Foreign(
-        weights_file=weights,
-        features=FeatureConfig(window="povey", num_mels=size(state, first, 1, weights)),
-        encoder=encoder,
-        state=state,
-        modules=modules,
-    )
+    network = recognised(state, LAYOUTS, weights, "3D-Speaker")
+    return Foreign(weights, FeatureConfig(window="povey", num_mels=network.num_mels), network, state)

@@ -1,4 +1,4 @@
-"""WeSpeaker's ECAPA-TDNN and x-vector: `config.yaml` and `avg_model.pt`.
+"""WeSpeaker's models: `config.yaml` and `avg_model.pt`.
 
 The features are those that its `extract` computes: 16-bit scale, Hamming window, no dither, mean subtracted.
 The mean of its training embeddings, which its recipe subtracts before scoring, is no part of the model.
@@ -7,16 +7,23 @@ The mean of its training embeddings, which its recipe subtracts before scoring, 
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.importers._files import find, read_tensors, read_yaml
-from speakerverif.importers._foreign import Foreign, count, size
-from speakerverif.importers._layers import wespeaker_xvector
+from speakerverif.importers._foreign import Foreign, recognised
+from speakerverif.importers._frames import wespeaker_ecapa, wespeaker_xvector
+from speakerverif.importers._maps import campplus, eres2net, redimnet, resnet
 
 KIND = "wespeaker"
 FILES = ("config.yaml", "avg_model.pt")
+LAYOUTS = {
+    "layer1.conv.weight": wespeaker_ecapa,
+    "frame_1.conv_1d.weight": wespeaker_xvector,
+    "xvector.tdnn.linear.weight": campplus,
+    "backbone.stem.0.weight": redimnet,
+    "layer1.0.convs.0.weight": eres2net,
+    "layer1.0.conv1.weight": resnet,
+}
 
 
 def read(source: Path) -> Foreign:
@@ -29,26 +36,14 @@ def read(source: Path) -> Foreign:
     settings_file = source / "config.yaml" if source.is_dir() else source.with_name("config.yaml")
     settings = read_yaml(settings_file)
     state = read_tensors(weights)
-    if "layer1.conv.weight" in state and "pool.linear1.weight" in state:
-        encoder, modules = _ecapa(state, weights)
-    elif "frame_1.conv_1d.weight" in state:
-        encoder, modules = wespeaker_xvector(state, weights)
-    else:
-        raise InputError(
-            f"{weights}: WeSpeaker's {settings.get('model')!r} is neither an ECAPA_TDNN with attentive pooling nor "
-            f"an XVEC; its tensors begin with {', '.join(list(state)[:3])}"
-        )
-    pooling = settings.get("model_args", {}).get("pooling_func", "")
-    if encoder["name"] == "xvector" and pooling not in ("", "TSTP"):
-        raise InputError(f"{settings_file}: model_args.pooling_func {pooling!r}: expected TSTP")
+    network = recognised(state, LAYOUTS, weights, "WeSpeaker")
+    # Which of the poolings without weights it is, no tensor tells.
+    pooling = settings.get("model_args", {}).get("pooling_func", "TSTP")
+    expected = "ASTP" if "pool.linear1.weight" in state else "TSTP"
+    if pooling != expected:
+        raise InputError(f"{settings_file}: model_args.pooling_func {pooling!r}: expected {expected}")
     return Foreign(
-        weights_file=weights,
-        features=features(settings, settings_file),
-        encoder=encoder,
-        state=state,
-        modules=modules,
-        ignored=("projection.",),
-        passes_last=True,
+        weights, features(settings, settings_file), network, state, ignored=("projection.", "xvector.stats.")
     )
 
 
@@ -80,44 +75,3 @@ def features(settings: dict[str, Any], where: Path) -> FeatureConfig:
         waveform_scale=32768.0,
         mean_norm=bool(data.get("cmvn", True)) and cmvn.get("norm_mean", True),
     )
-
-
-def _ecapa(state: dict[str, Tensor], where: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the `[encoder]` table and the names of modules of an ECAPA-TDNN."""
-    parts = count(state, "layer2.se_res2block.1.convs.{}.weight")
-    mfa = size(state, "conv.weight", 0, where)
-    encoder = {
-        "name": "ecapa",
-        "channels": size(state, "layer1.conv.weight", 0, where),
-        "mfa_channels": mfa,
-        "attention_channels": size(state, "pool.linear1.weight", 0, where),
-        "res2_scale": parts + 1,
-        "se_channels": size(state, "layer2.se_res2block.3.linear1.weight", 0, where),
-        "embedding_dim": size(state, "linear.weight", 0, where),
-        "mfa_norm": False,
-        "attention_norm": False,
-        "global_context": size(state, "pool.linear1.weight", 1, where) == 3 * mfa,
-        "unbiased_context": True,
-        "final_norm": "bn2.weight" in state,
-    }
-    modules = {
-        "layer1.conv": "input.affine",
-        "layer1.bn": "input.norm",
-        "conv": "mfa.affine",
-        "pool.linear1": "pooling.hidden",
-        "pool.linear2": "pooling.logits",
-        "bn": "pooling_norm",
-        "linear": "embedding",
-        "bn2": "embedding_norm",
-    }
-    for i in range(3):
-        theirs, ours = f"layer{i + 2}.se_res2block", f"blocks.{i}"
-        for number, layer in ((0, "reduce"), (2, "expand")):
-            modules[f"{theirs}.{number}.conv"] = f"{ours}.{layer}.affine"
-            modules[f"{theirs}.{number}.bn"] = f"{ours}.{layer}.norm"
-        for k in range(parts):
-            modules[f"{theirs}.1.convs.{k}"] = f"{ours}.res2.parts.{k}.affine"
-            modules[f"{theirs}.1.bns.{k}"] = f"{ours}.res2.parts.{k}.norm"
-        modules[f"{theirs}.3.linear1"] = f"{ours}.se.squeeze"
-        modules[f"{theirs}.3.linear2"] = f"{ours}.se.excite"
-    return encoder, modules

@@ -1,0 +1,315 @@
+"""Networks over maps as other toolkits name their tensors, and what the shapes tell.
+
+ResNets, ERes2Nets, CAM++ and ReDimNet of WeSpeaker and 3D-Speaker; the ResNets with excitation of SpeechBrain and
+voxceleb_trainer.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from speakerverif.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
+from speakerverif.encoders.redimnet import SIZES, Size, Stage
+from speakerverif.encoders.resnet import BLOCKS as RESNET_BLOCKS
+from speakerverif.errors import InputError
+from speakerverif.importers._foreign import Network, count, numbered, size, within
+
+State = Mapping[str, Tensor]
+INPUT = {"conv1": "input.conv", "bn1": "input.norm"}
+BASIC = {f"conv{i}": f"conv{i}.conv" for i in (1, 2, 3)} | {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
+SHORTCUT = {"shortcut.0": "shortcut.conv", "shortcut.1": "shortcut.norm"}
+POOLING = {"pool.linear1": "pooling.hidden", "pool.linear2": "pooling.logits"}
+SEGMENT = {"seg_1": "embedding", "seg_bn_1": "second.1", "seg_2": "second.2"}
+FUSION = {
+    "local_att.0": "reduce.conv",
+    "local_att.1": "reduce.norm",
+    "local_att.3": "expand.conv",
+    "local_att.4": "expand.norm",
+}
+BANDS = 8  # that the strides of all these networks but ReDimNet make of one
+
+
+def resnet(state: State, where: Path) -> Network:
+    """Return the ResNet of WeSpeaker's layout, which is 3D-Speaker's too."""
+    deep = "layer1.0.conv3.weight" in state
+    counts = _counts(state)
+    depth = next((d for d, c in RESNET_BLOCKS.items() if c == counts and (d >= 50) == deep), None)
+    if depth is None:
+        raise InputError(
+            f"{where}: a ResNet of {counts} {'bottleneck' if deep else 'basic'} blocks is not here"
+        )
+    encoder = {"name": "resnet", "depth": depth, "channels": size(state, "conv1.weight", 0, where)}
+    last = f"layer4.0.conv{3 if deep else 2}.weight"
+    modules = INPUT | _stages(counts, BASIC | SHORTCUT)
+    return _with_segment(state, where, encoder, modules, size(state, last, 0, where))
+
+
+def eres2net(state: State, where: Path) -> Network:
+    """Return the ERes2Net or ERes2NetV2 of 3D-Speaker's layout, or the ERes2Net of WeSpeaker's."""
+    channels = size(state, "conv1.weight", 0, where)
+    width = size(state, "layer4.0.convs.0.weight", 0, where)
+    out = size(state, "layer4.0.conv3.weight", 0, where)
+    scale = size(state, "layer4.0.conv1.weight", 0, where) // width
+    parts = numbered("convs.{}", "convs.{}.conv", scale) | numbered("bns.{}", "convs.{}.norm", scale)
+    apart = {  # WeSpeaker's blocks with fusions: the first part has a name of its own
+        "conv2_1": "convs.0.conv",
+        "bn2_1": "convs.0.norm",
+        **{f"convs.{i}": f"convs.{i + 1}.conv" for i in range(scale - 1)},
+        **{f"bns.{i}": f"convs.{i + 1}.norm" for i in range(scale - 1)},
+    }
+    block = {**BASIC, **SHORTCUT, **parts}
+    for i in range(scale - 1):
+        block |= within(f"fuse_models.{i}", f"fusions.{i}", FUSION)
+    modules = {
+        **INPUT,
+        **_stages(_counts(state), block),
+        "layer1_downsample": "downsamples.0",
+        "layer2_downsample": "downsamples.1",
+        "layer3_downsample": "downsample",
+        "layer3_ds": "downsample",
+        **within("fuse_mode12", "fusions.0", FUSION),
+        **within("fuse_mode123", "fusions.1", FUSION),
+        **within("fuse_mode1234", "fusion", FUSION),
+        **within("fuse34", "fusion", FUSION),
+    }
+    if "layer3.0.conv2_1.weight" in state:
+        for i in (2, 3):
+            modules |= _stage(i, _counts(state)[i], apart)
+    encoder = {
+        "name": "eres2netv2",
+        "channels": channels,
+        "base_width": -(-width * 64 // (8 * channels)),
+        "scale": scale,
+        "expansion": out // (8 * channels),
+        "fused_stages": 4 if "fuse_mode12.local_att.0.weight" in state else 2,
+    }
+    return _with_segment(state, where, encoder, modules, out)
+
+
+def campplus(state: State, where: Path) -> Network:
+    """Return the CAM++ of 3D-Speaker's layout, which is WeSpeaker's too."""
+    head = {**INPUT, "conv2": "output.conv", "bn2": "output.norm"}
+    for i in range(4):
+        head |= within(f"layer{i // 2 + 1}.{i % 2}", f"blocks.{i}", BASIC | SHORTCUT)
+    dense = {
+        "nonlinear1.batchnorm": "norm1",
+        "linear1": "linear1",
+        "nonlinear2.batchnorm": "norm2",
+        "cam_layer.linear_local": "local",
+        "cam_layer.linear1": "squeeze",
+        "cam_layer.linear2": "excite",
+    }
+    modules = {
+        **within("head", "head", head),
+        "xvector.tdnn.linear": "input.conv",
+        "xvector.tdnn.nonlinear.batchnorm": "input.norm",
+        "xvector.out_nonlinear.batchnorm": "norm",
+        "xvector.dense.linear": "embedding",
+        "xvector.dense.nonlinear.batchnorm": "embedding_norm",
+    }
+    for b, (layers, _) in enumerate(CAMPPLUS_BLOCKS):
+        for their, our in numbered(
+            f"xvector.block{b + 1}.tdnnd{{}}", f"blocks.{b}.layers.{{}}", layers, 1
+        ).items():
+            modules |= within(their, our, dense)
+        modules[f"xvector.transit{b + 1}.nonlinear.batchnorm"] = f"blocks.{b}.norm"
+        modules[f"xvector.transit{b + 1}.linear"] = f"blocks.{b}.linear"
+    first = "xvector.block1.tdnnd1"
+    head_channels = size(state, "head.conv1.weight", 0, where)
+    encoder = {
+        "name": "campplus",
+        "head_channels": head_channels,
+        "channels": size(state, "xvector.tdnn.linear.weight", 0, where),
+        "growth": size(state, f"{first}.cam_layer.linear_local.weight", 0, where),
+        "bottleneck_channels": size(state, f"{first}.linear1.weight", 0, where),
+        "embedding_dim": size(state, "xvector.dense.linear.weight", 0, where),
+    }
+    mels = size(state, "xvector.tdnn.linear.weight", 1, where) // head_channels * BANDS
+    return Network(encoder, modules, mels)
+
+
+def redimnet(state: State, where: Path) -> Network:
+    """Return the ReDimNet of WeSpeaker's layout."""
+    width = size(state, "backbone.inputs_weights.1", 2, where)
+    read = _redimnet_size(state, where, width)
+    name = next((name for name, known in SIZES.items() if known._replace(mels=read.mels) == read), None)
+    if name is None:
+        raise InputError(f"{where}: a ReDimNet of no known size, {', '.join(SIZES)}: {read}")
+    residual = {
+        "conv1": "grouped1",
+        "conv1pw": "pointwise1",
+        "bn1": "norm1",
+        "conv2": "grouped2",
+        "conv2pw": "pointwise2.conv",
+        "bn2": "pointwise2.norm",
+        "se.squeeze": "excitation.squeeze",
+        "se.exitation": "excitation.excite",
+    }
+    convnext = {"dwconvs.0": "grouped.conv", "norm": "grouped.norm", "pwconv1": "pointwise"}
+    attention = {
+        **{f"attention.{p[0]}_proj": p for p in ("query", "key", "value")},
+        "attention.out_proj": "output",
+        "layer_norm": "norm",
+        "feed_forward.intermediate_dense": "inner",
+        "feed_forward.output_dense": "outer",
+        "final_layer_norm": "final_norm",
+    }
+    context = {
+        "red_dim_conv.0": "reduce",
+        "red_dim_conv.1": "norm",
+        "exp_dim_conv": "expand",
+        **within("tcm.4", "attention", attention),
+    }
+    for k in range(4):
+        context |= within(f"tcm.{k}", f"convs.{k}", convnext)
+    modules = {"backbone.stem.0": "input", "backbone.stem.1": "input_norm", **POOLING, **SEGMENT}
+    modules |= numbered("backbone.inputs_weights.{}", "weights.{}", len(read.stages), 1)
+    for i, stage in enumerate(read.stages):
+        theirs, ours = f"backbone.stage{i}", f"stages.{i}"
+        modules[f"{theirs}.0"] = f"{ours}.reduce"
+        for k in range(stage.blocks):
+            modules |= within(f"{theirs}.{k + 1}.conv_block", f"{ours}.blocks.{k}", residual | convnext)
+        after = 1 + stage.blocks
+        if stage.expansion > 1:
+            squeeze = {"0": "squeeze.conv", "1": "squeeze.norm", "3": "squeezed"}
+            modules |= within(f"{theirs}.{after}", ours, squeeze)
+            after += 1
+        modules |= within(
+            f"{theirs}.{after + 1}", f"{ours}.context", context
+        )  # `after` changes the shape alone
+    encoder = {
+        "name": "redimnet",
+        "size": name,
+        "embedding_dim": size(state, "seg_1.weight", 0, where),
+        "segment_layers": 2 if "seg_2.weight" in state else 1,
+        "global_context": size(state, "pool.linear1.weight", 1, where) == 3 * width,
+    }
+    # The weight of the first stage's only input is 1 whatever it holds.
+    return Network(encoder, modules, read.mels, ignored=("backbone.inputs_weights.0",))
+
+
+def _redimnet_size(state: State, where: Path, width: int) -> Size:
+    """Return what the tensors say of a ReDimNet's size."""
+    channels = size(state, "backbone.stem.0.weight", 0, where)
+    stages: list[Stage] = []
+    now = channels
+    while f"backbone.stage{len(stages)}.0.weight" in state:
+        theirs = f"backbone.stage{len(stages)}"
+        stride = size(state, f"{theirs}.0.weight", 2, where)
+        now *= stride
+        numbers = {n.split(".")[2] for n in state if n.startswith(f"{theirs}.") and ".conv_block." in n}
+        inner = [
+            t.shape[0]
+            for n, t in state.items()
+            if n.startswith(theirs) and n.endswith("red_dim_conv.0.weight")
+        ]
+        stages.append(
+            Stage(
+                stride,
+                len(numbers),
+                size(state, f"{theirs}.0.weight", 0, where) // now,
+                width // inner[0] if inner else None,
+            )
+        )
+    # In the last stage: earlier ones may have fewer channels than two groups take.
+    last = f"backbone.stage{len(stages) - 1}.1.conv_block"
+    convnext = f"{last}.dwconvs.0.weight" in state
+    group = size(state, f"{last}.{'dwconvs.0' if convnext else 'conv1'}.weight", 1, where)
+    excited = f"{last}.se.squeeze.weight" in state
+    block: Literal["convnext", "residual", "excited"] = "excited" if excited else "residual"
+    return Size(width // channels, channels, "convnext" if convnext else block, group, tuple(stages))
+
+
+def speechbrain_resnet(state: State, where: Path) -> Network:
+    """Return the ResNet of SpeechBrain's layout; its kernels must have been turned to frequency and time."""
+    block = {
+        "bn1": "norm1",
+        "conv1": "conv1.conv",
+        "bn2": "conv1.norm",
+        "conv2": "conv2.conv",
+        "bn3": "conv2.norm",
+        "conv3": "conv3",
+    }
+    modules = {"norm_stats": "pooling_norm", "fc_embed": "embedding", "norm_embed": "embedding_norm"}
+    return _excited(state, where, {"order": "preactivated", "final_norm": True}, block, modules, "fc_embed")
+
+
+def voxceleb_trainer_resnet(state: State, where: Path) -> Network:
+    """Return the ResNetSE34V2 of voxceleb_trainer's layout."""
+    block = {"conv1": "conv1", "bn1": "norm1", "conv2": "conv2.conv", "bn2": "conv2.norm"}
+    return _excited(state, where, {"order": "activated"}, block, {"fc": "embedding"}, "fc")
+
+
+def _excited(
+    state: State,
+    where: Path,
+    settings: dict[str, Any],
+    block: dict[str, str],
+    names: dict[str, str],
+    embedding: str,
+) -> Network:
+    """Return what the ResNets with excitation of SpeechBrain and of voxceleb_trainer share."""
+    widths = [size(state, f"layer{i}.0.conv2.weight", 0, where) for i in (1, 2, 3, 4)]
+    inside = size(state, "attention.0.weight", 1, where)
+    excited = count(state, "layer{}.0.se.fc.0.weight", 1)
+    encoder = {
+        "name": "resnet_se",
+        "widths": widths,
+        "blocks": list(_counts(state)),
+        "excited_stages": excited,
+        "reduction": widths[0] // size(state, "layer1.0.se.fc.0.weight", 0, where),
+        "attention_channels": size(state, "attention.0.weight", 0, where),
+        "deviation": size(state, f"{embedding}.weight", 1, where) == 2 * inside,
+        "embedding_dim": size(state, f"{embedding}.weight", 0, where),
+        **settings,
+    }
+    block = {
+        **block,
+        "se.fc.0": "excitation.squeeze",
+        "se.fc.2": "excitation.excite",
+        "downsample.0": "shortcut.conv",
+        "downsample.1": "shortcut.norm",
+    }
+    modules = {
+        "conv1": "input",
+        "bn1": "input_norm",
+        **_stages(_counts(state), block),
+        "attention.0": "pooling.hidden",
+        "attention.2": "pooling.norm",
+        "attention.3": "pooling.logits",
+        **names,
+    }
+    return Network(encoder, modules, inside // widths[3] * BANDS)
+
+
+def _with_segment(
+    state: State, where: Path, encoder: dict[str, Any], modules: dict[str, str], channels: int
+) -> Network:
+    """Return a network whose maps of so many channels WeSpeaker's pooling and segment layers follow."""
+    encoder |= {
+        "embedding_dim": size(state, "seg_1.weight", 0, where),
+        "segment_layers": 2 if "seg_2.weight" in state else 1,
+        "pooling": "attentive" if "pool.linear1.weight" in state else "statistics",
+    }
+    mels = size(state, "seg_1.weight", 1, where) // 2 // channels * BANDS
+    return Network(encoder, modules | POOLING | SEGMENT, mels)
+
+
+def _counts(state: State) -> tuple[int, ...]:
+    """Return how many blocks the four stages have."""
+    return tuple(count(state, f"layer{i}.{{}}.conv1.weight") for i in (1, 2, 3, 4))
+
+
+def _stages(counts: tuple[int, ...], block: Mapping[str, str]) -> dict[str, str]:
+    """Return the names in four stages of blocks."""
+    return {k: v for i, n in enumerate(counts) for k, v in _stage(i, n, block).items()}
+
+
+def _stage(i: int, blocks: int, block: Mapping[str, str]) -> dict[str, str]:
+    """Return the names in the blocks of stage `i`."""
+    names: dict[str, str] = {}
+    for their, our in numbered(f"layer{i + 1}.{{}}", f"stages.{i}.{{}}", blocks).items():
+        names |= within(their, our, block)
+    return names

@@ -1,0 +1,36 @@
+"""voxceleb_trainer's ResNetSE34V2: one `.model` file with features, encoder and class weights.
+
+The file holds the mel matrix of its features, which is compared with ours. Its evaluation averages the distances
+between ten crops of four seconds of each recording; here the embedding is that of the whole recording. Samples are
+in [-1, 1], as its loader has read them since it uses soundfile; the one before it read 16-bit integers.
+
+Its ResNetSE34L is another network: a first convolution of 7 x 7, the mean over frequencies before the pooling, one
+weight a frame, no pre-emphasis.
+"""
+
+from pathlib import Path
+
+from speakerverif.config import FeatureConfig
+from speakerverif.importers._files import find, read_tensors
+from speakerverif.importers._foreign import Foreign, check_mel, recognised
+from speakerverif.importers._maps import voxceleb_trainer_resnet
+
+KIND = "voxceleb_trainer"
+FILES = ("*.model",)
+LAYOUTS = {"layer1.0.se.fc.0.weight": voxceleb_trainer_resnet}
+
+
+def read(source: Path) -> Foreign:
+    """Return the model of a `.model` file, or of a folder that holds one.
+
+    Raises:
+        InputError: no such file, damaged, another model, or other features.
+    """
+    weights = find(source, "*.model")
+    # The loss's tensors are `__L__.`; the first files had the encoder's alone, without a prefix.
+    everything = read_tensors(weights)
+    state = {n.removeprefix("__S__."): t for n, t in everything.items() if not n.startswith("__L__.")}
+    network = recognised(state, LAYOUTS, weights, "voxceleb_trainer")
+    features = FeatureConfig(kind="voxceleb_trainer", num_mels=network.num_mels, low_hz=0.0)
+    check_mel(state, "torchfb.1.mel_scale.fb", features, weights)
+    return Foreign(weights, features, network, state, ignored=("torchfb.",))
