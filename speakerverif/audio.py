@@ -1,7 +1,8 @@
 """Read audio files: any format, rate and channel count in, mono float32 at the rate asked for out.
 
 WAV, FLAC, Ogg, Opus and MP3 are read with soundfile; what it can't open (m4a/AAC, say) goes through an
-`ffmpeg` process. A file that holds less than it claims is an error, never a shorter waveform.
+`ffmpeg` process. A file that holds less than it claims is an error, never a shorter waveform. A path may name
+a file inside a tar archive (`archives.py`).
 """
 
 import math
@@ -13,12 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
 
+from speakerverif.archives import part_of
 from speakerverif.errors import InputError
 
 # soxr against torchaudio's default resampling: faster, errors of 1e-6 in mid band where that one's are 2e-3,
@@ -189,8 +192,9 @@ def _mono_chunks(sound: sf.SoundFile, path: str | Path, frames: int | None) -> I
 
 def _check_file(path: str | Path) -> None:
     """Raise `InputError` unless there is a file with something in it."""
+    part = part_of(path)
     try:
-        found = Path(path).stat()
+        found = Path(part.archive if part else path).stat()
     except (OSError, ValueError):
         raise InputError(f"{path}: no such file, or none that may be read") from None
     if stat.S_ISDIR(found.st_mode):
@@ -210,7 +214,7 @@ def _soundfile(path: str | Path) -> sf.SoundFile:
             0 or a number near 2^31 or 2^32; those pass.
     """
     try:
-        sound = sf.SoundFile(path)
+        sound = sf.SoundFile(_opened(path))
     except sf.LibsndfileError as error:
         raise _NotForSoundfile(error.error_string.rstrip(".")) from error
     if sound.format == "MP3" and not _mp3_has_length(path):
@@ -228,9 +232,16 @@ def _soundfile(path: str | Path) -> sf.SoundFile:
     return sound
 
 
+def _opened(path: str | Path) -> str | Path | BytesIO:
+    """Return what soundfile opens: the path, or the bytes of a file inside an archive."""
+    part = part_of(path)
+    return part.open() if part else path
+
+
 def _mp3_has_length(path: str | Path) -> bool:
     """Return whether the first frame tells how many follow, as nearly all encoders write it."""
-    with open(path, "rb") as file:
+    part = part_of(path)
+    with part.open() if part else open(path, "rb") as file:
         head = file.read(10)
         tag = (
             sum(byte << 7 * i for i, byte in enumerate(reversed(head[6:10]))) + 10
@@ -251,8 +262,12 @@ def _ffmpeg_command(path: str | Path, reason: Exception, options: list[str]) -> 
             "is not installed: install ffmpeg, or convert the file to WAV or FLAC"
         )
     # The whitelist keeps a playlist that poses as audio from reaching for the network.
-    quiet = [executable, "-nostdin", "-hide_banner", "-protocol_whitelist", "file"]
-    return [*quiet, *options, "-i", f"file:{path}"]
+    quiet = [executable, "-nostdin", "-hide_banner", "-protocol_whitelist", "file,subfile"]
+    part = part_of(path)
+    where = f"file:{path}"
+    if part:
+        where = f"subfile,,start,{part.offset},end,{part.offset + part.length},,:file:{part.archive}"
+    return [*quiet, *options, "-i", where]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
+LISTS = "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,8 +86,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     command.add_argument("--out", type=Path, required=True, metavar="MODEL")
     command.add_argument(
-        "--manifest", type=Path, metavar="M.tsv", help="training utterances, as `prepare` writes them"
+        "--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}"
     )
+    command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument(
         "--data",
         type=Path,
@@ -103,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "--manifest",
         type=Path,
         metavar="LIST",
-        help="our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's raw .list; .rttm",
+        help=LISTS,
     )
     command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
@@ -245,13 +247,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.distributed import processes
+    from speakerverif.formats.manifests import read_manifest
     from speakerverif.recipe import train_recipe
 
     recipe = _recipe(arguments)
+    manifest = read_manifest(arguments.manifest, arguments.audio_root) if arguments.manifest else None
     with processes(arguments.device) as device:
-        model = train_recipe(
-            recipe, arguments.out, manifest=arguments.manifest, data_dir=arguments.data, device=device
-        )
+        model = train_recipe(recipe, arguments.out, manifest=manifest, data_dir=arguments.data, device=device)
         print(model)
     return 0
 

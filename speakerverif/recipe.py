@@ -80,17 +80,23 @@ def run(
 
 
 def train_recipe(
-    recipe: Recipe, out: Path, *, manifest: Path | None, data_dir: Path | None, device: str = "cpu"
+    recipe: Recipe, out: Path, *, manifest: Manifest | None, data_dir: Path | None, device: str = "cpu"
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
 
     The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it.
 
     Raises:
-        InputError: neither is given, or what `train` raises.
+        InputError: neither is given, utterances without a speaker, or what `train` raises.
     """
     if manifest is not None:
-        return train(recipe, Manifest.read(manifest), out, data_dir=data_dir, device=device)
+        if "" in manifest.speakers:
+            nobody = manifest.speaker_index == manifest.speakers.index("")
+            first = manifest[int(nobody.argmax())].id
+            raise InputError(
+                f"{nobody.sum()} of {len(manifest)} utterances have no speaker, {first!r} the first; training needs one"
+            )
+        return train(recipe, manifest, out, data_dir=data_dir, device=device)
     lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():
         prepare_recipe(recipe, data_dir, lists)

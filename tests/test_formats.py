@@ -1,13 +1,22 @@
 """Lists and tables of other toolkits come in and go out unchanged, and nothing in them is executed."""
 
+import gzip
+import io
 import json
+import re
+import shutil
+import subprocess
+import tarfile
 
 import kaldiio
 import numpy as np
 import pytest
 import soundfile
 
+from speakerverif import audio
+from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
+from speakerverif.config import format_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.formats.manifests import read_manifest
 from speakerverif.formats.tables import read_table, write_table
@@ -154,6 +163,171 @@ def test_wespeaker_raw_list(tmp_path):
         read_manifest(path)
 
 
+def shard(path, files) -> None:
+    """Write a shard as WeSpeaker's make_shard_list does: `key.spk` and the recording under `key`."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def encoded(samples: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format=kind, subtype="PCM_16")
+    return file.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path):
+    rng = np.random.default_rng(0)
+    sounds = {name: rng.integers(-9000, 9000, 8000).astype(np.int16) for name in ("id1-a", "id1-b", "id2-a")}
+    wav = {name: encoded(samples, "WAV") for name, samples in sounds.items()}
+    flac = encoded(sounds["id2-a"], "FLAC")
+    shard(tmp_path / "0.tar", [("id1-a.spk", b"id1"), ("id1-a.wav", wav["id1-a"])])
+    shard(
+        tmp_path / "1.tar",
+        [
+            ("id1-b.spk", b"id1"),
+            ("id1-b.wav", wav["id1-b"]),
+            ("id1-b.vad", b"0.0 0.4"),
+            ("id2-a.spk", b"id2\n"),
+            ("id2-a.flac", flac),
+        ],
+    )
+    (tmp_path / "shard.list").write_text("0.tar\n\n1.tar\n")
+    return tmp_path / "shard.list", sounds
+
+
+def test_wespeaker_shards_are_read_in_place(shards, monkeypatch):
+    path, sounds = shards
+    found = list(read_manifest(path))
+    assert [(u.id, u.speaker) for u in found] == [("id1-a", "id1"), ("id1-b", "id1"), ("id2-a", "id2")]
+    for utterance in found:
+        samples = sounds[utterance.id] / np.float32(32768)
+        np.testing.assert_array_equal(audio.read(utterance.path), samples)
+        np.testing.assert_array_equal(audio.read(utterance.path, 0.1, 0.2), samples[1600:4800])
+        assert audio.info(utterance.path).duration_s == 0.5
+    monkeypatch.chdir(path.parent)
+    assert [u.path for u in read_manifest("shard.list")] == [u.path for u in found]
+    elsewhere = path.parent / "lists"
+    elsewhere.mkdir()
+    (elsewhere / "shard.list").write_text("0.tar\n")
+    assert read_manifest(elsewhere / "shard.list", path.parent)[0].path == found[0].path
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_ffmpeg_reads_what_is_in_a_shard(shards, tmp_path):
+    path, sounds = shards
+    soundfile.write(tmp_path / "x.wav", sounds["id1-a"], 16000)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "x.wav", tmp_path / "x.m4a"], check=True)
+    shard(tmp_path / "0.tar", [("z.m4a", b"not audio"), ("a.m4a", (tmp_path / "x.m4a").read_bytes())])
+    path.write_text("0.tar\n")
+    broken, whole = read_manifest(path)
+    np.testing.assert_array_equal(audio.read(whole.path), audio.read(tmp_path / "x.m4a"))
+    with pytest.raises(InputError, match=r"0\.tar:512:9: ffmpeg finds no audio"):
+        audio.info(broken.path)
+
+
+def test_broken_shards_are_named_with_their_line(shards):
+    path, _ = shards
+    folder = path.parent
+    whole = (folder / "1.tar").read_bytes()
+    (folder / "cut.tar").write_bytes(whole[:10000])
+    (folder / "header.tar").write_bytes(whole[:20000])
+    (folder / "other.tar").write_text("no archive" * 100)
+    shard(folder / "empty.tar", [("a.spk", b"a")])
+    with tarfile.open(folder / "zipped.tar", "w:gz") as archive:
+        archive.add(folder / "0.tar")
+    path.write_text("0.tar\ncut.tar\nother.tar\nempty.tar\nabsent.tar\n")
+    with pytest.raises(InputError) as caught:
+        read_manifest(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: 4 wrong rows: line 2: {folder / 'cut.tar'}: cut off within id1-b.wav")
+    for line, why in ((3, "not an uncompressed tar"), (4, "no recordings"), (5, "No such file")):
+        assert re.search(rf"line {line}: [^;]*{why}", told), told
+    path.write_text("0.tar\nheader.tar\nzipped.tar\n")
+    with pytest.raises(InputError, match=r"line 2: .*header.tar:19968:512: cut off.*line 3: .*not an uncompr"):
+        read_manifest(path)
+
+
+def test_a_part_of_an_archive_that_changed(shards):
+    path, _ = shards
+    found = read_manifest(path)[0]
+    (path.parent / "0.tar").write_bytes((path.parent / "0.tar").read_bytes()[:3000])
+    with pytest.raises(InputError, match="cut off: 1464 of"):
+        audio.read(found.path)
+    (path.parent / "0.tar").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        audio.read(found.path)
+
+
+def cut(**changes) -> dict:
+    """Return a cut as Lhotse 1.2x writes it."""
+    recording = {
+        "id": "rec",
+        "sources": [{"type": "file", "channels": [0], "source": "wav/rec.flac"}],
+        "sampling_rate": 16000,
+        "num_samples": 160000,
+        "duration": 10.0,
+        "channel_ids": [0],
+    }
+    supervision = {
+        "id": "sup",
+        "recording_id": "rec",
+        "start": 0.0,
+        "duration": 2.5,
+        "channel": 0,
+        "text": "hello",
+        "speaker": "ann",
+    }
+    row = {"id": "rec-0", "start": 1.25, "duration": 2.5, "channel": 0, "type": "MonoCut"}
+    row |= {"supervisions": [supervision], "recording": recording | changes.pop("recording", {})}
+    return row | changes
+
+
+@pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
+def test_lhotse_cuts(name, tmp_path):
+    changed = cut(id="b", supervisions=[], recording={"transforms": [{"name": "Resample", "kwargs": {}}]})
+    text = "".join(json.dumps(row) + "\n" for row in (cut(), changed)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert list(read_manifest(tmp_path / name, "/corpus")) == [
+        Utterance("rec-0", "/corpus/wav/rec.flac", "ann", 1.25, 2.5),
+        Utterance("b", "/corpus/wav/rec.flac", "", 1.25, 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (cut(type="MixedCut", tracks=[]), "a MixedCut"),
+        (cut(recording={"sources": [{"type": "command", "channels": [0], "source": "touch x"}]}), "found command"),
+        (cut(recording={"sources": [{"type": "url", "channels": [0], "source": "s3://x"}]}), "found url"),
+        (cut(recording={"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}), "channel 0 of sev"),
+        (cut(recording={"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}), "changed by Speed"),
+        (cut(supervisions=[{"speaker": "ann"}, {"speaker": "bob"}]), "2 speakers in one cut"),
+        (cut(duration=0.0), "positive length"),
+        (cut(start="soon"), "expected a JSON object"),
+        ({"id": "a", "recording": {"id": "a"}, "duration": 1}, "expected a JSON object"),
+    ],
+)
+def test_broken_cuts_are_named_with_their_line(row, why, tmp_path):
+    path = tmp_path / "cuts.jsonl"
+    path.write_text(json.dumps(cut()) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=rf"cuts\.jsonl: 1 wrong row: line 2: .*{why}"):
+        read_manifest(path)
+
+
+def test_cuts_in_a_damaged_file(tmp_path):
+    path = tmp_path / "cuts.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(cut()).encode())[:-9])
+    with pytest.raises(InputError, match=r"cuts\.jsonl\.gz: damaged"):
+        read_manifest(path)
+    path.write_text("not zipped\n")
+    with pytest.raises(InputError, match=r"cuts\.jsonl\.gz: damaged"):
+        read_manifest(path)
+
+
 def test_rttm(tmp_path):
     path = tmp_path / "meeting.rttm"
     path.write_text(
@@ -185,3 +359,20 @@ def test_embed_takes_them_and_score_takes_the_tables(tiny_model, tiny_corpus, tm
         assert main(["score", *arguments, "--out-scores", str(tmp_path / "s")]) == 0
         scores.append((tmp_path / "s").read_text())
     assert scores[0] == scores[1] == scores[2]
+
+
+def test_train_takes_every_list_that_embed_takes(tiny_recipe, tiny_corpus, tmp_path, capsys):
+    """Kaldi's folder with segments stands for all: one reader serves both."""
+    folder, model = tmp_path / "kaldi", tmp_path / "model"
+    folder.mkdir()
+    names = [f"spk{s}-{n}" for s in range(3) for n in range(2)]
+    (folder / "wav.scp").write_text("".join(f"{n} {n.replace('-', '/')}.wav\n" for n in names))
+    (folder / "segments").write_text("".join(f"{n}-0 {n} 0.1 0.9\n" for n in names))
+    (tmp_path / "tiny.toml").write_text(format_toml(to_dict(tiny_recipe)))
+    command = ["train", str(tmp_path / "tiny.toml"), "--out", str(model), "--set", "train.epochs=0.5"]
+    command += ["--manifest", str(folder), "--audio-root", str(tiny_corpus)]
+    assert main(command) == 2
+    assert "6 of 6 utterances have no speaker, 'spk0-0-0' the first" in capsys.readouterr().err
+    (folder / "utt2spk").write_text("".join(f"{n}-0 {n[:4]}\n" for n in names))
+    assert main(command) == 0
+    assert load_model(model).speakers[:3] == ["spk0", "spk1", "spk2"]

@@ -4,24 +4,30 @@ Nothing in a list is executed: a wav.scp entry that is a command is an error, wh
 """
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from speakerverif._files import WrongRows, open_input
+from speakerverif.archives import members, part_of
 from speakerverif.errors import InputError
+from speakerverif.formats._lhotse import lhotse_cut
 from speakerverif.lists import Manifest, Utterance
 
 SPEECHBRAIN_RATE = 16000  # its recipes count `start` and `stop` in samples at this rate, whatever the file's
+SHARD_NOTES = (".spk", ".vad")  # what stands in a shard beside a recording, under its name
 
 
 def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
     """Return the utterances of a list; what kind of list it is shows in its name.
 
-    A folder with `wav.scp` (and `segments`, `utt2spk`) is Kaldi's; `.csv` SpeechBrain's; `.list`, `.jsonl` and `.json`
-    WeSpeaker's raw list, a JSON object a line; `.rttm` a diarization; anything else our own TSV.
+    A folder with `wav.scp` (and `segments`, `utt2spk`) is Kaldi's; `.csv` SpeechBrain's; `.list` WeSpeaker's, of
+    recordings or of shards; `.jsonl` and `.json` Lhotse's cuts or WeSpeaker's raw list, an object a line, also
+    gzipped (`.gz`); `.rttm` a diarization; anything else our own TSV.
 
     Args:
         path: the file or folder.
@@ -38,14 +44,15 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Man
     readers = {
         ".csv": _speechbrain,
         ".list": _wespeaker,
-        ".jsonl": _wespeaker,
-        ".json": _wespeaker,
+        ".jsonl": _objects,
+        ".json": _objects,
         ".rttm": _rttm,
     }
-    if path.suffix not in readers:
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind not in readers:
         return Manifest.read(path)
     wrong = WrongRows()
-    rows = list(readers[path.suffix](path, root, wrong))
+    rows = list(readers[kind](path, root, wrong))
     return _manifest(rows, path, root, wrong)
 
 
@@ -55,12 +62,19 @@ def _manifest(rows: list[Utterance], path: Path, root: Path | None, wrong: Wrong
         raise InputError(f"{path}: {wrong}")
     if not rows:
         raise InputError(f"{path}: no utterances in it")
-    beside = path if path.is_dir() else path.parent
-    if root is None:
-        root = beside if (beside / rows[0].path).exists() else Path()
+    root = _root(path, root, rows[0].path)
     return Manifest.from_utterances(
         Utterance(u.id, str(root / u.path), u.speaker, u.start_s, u.duration_s) for u in rows
     )
+
+
+def _root(path: Path, root: Path | None, first: str) -> Path:
+    """Return the folder of a list's relative paths: the one given, else the list's or the current one."""
+    if root is not None:
+        return root
+    part = part_of(first)
+    beside = path if path.is_dir() else path.parent
+    return beside if (beside / (part.archive if part else first)).exists() else Path()
 
 
 def _kaldi(folder: Path, root: Path | None) -> Manifest:
@@ -127,13 +141,46 @@ def _speechbrain(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Ut
 
 
 def _wespeaker(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
-    """Yield the rows of a raw list: {"key": ..., "wav": ..., "spk": ...} a line."""
+    """Yield the utterances of a raw list, a JSON object a line, or of a list of shards, a path a line."""
+    lines = list(_lines(path, 1))
+    if lines and lines[0][1].startswith("{"):
+        yield from _objects(path, root, wrong)
+        return
+    for number, line, _ in lines:
+        shard = _root(path, root, lines[0][1]) / line
+        try:
+            found = list(members(shard))
+        except InputError as error:
+            wrong.add(number, line.encode(), str(error))
+            continue
+        speakers = {name.removesuffix(".spk"): part for name, part in found if name.endswith(".spk")}
+        recordings = [(name, part) for name, part in found if Path(name).suffix not in SHARD_NOTES]
+        if not recordings:
+            wrong.add(number, line.encode(), "no recordings in this shard")
+        for name, part in recordings:
+            key = name.removesuffix(Path(name).suffix)
+            speaker = speakers[key].open().read().decode("utf-8", "replace").strip() if key in speakers else ""
+            # Where the shard lies is settled here: its table of contents had to be read.
+            yield Utterance(key, str(part._replace(archive=str(shard.absolute()))), speaker)
+
+
+def _objects(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
+    """Yield the rows of a file of a JSON object a line: Lhotse's cuts, or WeSpeaker's {"key", "wav", "spk"}."""
     for number, line, _ in _lines(path, 1):
         try:
             row: Any = json.loads(line)
-            yield Utterance(str(row["key"]), str(row["wav"]), str(row.get("spk", "")))
+            if "recording" in row:
+                yield lhotse_cut(row)
+            else:
+                yield Utterance(str(row["key"]), str(row["wav"]), str(row.get("spk", "")))
+        except InputError as error:
+            wrong.add(number, line.encode(), str(error))
         except (ValueError, KeyError, TypeError, AttributeError):
-            wrong.add(number, line.encode(), 'expected a JSON object with "key" and "wav"')
+            wrong.add(
+                number,
+                line.encode(),
+                'expected a JSON object with "key" and "wav" (WeSpeaker), or a cut with its "recording" (Lhotse)',
+            )
 
 
 def _rttm(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utterance]:
@@ -165,11 +212,18 @@ def _lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str]]]:
     Raises:
         InputError: unreadable, or a line with fewer fields than `least`.
     """
-    with open_input(path) as file:
-        for number, raw in enumerate(file, 1):
+    with open_input(path) as file, gzip.open(file) if path.suffix == ".gz" else file as lines:
+        for number, raw in enumerate(_unzipped(lines, path), 1):
             line = raw.decode("utf-8", "replace").strip()
             fields = line.split()
             if line and len(fields) < least:
                 raise InputError(f"{path}:{number}: expected {least} columns or more, found {line[:80]!r}")
             if line:
                 yield number, line, fields
+
+
+def _unzipped(lines: IO[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: damaged: {error}") from error

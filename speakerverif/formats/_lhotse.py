@@ -1,0 +1,41 @@
+"""Lhotse's cuts, read from their JSON alone: nothing is transformed, downloaded or run."""
+
+from typing import Any
+
+from speakerverif.errors import InputError
+from speakerverif.lists import Utterance
+
+
+def lhotse_cut(row: dict[str, Any]) -> Utterance:
+    """Return the utterance of a cut, a stretch of one file with the one speaker of its supervisions.
+
+    Raises:
+        InputError: a cut of several recordings or speakers, of one channel among several, of something that is no
+            file, or one that Lhotse would change as it reads it.
+    """
+    kind, recording = row.get("type", "MonoCut"), row["recording"]
+    if kind not in ("MonoCut", "MultiCut", "Cut"):
+        raise InputError(f"a {kind}; expected cuts of one recording, MonoCut")
+    if recording is None:
+        raise InputError("no recording in this cut")
+    sources = recording["sources"]
+    if len(sources) != 1 or sources[0]["type"] != "file":
+        kinds = ", ".join(str(source["type"]) for source in sources)
+        raise InputError(f"expected a recording in one file, found {kinds or 'none'}")
+    changes = [_name(change) for change in recording.get("transforms") or ()]
+    if lasting := [name for name in changes if name != "Resample"]:  # every recording is resampled anyway
+        raise InputError(f"the recording is changed by {', '.join(lasting)}, which is not done here; save it")
+    if kind != "MultiCut" and len(sources[0].get("channels") or ()) > 1:
+        raise InputError(f"channel {row.get('channel')} of several; save each in a file of its own")
+    speakers = sorted({str(s["speaker"]) for s in row.get("supervisions") or () if s.get("speaker")})
+    if len(speakers) > 1:
+        raise InputError(f"{len(speakers)} speakers in one cut; trim the cuts to their supervisions")
+    start_s, duration_s = float(row.get("start", 0.0)), float(row["duration"])
+    if not (start_s >= 0 and 0 < duration_s < float("inf")):
+        raise InputError(f"{duration_s} s from {start_s} s on; expected a stretch of positive length")
+    return Utterance(str(row["id"]), str(sources[0]["source"]), "".join(speakers), start_s, duration_s)
+
+
+def _name(change: Any) -> str:
+    """Return what a transform is called; Lhotse writes it under `name`."""
+    return str(change.get("name", change)) if isinstance(change, dict) else str(change)
