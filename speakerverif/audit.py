@@ -145,10 +145,14 @@ def units_of(
     owner = known or dict(zip(files, files, strict=True))
     enrolled = owner if enroll_map is None else _owners_of_models(trials, enroll_map, owner, kind)
     names = sorted({*owner.values(), *enrolled.values()})
-    number = {name: i for i, name in enumerate(names)}
-    enroll, test = (
-        np.array([number[of[name]] if name in of else -1 for name in trials.ids]) for of in (enrolled, owner)
-    )
+    number = {name: i for i, name in enumerate(names)} | {None: -1}
+
+    def numbered(owners: Mapping[str, str]) -> np.ndarray:
+        found = map(number.__getitem__, map(owners.get, trials.ids))
+        return np.fromiter(found, np.int64, len(trials.ids))
+
+    test = numbered(owner)
+    enroll = test if enrolled is owner else numbered(enrolled)
     return Units(kind, tuple(names), enroll[trials.enroll], test[trials.test])
 
 
