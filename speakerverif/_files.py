@@ -14,6 +14,7 @@ from speakerverif.errors import InputError
 
 BLOCK_BYTES = 1 << 23  # 8 MB: large enough for NumPy to pay, small enough to stay in the processor's cache
 LONGEST_FIELD = 1024  # bytes; fields become fixed-width columns, so that one long one would cost all
+PADDING = bytes(LONGEST_FIELD)  # stands behind a text: a field is taken as wide as the longest one
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
 _MASKS = np.array(
     [(1 << 8 * n) - 1 for n in range(9)], np.uint64
@@ -54,7 +55,7 @@ class Rows:
             block: whole lines, the last with its line feed.
             first_line: number of the first line.
         """
-        self._text = b"\n" + block + bytes(8)  # the words that `columns` takes may reach 8 bytes over
+        self._text = b"\n" + block + PADDING
         text = np.frombuffer(self._text, np.uint8, len(block) + 1)
         space = text <= 32
         edges = np.flatnonzero(space[1:] != space[:-1]) + 1
@@ -118,17 +119,19 @@ def gather(text: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Return pieces of a text as fixed-width strings, dtype S of a multiple of 8 bytes, in the shape of `start`.
 
     Args:
-        text: ends in 8 bytes that belong to no piece.
+        text: ends in `PADDING`.
         start: int, where each piece begins.
-        length: int, likewise, in bytes.
+        length: int, likewise, in bytes, at most `LONGEST_FIELD`.
     """
-    # Eight bytes at a time, from wherever they stand; what lies behind a piece's end is masked to zero.
-    window = np.ndarray(len(text) - 7, "<u8", text, strides=1)
-    words = np.empty((*start.shape, -(-int(length.max(initial=1)) // 8)), "<u8")
-    for k in range(words.shape[-1]):
-        words[..., k] = window[np.minimum(start + 8 * k, len(window) - 1)]
+    # As many bytes as the longest has, from wherever they stand; what lies behind a piece's end is masked to zero.
+    count = -(-int(length.max(initial=1)) // 8)
+    pieces = np.ndarray(len(text) - 8 * count + 1, f"V{8 * count}", text, strides=1)[
+        np.ascontiguousarray(start)
+    ]
+    words = pieces.view("<u8").reshape(*start.shape, count)
+    for k in range(int(length.min(initial=8 * count)) // 8, count):
         words[..., k] &= _MASKS[np.clip(length - 8 * k, 0, 8)]
-    return words.view(f"S{8 * words.shape[-1]}")[..., 0]
+    return pieces.view(f"S{8 * count}")
 
 
 def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerverif import _files
-from speakerverif._files import LONGEST_FIELD, WrongRows, distinct, gather, open_input
+from speakerverif._files import LONGEST_FIELD, PADDING, WrongRows, distinct, gather, open_input
 from speakerverif._trialfiles import floats
 from speakerverif.errors import InputError
 
@@ -48,7 +48,7 @@ def _columns(
     block: bytes, first_line: int, names: list[str], wrong: WrongRows, path: str
 ) -> dict[str, np.ndarray]:
     """Return the columns of the good rows of one block of whole lines, and the number of each row's line."""
-    padded = block + bytes(8)  # for `gather`
+    padded = block + PADDING
     text = np.frombuffer(padded, np.uint8, len(block))
     newline, tab = np.flatnonzero(text == _LINE_FEED), np.flatnonzero(text == _TAB)
     begin = np.append(0, newline[:-1] + 1)

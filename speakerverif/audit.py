@@ -1,9 +1,9 @@
 """What a trial list is: which published list, what is odd in it, and whose voices it compares."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import count, repeat, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -140,16 +140,24 @@ def units_of(
         InputError: files whose speaker is not in `speakers`, models of several speakers.
     """
     files = files_of(trials, enroll_map)
-    known = speakers_of(files, speakers, trials.name)
-    kind: Literal["speaker", "file"] = "file" if known is None else "speaker"
-    owner = known or dict(zip(files, files, strict=True))
-    enrolled = owner if enroll_map is None else _owners_of_models(trials, enroll_map, owner, kind)
-    names = sorted({*owner.values(), *enrolled.values()})
-    number = {name: i for i, name in enumerate(names)}
-    enroll, test = (
-        np.array([number[of[name]] if name in of else -1 for name in trials.ids]) for of in (enrolled, owner)
-    )
+    owners = _owners(files, speakers, trials.name)
+    kind: Literal["speaker", "file"] = "file" if owners is None else "speaker"
+    owners = owners or files
+    if enroll_map is None:  # the files are the trials' ids, in their order
+        names = sorted(set(owners))
+        enroll = test = _numbers(names, owners)
+    else:
+        owner = dict(zip(files, owners, strict=True))
+        model_owner = _owners_of_models(trials, enroll_map, owner, kind)
+        names = sorted({*owners, *model_owner.values()})
+        enroll, test = (_numbers(names, map(of.get, trials.ids)) for of in (model_owner, owner))
     return Units(kind, tuple(names), enroll[trials.enroll], test[trials.test])
+
+
+def _numbers(names: Sequence[str], owners: Iterable[str | None]) -> np.ndarray:
+    """Return int64: the place of every owner among the names, -1 for nobody."""
+    number = dict(zip(names, count()))
+    return np.fromiter(map(number.get, owners, repeat(-1)), np.int64)
 
 
 def files_of(trials: TrialList, enroll_map: EnrollMap | None = None) -> list[str]:
@@ -179,13 +187,19 @@ def speakers_of(
     Raises:
         InputError: files whose speaker is not in `speakers`.
     """
+    owners = _owners(files, speakers, where)
+    return None if owners is None else dict(zip(files, owners, strict=True))
+
+
+def _owners(files: Sequence[str], speakers: Mapping[str, str] | None, where: str) -> list[str] | None:
+    """Return the speaker of every file, or raise, as `speakers_of`."""
     if speakers is None:
         owners = speakers_by_path(files)
-        return None if len(set(owners)) in (1, len(files)) else dict(zip(files, owners, strict=True))
+        return None if len(set(owners)) in (1, len(files)) else owners
     unknown = [name for name in files if name not in speakers]
     if unknown:
         raise InputError(f"{where}: no speaker is known for {len(unknown)} files: {named(unknown)}")
-    return {name: speakers[name] for name in files}
+    return [speakers[name] for name in files]
 
 
 def speakers_by_path(files: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speakerverif.audit import EnrollMap, Units, audit, units_of, used
+from speakerverif.audit import EnrollMap, Units, audit, units_of
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
@@ -31,17 +31,23 @@ def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | Non
             are zero or not finite.
     """
     if enroll_map is None:
-        enroll = test = unit(table.embeddings, table.ids, table.rows_of(trials.ids))
+        vectors = table.embeddings  # as they are: a copy of unit vectors would be a pass over all of them
+        rows = table.rows_of(trials.ids)
+        lengths = lengths_of(vectors, table.ids, rows)
+        enroll, test = rows[trials.enroll], rows[trials.test]
     else:
-        enroll, test = _models_and_tests(trials, table, enroll_map)
+        vectors, enroll, test = _models_and_tests(trials, table, enroll_map)
+        lengths = np.ones(len(vectors), np.float32)
     scores = np.empty(len(trials))
-    left, right = np.empty((2, BLOCK, enroll.shape[1]), np.float32)
+    left, right = np.empty((2, BLOCK, vectors.shape[1]), np.float32)
     for start in range(0, len(trials), BLOCK):
-        rows = slice(start, start + BLOCK)
-        count = len(scores[rows])
-        np.take(enroll, trials.enroll[rows], 0, out=left[:count], mode="clip")  # "raise" would copy once more
-        np.take(test, trials.test[rows], 0, out=right[:count], mode="clip")
-        scores[rows] = np.einsum("ij,ij->i", left[:count], right[:count])
+        block = slice(start, start + BLOCK)
+        count = len(scores[block])
+        np.take(vectors, enroll[block], 0, out=left[:count], mode="clip")  # "raise" would copy once more
+        np.take(vectors, test[block], 0, out=right[:count], mode="clip")
+        scores[block] = np.einsum("ij,ij->i", left[:count], right[:count])
+    scores /= lengths[enroll]
+    scores /= lengths[test]
     return ScoreList(trials, scores, "cosine")
 
 
@@ -76,18 +82,17 @@ def _files_of_models(
 
 def _models_and_tests(
     trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit vectors of the enrolled models and of the test files, float32 (ids, dim) both."""
-    models, tests = used(trials.enroll), used(trials.test)
-    groups = _files_of_models(trials, models, enroll_map)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return unit vectors of the enrolled models and the test files, and every trial's two rows among them."""
+    models, enroll = np.unique(trials.enroll, return_inverse=True)
+    tests, test = np.unique(trials.test, return_inverse=True)
+    groups = _files_of_models(trials, models.tolist(), enroll_map)
     files = [name for group in groups for name in group] + [trials.ids[i] for i in tests]
     vectors = unit(table.embeddings, table.ids, table.rows_of(files))
     starts = np.cumsum([0] + [len(group) for group in groups])
     means = np.add.reduceat(vectors[: starts[-1]], starts[:-1])
-    enroll, test = np.zeros((2, len(trials.ids), vectors.shape[1]), np.float32)
-    enroll[models] = unit(means, [trials.ids[i] for i in models], np.arange(len(means)))
-    test[tests] = vectors[starts[-1] :]
-    return enroll, test
+    means = unit(means, [trials.ids[i] for i in models], np.arange(len(means)))
+    return np.concatenate([means, vectors[starts[-1] :]]), enroll, len(means) + test
 
 
 def unit(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
@@ -96,14 +101,21 @@ def unit(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.nda
     Raises:
         InputError: a row that is zero or not finite, named by its id.
     """
-    chosen = embeddings[rows]
-    lengths = np.sqrt(np.einsum("ij,ij->i", chosen, chosen))
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    return embeddings[rows] / lengths_of(embeddings, ids, rows)[rows, None]
+
+
+def lengths_of(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """Return the length of every embedding, float32 (N,), after checking those of the rows that are wanted.
+
+    Raises:
+        InputError: a wanted row that is zero or not finite, named by its id.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+    bad = rows[~(np.isfinite(lengths[rows]) & (lengths[rows] > 0))]
     if len(bad):
-        names = list(dict.fromkeys(ids[i] for i in rows[bad].tolist()))
+        names = list(dict.fromkeys(ids[i] for i in bad.tolist()))
         raise InputError(f"{len(names)} embeddings are zero or not finite numbers: {named(names)}")
-    chosen /= lengths[:, None]
-    return chosen
+    return lengths
 
 
 def evaluate(
