@@ -30,6 +30,16 @@ def build(
     return MultiQueryPooling(channels, variance_floor=variance_floor)
 
 
+def runs_plainly_on_cpu(frames: Tensor) -> bool:
+    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled.
+
+    Then memory may be shared and overwritten, which costs a graph more than it saves; where autograd looks on,
+    within its limits only.
+    """
+    traced = torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
+
+
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
     """Return which frames are real: bool `(B, length)`, True where the index is below `num_frames`."""
     return torch.arange(length, device=num_frames.device) < num_frames.unsqueeze(1)
@@ -129,7 +139,7 @@ class AttentiveStatisticsPooling(nn.Module):
         self.unbiased_context = unbiased_context
         self.global_context = global_context
         self.hidden = nn.Linear(channels * (3 if global_context else 1), attention_channels)
-        self.norm = FrameNorm(attention_channels) if norm else None
+        self.norm = FrameNorm(attention_channels, inplace=True) if norm else None
         self.logits = nn.Linear(attention_channels, channels)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -214,7 +224,15 @@ class MultiQueryPooling(nn.Module):
 
 
 class FrameNorm(nn.BatchNorm1d):
-    """Batch norm of frames `(B, T, C)` over the last axis; padding is left out of training's statistics."""
+    """Batch norm of frames `(B, T, C)` over the last axis; padding is left out of training's statistics.
+
+    Args:
+        inplace: nothing else needs the frames, so that evaluation without gradients may overwrite them.
+    """
+
+    def __init__(self, channels: int, affine: bool = True, inplace: bool = False) -> None:
+        super().__init__(channels, affine=affine)
+        self.inplace = inplace
 
     def scale_and_offset(self) -> tuple[Tensor, Tensor]:
         """Return what evaluation multiplies by and then adds, each `(C,)`, to fold into a layer before."""
@@ -226,6 +244,11 @@ class FrameNorm(nn.BatchNorm1d):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if not self.training and runs_plainly_on_cpu(frames):
+            # A third of the time that batch norm takes for rows.
+            scale, offset = self.scale_and_offset()
+            overwrite = self.inplace and frames.is_contiguous() and not torch.is_grad_enabled()
+            return torch.addcmul(offset, frames, scale, out=frames if overwrite else None)
         if num_frames is None or not self.training:
             # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.
             return super().forward(frames.reshape(-1, frames.shape[-1])).view(frames.shape)

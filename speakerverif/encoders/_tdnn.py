@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.pooling import FrameNorm, frame_mask
+from speakerverif.pooling import FrameNorm, frame_mask, runs_plainly_on_cpu
 
 Padding = Literal["zeros", "reflect", "none"]
 
@@ -21,6 +21,8 @@ class TimeConv(nn.Conv1d):
 
     Each utterance is padded at its own end, `num_frames`, so a row of a ragged batch sees what it would see
     alone. Reflection is repeated where an utterance is shorter than the context.
+
+    The kernel `(C', C, k)` lies in memory tap by tap, so that each tap is a matrix as it stands.
     """
 
     def __init__(
@@ -33,15 +35,14 @@ class TimeConv(nn.Conv1d):
         bias: bool = True,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, bias=bias)
+        self.weight = nn.Parameter(self.weight.detach().permute(2, 0, 1).contiguous().permute(1, 2, 0))
         self.margin = dilation * (kernel_size - 1) // 2
         self.pad_with = padding
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
         padded = self._pad(frames, num_frames)
-        plain = frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if plain and not torch.onnx.is_in_onnx_export():
-            bias = padded.new_zeros(self.out_channels) if self.bias is None else self.bias
-            return _ShiftedProducts.apply(padded, self.weight, bias, self.dilation[0])
+        if runs_plainly_on_cpu(frames):
+            return _ShiftedProducts.apply(padded, self.weight, self.bias, self.dilation[0])
         # As an image of height 1 in channels-last order: no copy to bring time to the last axis.
         image = padded.transpose(1, 2).unsqueeze(2)
         weight = self.weight.unsqueeze(2)
@@ -75,51 +76,61 @@ def _reflect(position: Tensor, length: Tensor) -> Tensor:
     return torch.minimum(folded, period - folded).clamp(max=length - 1)
 
 
-class _ShiftedProducts(torch.autograd.Function):
-    """Convolution over time without padding: the sum over taps k of W_k times frames k * dilation later.
+def shifted_products(padded: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """Return the convolution of padded frames over time: the sum over taps k of W_k times frames k * dilation later.
 
     All utterances are taken as one long run of rows, so that each tap is a single product. The rows at an
-    utterance's end, which mix it with the next, are dropped; their gradient is zero.
+    utterance's end, which mix it with the next, are no part of the view that is returned; a single utterance needs
+    no room for them.
     """
+    batch, length, channels = padded.shape
+    rows, taps = padded.reshape(-1, channels), weight.permute(2, 1, 0)
+    lost = dilation * (len(taps) - 1)
+    run = len(rows) - lost
+    out = rows.new_empty(batch, length if batch > 1 else run, taps.shape[2])
+    sums = out.flatten(0, 1)[:run]
+    if bias is None:
+        torch.mm(rows[:run], taps[0], out=sums)
+    else:
+        torch.addmm(bias, rows[:run], taps[0], out=sums)
+    for k in range(1, len(taps)):
+        sums.addmm_(rows[k * dilation :][:run], taps[k])
+    return out if batch == 1 else out[:, : length - lost]
+
+
+class _ShiftedProducts(torch.autograd.Function):
+    """`shifted_products` and its gradient; that of the rows left out is zero."""
 
     @staticmethod
-    def forward(ctx, frames: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:  # type: ignore[override]
-        batch, length, channels = frames.shape
-        rows = frames.reshape(-1, channels)
-        taps = weight.permute(2, 1, 0).contiguous()  # (k, in, out)
-        lost = dilation * (len(taps) - 1)
-        run = len(rows) - lost
-        # One utterance needs no room for rows to drop, and then no copy to drop them.
-        out = rows.new_empty(batch, length if batch > 1 else run, len(bias))
-        sums = out.flatten(0, 1)[:run]
-        torch.addmm(bias, rows[:run], taps[0], out=sums)
-        for k in range(1, len(taps)):
-            sums.addmm_(rows[k * dilation :][:run], taps[k])
-        ctx.save_for_backward(frames, taps)
+    def forward(ctx, frames: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(frames, weight)
         ctx.dilation = dilation
-        return out[:, : length - lost].contiguous() if batch > 1 else out
+        out = shifted_products(frames, weight, bias, dilation)
+        return out if len(out) == 1 else out.clone(memory_format=torch.contiguous_format)  # never a view
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        frames, taps = ctx.saved_tensors
+        frames, weight = ctx.saved_tensors
+        taps = weight.permute(2, 0, 1)
         rows = frames.reshape(-1, frames.shape[2])
         lost = ctx.dilation * (len(taps) - 1)
         run = len(rows) - lost
-        # Zeros in front, for the shifts backwards, and where rows were dropped.
+        # Zeros in front, for the shifts backwards, and where rows were left out.
         padded = grad.new_zeros(lost + len(rows), grad.shape[2])
         spread = padded[lost:]
         spread.view(*frames.shape[:2], -1)[:, : grad.shape[1]] = grad
-        grad_taps = torch.empty_like(taps)
+        grad_taps = torch.empty_like(taps, memory_format=torch.contiguous_format)
         for k in range(len(taps)):
-            torch.mm(rows[k * ctx.dilation :][:run].t(), spread[:run], out=grad_taps[k])
+            torch.mm(spread[:run].t(), rows[k * ctx.dilation :][:run], out=grad_taps[k])
         grad_rows = None
         if ctx.needs_input_grad[0]:
-            grad_rows = spread @ taps[0].t()
+            grad_rows = spread @ taps[0]
             for k in range(1, len(taps)):
-                grad_rows.addmm_(padded[lost - k * ctx.dilation :][: len(rows)], taps[k].t())
+                grad_rows.addmm_(padded[lost - k * ctx.dilation :][: len(rows)], taps[k])
             grad_rows = grad_rows.view(frames.shape)
-        return grad_rows, grad_taps.permute(2, 1, 0), grad.sum((0, 1)), None
+        grad_bias = grad.sum((0, 1)) if ctx.needs_input_grad[2] else None
+        return grad_rows, grad_taps.permute(1, 2, 0), grad_bias, None
 
 
 class TDNN(nn.Module):
@@ -150,9 +161,13 @@ class TDNN(nn.Module):
         self.pointwise = kernel_size == 1
         self.lost_frames = dilation * (kernel_size - 1) if padding == "none" else 0
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
-        self.norm = FrameNorm(out_channels, affine=norm == "affine") if norm != "none" else None
+        self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        frames = self.affine(frames) if self.pointwise else self.affine(frames, num_frames)
-        frames = self.activation(frames)
+        if self.pointwise:
+            # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.
+            rows = self.activation(self.affine(frames.flatten(0, 1)))
+            frames = rows.view(*frames.shape[:2], -1)
+        else:
+            frames = self.activation(self.affine(frames, num_frames))
         return frames if self.norm is None else self.norm(frames, num_frames)
