@@ -1,13 +1,17 @@
-"""Calibration and fusion: scores become natural-log likelihood ratios; thresholds get stated error rates."""
+"""Calibration and fusion: scores become natural-log likelihood ratios; thresholds get stated error rates.
+
+SciPy is imported where something is fitted: applying a calibration, as `verify` does, needs none, and it is slow to
+import.
+"""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, sparse, special
 
 from speakerverif import config
 from speakerverif._files import replacing
@@ -188,6 +192,8 @@ def fit_affine(
     Raises:
         InputError: labels of one class only; an input that is constant or not finite; a prior not in (0, 1).
     """
+    from scipy import optimize, special
+
     if not 0 < p_target < 1:
         raise InputError(f"p_target {p_target}: expected a probability between 0 and 1, both excluded")
     _both_classes(labels)
@@ -282,6 +288,8 @@ def operating_point(
 
 def _binomial_interval(errors: int, trials: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a rate (Clopper and Pearson 1934)."""
+    from scipy import special
+
     # SciPy's own, in `scipy.stats`, takes longer to import than a calibration to fit.
     low = special.betaincinv(errors, trials - errors + 1, 0.025) if errors else 0.0
     high = special.betaincinv(errors + 1, trials - errors, 0.975) if errors < trials else 1.0
@@ -298,6 +306,8 @@ def _bootstrapped_rates(
     trials are quadratic forms of the draws, so a sample costs as much as there are pairs of speakers, not
     trials.
     """
+    from scipy import sparse
+
     rng = np.random.default_rng(0)
     draws = rng.multinomial(speakers, np.full(speakers, 1 / speakers), samples).astype(np.float64)
     within = enroll == test
@@ -320,7 +330,7 @@ def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> 
         raise InputError(
             f"p_target {p_target}, costs {c_miss} and {c_fa}: expected 0 < p_target < 1 and costs above 0"
         )
-    return float(np.log(c_fa / c_miss) - special.logit(p_target))
+    return math.log(c_fa / c_miss) - math.log(p_target / (1 - p_target))
 
 
 def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:

@@ -46,7 +46,9 @@ def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
 
 def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
     """Return the sum of each owner's rows, (owners, ...), of values (N, ...): row i is `owner[i]`'s."""
-    from scipy import sparse  # here, because plain cosines need none and it is slow to import
+    if owners == 1:
+        return values.sum(axis=0, keepdims=True)
+    from scipy import sparse  # here, because `verify` and plain cosines need none and it is slow to import
 
     member = sparse.csr_array(
         (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))

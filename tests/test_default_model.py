@@ -1,7 +1,10 @@
 """The model in the box: whatever commands are run without naming one, from wherever."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -90,3 +93,14 @@ def test_info_and_python_take_it_too(
     assert model.embed(voice(0, 0, 1.0), RATE).shape == (model.embedding_dim,)
     with pytest.raises(speakerverif.InputError, match="silent"):
         model.embed(np.zeros(RATE, np.float32), RATE)
+
+
+def test_verify_starts_without_what_it_does_not_need(voices: Path) -> None:
+    slow = ("scipy", "sklearn", "torchaudio", "librosa", "speechbrain", "matplotlib", "onnxruntime")
+    code = (
+        "import sys; from speakerverif.cli import main; main(['verify', 'a/0.wav', 'b/0.wav']);"
+        f"sys.exit(', '.join(name for name in {slow} if name in sys.modules) or 0)"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(speakerverif.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
