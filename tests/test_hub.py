@@ -89,14 +89,14 @@ def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
 
 def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    assert main(["push", str(tiny_model), "models/tiny"]) == 0
+    (tmp_path / "runs").mkdir()
+    assert main(["push", str(tiny_model), "runs/tiny"]) == 0
     asked = len(hub.requests)
     with pytest.raises(
-        InputError, match=r"no such file or folder, though .* models here; .* say models/tiny@main"
+        InputError, match=r"no such file or folder, though .* runs here; .* say runs/tiny@main"
     ):
-        load_model("models/tiny")
-    with pytest.raises(InputError, match=r"models/tiny: no such file or folder, though"):
-        import_model("speechbrain", "models/tiny", tmp_path / "out")
+        load_model("runs/tiny")
+    with pytest.raises(InputError, match=r"runs/tiny: no such file or folder, though"):
+        import_model("speechbrain", "runs/tiny", tmp_path / "out")
     assert len(hub.requests) == asked
-    assert load_model("models/tiny@main").fingerprint == load_model(tiny_model).fingerprint
+    assert load_model("runs/tiny@main").fingerprint == load_model(tiny_model).fingerprint

@@ -168,12 +168,11 @@ def stages(
     """
     made = nn.ModuleList()
     for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
-        blocks: list[nn.Module] = []
+        blocks: list[Residual] = []
         for k in range(count):
             stride = 2 if i > 0 and k == 0 else 1
-            block_made = block(i, channels, width, (stride, stride))
-            channels = block_made.out_channels
-            blocks.append(block_made)
+            blocks.append(block(i, channels, width, (stride, stride)))
+            channels = blocks[-1].out_channels
         made.append(nn.ModuleList(blocks))
     return made, channels
 

@@ -97,9 +97,11 @@ class ERes2NetV2(nn.Module):
         self.embedding_dim = config.embedding_dim
         self.input = ConvNorm(1, config.channels)
         widths = [config.channels * 2**i for i in range(4)]
-        self.stages, size = stages(
-            config.channels, widths, BLOCKS, lambda i, *given: Res2Block(*given, config, fuse=i >= 2)
-        )
+
+        def block(stage: int, in_channels: int, channels: int, stride: tuple[int, int]) -> Residual:
+            return Res2Block(in_channels, channels, stride, config, fuse=stage >= 2)
+
+        self.stages, size = stages(config.channels, widths, BLOCKS, block)
         self.downsample = MapConv(size // 2, size, stride=(2, 2))
         self.fusion = Fusion(size)
         # Of the stages before, where those are fused too.
