@@ -1,6 +1,6 @@
 """The library for a notebook: `load_model`, then `embed` and `verify` of files or of samples in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +147,12 @@ class _InMemory:
         first = round(start_s * sample_rate)
         last = None if duration_s is None else first + round(duration_s * sample_rate)
         return self._arrays[path][first:last]
+
+    def blocks(self, path: str, block_s: float, sample_rate: int, /) -> Iterator[np.ndarray]:
+        if path not in self._arrays:
+            return audio.blocks(path, block_s, sample_rate)
+        samples, size = self._arrays[path], round(block_s * sample_rate)
+        return (samples[first : first + size] for first in range(0, len(samples), size))
 
 
 def _samples(recording: np.ndarray | Tensor, rate: int | None, wanted: int, name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, repeat, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -156,8 +156,8 @@ def units_of(
 
 def _numbers(names: Sequence[str], owners: Iterable[str | None]) -> np.ndarray:
     """Return int64: the place of every owner among the names, -1 for nobody."""
-    number = dict(zip(names, count()))
-    return np.fromiter(map(number.get, owners, repeat(-1)), np.int64)
+    number: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: -1}
+    return np.fromiter(map(number.__getitem__, owners), np.int64)
 
 
 def files_of(trials: TrialList, enroll_map: EnrollMap | None = None) -> list[str]:

@@ -261,7 +261,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.checkpoint import load_model
-    from speakerverif.embed import BATCH_SIZE, embed, print_failures
+    from speakerverif.embed import embed, print_failures
     from speakerverif.formats.manifests import read_manifest
     from speakerverif.formats.tables import write_table
     from speakerverif.lists import Utterance
@@ -269,11 +269,11 @@ def _embed(arguments: argparse.Namespace) -> int:
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
     utterances = (
-        list(read_manifest(arguments.manifest, arguments.audio_root))
+        read_manifest(arguments.manifest, arguments.audio_root)
         if arguments.manifest
         else [Utterance(str(path), str(path), "") for path in arguments.files]
     )
-    twice = [name for name, count in Counter(u.id for u in utterances).items() if count > 1]
+    twice = [str(path) for path, count in Counter(arguments.files).items() if count > 1]
     if twice:
         raise InputError(f"given twice: {', '.join(twice)}")
     folder = load_model(arguments.model, arguments.device)
@@ -281,7 +281,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         folder,
         utterances,
         device=arguments.device,
-        batch_size=arguments.batch_size or BATCH_SIZE,
+        batch_size=arguments.batch_size,
         crops=arguments.crops,
     )
     print_failures(table)
@@ -303,12 +303,10 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _heads(arguments: argparse.Namespace) -> int:
-    import torch
-
+    from speakerverif import machine
     from speakerverif.spheres import write
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    machine.use(arguments.threads)
     print(write(arguments.out, arguments.seed or 0))
     return 0
 
@@ -359,8 +357,9 @@ def _prepare_compute(arguments: argparse.Namespace) -> None:
     """Set threads and check the device."""
     import torch
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    from speakerverif import machine
+
+    machine.use(arguments.threads)
     if arguments.device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"--device {arguments.device}: no CUDA device is there; leave it out to use the CPU")
 

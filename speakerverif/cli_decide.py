@@ -256,12 +256,10 @@ def identify(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
-    import torch
-
+    from speakerverif import machine
     from speakerverif.checkpoint import load_model
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    machine.use(arguments.threads)
     return load_model(path or arguments.model, arguments.device)
 
 

@@ -290,14 +290,12 @@ def _embed(
     args: argparse.Namespace, paths: dict[str, Path], sound: bool
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
-    import torch
-
+    from speakerverif import machine
     from speakerverif.checkpoint import load_model
-    from speakerverif.embed import BATCH_SIZE, embed
+    from speakerverif.embed import embed
     from speakerverif.lists import Utterance
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    machine.use(args.threads)
     model = load_model(args.model, args.device)
     if not sound:
         raise InputError("nothing was embedded")
@@ -305,7 +303,7 @@ def _embed(
         model,
         [Utterance(name, str(path), "") for name, path in paths.items()],
         device=args.device,
-        batch_size=args.batch_size or BATCH_SIZE,
+        batch_size=args.batch_size,
         crops=args.crops,
     )
     if table.failed:

@@ -1,68 +1,39 @@
 """Recordings to embeddings: exact whatever the batch, in bounded memory, with a status for every file."""
 
-import itertools
-import math
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from speakerverif import audio
+from speakerverif import audio, pieces
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Utterance
+from speakerverif.lists import EmbeddingTable, Manifest, Utterance
+from speakerverif.machine import cores
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
+from speakerverif.pieces import Reading, Source, Utterances
 from speakerverif.progress import Progress
-from speakerverif.quality import assess
 
-LONGEST_PIECE_S = 120.0  # a longer recording is embedded in equal pieces of at most this
-BATCH_AUDIO_S = 120.0  # padding included: with it the memory of a batch is bounded
-BATCH_SIZE = 32
+# Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
+CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
 WHOLE = "whole utterance"
 
-
-class Source(Protocol):
-    """Where recordings are read: the module `audio`, or what stands in for files with the same two functions."""
-
-    def info(self, path: str, /) -> audio.AudioInfo:
-        """Return rate, channels and length."""
-
-    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
-        """Return the part as mono samples at `sample_rate`."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a recording that goes through the encoder at once."""
-
-    row: int
-    start_s: float
-    duration_s: float
-    to_end: bool = False  # read to where the file ends, which a header may have rounded
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What became of one recording."""
-
-    embedding: np.ndarray | None
-    speech_s: float
-    status: str
+Result = tuple[np.ndarray | None, float, str]  # embedding, seconds of active speech, status
 
 
 def embed(
     folder: ModelFolder,
-    utterances: list[Utterance],
+    utterances: Utterances,
     *,
     device: str = "cpu",
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     crops: int = 0,
     label: str = "embed",
     source: Source = audio,
@@ -70,14 +41,14 @@ def embed(
     """Return the embedding of every utterance; those that could not be embedded are in `table.failed`.
 
     The embedding of a recording depends on nothing but the recording and the model: not on the batch, the order or
-    the day. Recordings longer than `LONGEST_PIECE_S` are cut into equal pieces, and the unit embeddings of the
+    the day. Recordings longer than `pieces.WHOLE_S` are cut into equal pieces, and the unit embeddings of the
     pieces that hold speech are averaged.
 
     Args:
         folder: the loaded model.
-        utterances: ids must differ.
+        utterances: ids must differ; a manifest is taken row by row.
         device: "cpu" or "cuda"; the model must be there.
-        batch_size: recordings that go through the encoder at once, at most.
+        batch_size: recordings that go through the encoder at once, at most; None: as many as pay on the device.
         crops: 0 embeds whole utterances; N averages the unit embeddings of N evenly spaced crops as long as the
             model's training crops.
         label: of the progress line.
@@ -86,27 +57,28 @@ def embed(
     Raises:
         InputError: no utterances at all.
     """
-    if not utterances:
+    if not len(utterances):
         raise InputError("nothing to embed: the list of recordings is empty")
-    table_rows: list[Embedded | None] = [None] * len(utterances)
-    durations = np.zeros(len(utterances))
-    pieces: list[Piece] = []
-    for row, utterance in enumerate(utterances):
-        try:
-            durations[row] = _duration(utterance, source)
-        except InputError as error:
-            table_rows[row] = Embedded(None, 0.0, str(error))
-            continue
-        pieces += _cut(row, utterance, durations[row], crops, folder.recipe.train.crop_s)
-
-    done: dict[int, list[tuple[np.ndarray | None, float, str]]] = {}
-    with Progress(len(pieces), label, "piece") as progress:
-        for piece, result in _embed_pieces(folder.model, utterances, pieces, device, batch_size, source):
-            done.setdefault(piece.row, []).append(result)
-            progress.update(1)
-    for row, results in done.items():
-        table_rows[row] = _combine(results)
-    return _table(utterances, table_rows, durations, folder.fingerprint)
+    on_gpu = torch.device(device).type != "cpu"
+    batch_s = GPU_S if on_gpu else min(CORE_S * max(2, torch.get_num_threads()), MOST_CORE_S)
+    batch_size = batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
+    start_s, duration_s, told, status = _times(utterances, source)
+    cut = pieces.cut(start_s, duration_s, told, crops, folder.recipe.train.crop_s)
+    vectors = np.zeros((len(utterances), folder.model.embedding_dim), np.float32)
+    speech_s = np.zeros(len(utterances), np.float32)
+    waiting: dict[int, list[Result]] = {}
+    batches = pieces.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
+    with Progress(len(cut), label, "piece") as progress:
+        for readings in batches:
+            for row, result in _results(folder.model, readings, device):
+                results = waiting.setdefault(row, [])
+                results.append(result)
+                if len(results) == cut.parts[row]:
+                    vector, speech_s[row], status[row] = _combine(waiting.pop(row))
+                    if vector is not None:
+                        vectors[row] = vector
+            progress.update(len(readings))
+    return _table(utterances, vectors, duration_s, speech_s, status, folder.fingerprint)
 
 
 def embed_all(
@@ -134,108 +106,81 @@ def embed_waveforms(
     for row, waveform in enumerate(waveforms):
         batch[row, : len(waveform)] = torch.from_numpy(waveform)
     ragged: Tensor | None = None if (lengths == lengths[0]).all() else lengths.to(device)
+    if torch.device(device).type == "cuda":
+        batch = batch.pin_memory()
     with torch.inference_mode():
-        return model(batch.to(device), ragged).float().cpu().numpy()
+        return model(batch.to(device, non_blocking=True), ragged).float().cpu().numpy()
 
 
-def _duration(utterance: Utterance, source: Source) -> float:
-    """Return the seconds of an utterance, from the list or else from the file's header."""
-    if utterance.duration_s is not None:
-        return utterance.duration_s
-    return source.info(utterance.path).duration_s - utterance.start_s
+def _times(utterances: Utterances, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Return start and duration of every utterance in seconds, whether the list tells it, and a status.
 
+    A duration that the list doesn't tell is the header's; nan where the file has none.
+    """
+    if isinstance(utterances, Manifest):
+        start_s, duration_s = utterances.start_s, utterances.duration_s.copy()
+    else:
+        start_s = np.array([u.start_s for u in utterances])
+        duration_s = np.array([np.nan if u.duration_s is None else u.duration_s for u in utterances])
+    told, status = ~np.isnan(duration_s), ["ok"] * len(utterances)
 
-def _cut(row: int, utterance: Utterance, duration_s: float, crops: int, crop_s: float) -> list[Piece]:
-    """Return the pieces of one recording: itself, equal parts of a long one, or evenly spaced crops."""
-    if crops > 0 and duration_s > crop_s:
-        starts = np.linspace(0, duration_s - crop_s, crops) if crops > 1 else [(duration_s - crop_s) / 2]
-        return [Piece(row, utterance.start_s + float(start), crop_s) for start in starts]
-    parts = max(1, math.ceil(duration_s / LONGEST_PIECE_S))
-    length = duration_s / parts
-    to_end = parts == 1 and utterance.duration_s is None
-    return [Piece(row, utterance.start_s + i * length, length, to_end) for i in range(parts)]
-
-
-def _batches(pieces: list[Piece], batch_size: int) -> Iterator[list[Piece]]:
-    """Yield pieces of like length together, longest first, so that memory peaks at once and padding is short."""
-    batch: list[Piece] = []
-    for piece in sorted(pieces, key=lambda p: -p.duration_s):
-        longest = batch[0].duration_s if batch else piece.duration_s
-        if batch and (len(batch) == batch_size or (len(batch) + 1) * longest > BATCH_AUDIO_S):
-            yield batch
-            batch = []
-        batch.append(piece)
-    if batch:
-        yield batch
-
-
-def _embed_pieces(
-    model: SpeakerModel | OnnxModel,
-    utterances: list[Utterance],
-    pieces: list[Piece],
-    device: str,
-    batch_size: int,
-    source: Source,
-) -> Iterator[tuple[Piece, tuple[np.ndarray | None, float, str]]]:
-    """Yield every piece with (embedding or None, seconds of speech, status); reading runs ahead of the encoder."""
-
-    def read(piece: Piece) -> tuple[np.ndarray, float, str]:
-        utterance = utterances[piece.row]
-        wanted = None if piece.to_end else piece.duration_s
+    def look(row: int) -> None:
         try:
-            waveform = source.read(utterance.path, piece.start_s, wanted, model.sample_rate)
+            duration_s[row] = source.info(utterances[row].path).duration_s - start_s[row]
         except InputError as error:
-            return np.empty(0, np.float32), 0.0, str(error)
-        quality = assess(waveform, model.sample_rate)
-        return waveform, quality.speech_s, quality.status
+            status[row] = str(error)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        batches = _batches(pieces, batch_size)
-        ahead = [(batch, pool.map(read, batch)) for batch in itertools.islice(batches, 2)]
-        while ahead:
-            batch, readings = ahead.pop(0)
-            ahead += [(following, pool.map(read, following)) for following in itertools.islice(batches, 1)]
-            results = list(readings)
-            good = [i for i, (_, _, status) in enumerate(results) if status == "ok"]
-            vectors = iter(embed_waveforms(model, [results[i][0] for i in good], device) if good else [])
-            for piece, (_, speech_s, status) in zip(batch, results, strict=True):
-                vector = next(vectors) if status == "ok" else None
-                if vector is not None and not np.isfinite(vector).all():
-                    vector, status = None, "non_finite_embedding"
-                yield piece, (vector, speech_s, status)
+    with ThreadPoolExecutor(cores()) as pool:
+        deque(pool.map(look, np.flatnonzero(~told).tolist()), maxlen=0)
+    return start_s, duration_s, told, status
 
 
-def _combine(results: list[tuple[np.ndarray | None, float, str]]) -> Embedded:
+def _results(
+    model: SpeakerModel | OnnxModel, readings: list[Reading], device: str
+) -> Iterator[tuple[int, Result]]:
+    """Yield (row, what became of the piece) for the pieces of one batch."""
+    good = [reading.waveform for reading in readings if reading.status == "ok"]
+    vectors = iter(embed_waveforms(model, good, device) if good else [])
+    for reading in readings:
+        vector, status = None, reading.status
+        if status == "ok":
+            vector = next(vectors)
+            if not np.isfinite(vector).all():
+                vector, status = None, "non_finite_embedding"
+        yield reading.row, (vector, reading.speech_s, status)
+
+
+def _combine(results: list[Result]) -> Result:
     """Return a recording's embedding from its pieces': a single one as it is, several as their mean direction."""
+    if len(results) == 1:
+        return results[0]
     vectors = [vector for vector, _, _ in results if vector is not None]
     speech_s = sum(speech for _, speech, _ in results)
-    broken = next(
-        (status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")), None
-    )
-    if not vectors or (broken and len(results) > 1):
-        return Embedded(None, speech_s, broken or results[0][2])
-    if len(results) == 1:
-        return Embedded(vectors[0], speech_s, "ok")
-    return Embedded(np.mean([v / np.linalg.norm(v) for v in vectors], axis=0), speech_s, "ok")
+    broken = [status for _, _, status in results if status not in ("ok", "silent", "too_little_speech")]
+    if broken or not vectors:
+        return None, speech_s, (broken or [results[0][2]])[0]
+    return np.mean([v / np.linalg.norm(v) for v in vectors], axis=0), speech_s, "ok"
 
 
 def _table(
-    utterances: list[Utterance], rows: list[Embedded | None], durations: np.ndarray, fingerprint: str
+    utterances: Utterances,
+    vectors: np.ndarray,
+    duration_s: np.ndarray,
+    speech_s: np.ndarray,
+    status: list[str],
+    fingerprint: str,
 ) -> EmbeddingTable:
     """Return the table of what could be embedded, in the order given; the rest by name in `failed`."""
-    good = [i for i, row in enumerate(rows) if row is not None and row.embedding is not None]
-    failed = {
-        utterances[i].id: row.status
-        for i, row in enumerate(rows)
-        if row is not None and row.embedding is None
-    }
-    dim = len(rows[good[0]].embedding) if good else 0  # type: ignore[union-attr, arg-type]
+    good = np.array([one == "ok" for one in status])
+    failed = {utterances[i].id: status[i] for i in np.flatnonzero(~good).tolist()}
+    if failed:
+        vectors, duration_s, speech_s = vectors[good], duration_s[good], speech_s[good]
     return EmbeddingTable(
-        ids=[utterances[i].id for i in good],
-        embeddings=np.array([rows[i].embedding for i in good], np.float32).reshape(len(good), dim),  # type: ignore[union-attr]
-        durations=durations[good].astype(np.float32),
-        speech=np.array([rows[i].speech_s for i in good], np.float32),  # type: ignore[union-attr]
-        status=["ok"] * len(good),
+        ids=[utterance.id for utterance, ok in zip(utterances, good, strict=True) if ok],
+        embeddings=vectors,
+        durations=duration_s.astype(np.float32),
+        speech=speech_s,
+        status=["ok"] * len(vectors),
         fingerprint=fingerprint,
         failed=failed,
     )

@@ -88,11 +88,10 @@ class Filterbank(nn.Module):
                 features = self._log_mel(waveform)
             else:
                 features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
-            own = (torch.arange(features.shape[1], device=features.device) < num_frames[:, None])[:, :, None]
-            features = self._finish(features.masked_fill_(~own, 0.0), own)
+            features = self._finish(_clear(features, num_frames), num_frames)
             if self.mean_norm:
-                mean = features.sum(1, keepdim=True) / num_frames.clamp(min=1)[:, None, None]
-                features.addcmul_(mean, own.to(mean.dtype), value=-1)
+                features -= features.sum(1, keepdim=True) / num_frames.clamp(min=1)[:, None, None]
+                _clear(features, num_frames)
             return features, num_frames
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
@@ -101,8 +100,8 @@ class Filterbank(nn.Module):
             power = self._exportable_power(waveform)
         else:
             frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
-            spectrum = torch.fft.rfft(frames)
-            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+            squares = torch.view_as_real(torch.fft.rfft(frames, self.fft_length)).square()
+            power = squares[..., 0] + squares[..., 1]
         energies = [power[..., bins] @ self.mel[bins, bands] for bins, bands in self.groups]
         return self._log(torch.cat(energies, -1))
 
@@ -120,7 +119,7 @@ class Filterbank(nn.Module):
             % self.fft_length
             * (2 * math.pi / self.fft_length)
         )
-        frames = self._prepare(frames)
+        frames = F.pad(self._prepare(frames), (0, self.fft_length - self.frame_length))
         return (frames @ angle.cos().to(frames.dtype)).square() + (
             frames @ angle.sin().to(frames.dtype)
         ).square()
@@ -138,15 +137,15 @@ class Filterbank(nn.Module):
         raise NotImplementedError
 
     def _prepare(self, frames: Tensor) -> Tensor:
-        """Return frames (batch, frames, frame_length) ready for the FFT, (batch, frames, fft_length)."""
+        """Return frames (batch, frames, frame_length) ready for the FFT, which takes them as padded with zeros."""
         raise NotImplementedError
 
     def _log(self, energies: Tensor) -> Tensor:
         """Return energies on a log scale."""
         raise NotImplementedError
 
-    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
-        """Return features after what needs whole utterances; `own` (batch, frames, 1) is False in padding."""
+    def _finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Return features after what needs whole utterances, 0 past `num_frames` as they came."""
         return features
 
 
@@ -180,13 +179,12 @@ class KaldiFilterbank(Filterbank):
 
     def _prepare(self, frames: Tensor) -> Tensor:
         frames = frames - frames.mean(-1, keepdim=True)
-        emphasised = F.pad(frames, (0, self.fft_length - self.frame_length))
-        frames *= self.PREEMPHASIS
-        emphasised[..., 1 : self.frame_length] -= frames[..., :-1]
+        scaled = frames * self.PREEMPHASIS
+        frames[..., 1:] -= scaled[..., :-1]
         # The first sample has no predecessor in its frame; Kaldi lets it be its own.
-        emphasised[..., 0] -= frames[..., 0]
-        emphasised[..., : self.frame_length] *= self.window
-        return emphasised
+        frames[..., 0] -= scaled[..., 0]
+        frames *= self.window
+        return frames
 
     def _log(self, energies: Tensor) -> Tensor:
         return energies.clamp_(min=self.FLOOR).log_()
@@ -215,12 +213,10 @@ class SpeechBrainFilterbank(Filterbank):
         super().__init__(config, length, shift, length, window, mel)
 
     def _place(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        beyond = torch.arange(waveform.shape[1], device=waveform.device) >= num_samples[:, None]
         half = self.frame_length // 2
         num_frames = 1 + (num_samples + 2 * half - self.frame_length) // self.frame_shift
-        return F.pad(waveform.masked_fill(beyond, 0.0), (half, half)), num_frames * (
-            num_samples >= self.frame_length
-        )
+        padded = _clear(F.pad(waveform, (half, half)), num_samples + half)
+        return padded, num_frames * (num_samples >= self.frame_length)
 
     def _prepare(self, frames: Tensor) -> Tensor:
         return frames * self.window
@@ -228,9 +224,9 @@ class SpeechBrainFilterbank(Filterbank):
     def _log(self, energies: Tensor) -> Tensor:
         return energies.clamp_(min=self.FLOOR).log10_().mul_(10)
 
-    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
-        loudest = features.amax(2, keepdim=True).masked_fill(~own, -math.inf).amax(1, keepdim=True)
-        return torch.maximum(features, loudest - self.TOP_DB).masked_fill_(~own, 0.0)
+    def _finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        loudest = _clear(features, num_frames, -math.inf).amax((1, 2), keepdim=True)
+        return _clear(torch.maximum(features, loudest - self.TOP_DB), num_frames)
 
 
 class TorchaudioFilterbank(Filterbank):
@@ -281,11 +277,21 @@ class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
 
     VARIANCE_OFFSET = 1e-5
 
-    def _finish(self, features: Tensor, own: Tensor) -> Tensor:
-        count = own.sum(1, keepdim=True).clamp(min=1)
-        centred = (features - features.sum(1, keepdim=True) / count) * own
+    def _finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        count = num_frames.clamp(min=1)[:, None, None]
+        centred = _clear(features - features.sum(1, keepdim=True) / count, num_frames)
         variance = centred.square().sum(1, keepdim=True) / count
         return centred / (variance + self.VARIANCE_OFFSET).sqrt()
+
+
+def _clear(values: Tensor, count: Tensor, value: float = 0.0) -> Tensor:
+    """Return (batch, steps, ...) with `value`, in place, in every row from its own count (batch,) on."""
+    if values.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+        beyond = torch.arange(values.shape[1], device=values.device) >= count[:, None]
+        return values.masked_fill_(beyond if values.ndim == 2 else beyond[:, :, None], value)
+    for row, own in enumerate(count.tolist()):  # a mask would cost a CPU a pass over everything
+        values[row, own:] = value
+    return values
 
 
 def build(config: FeatureConfig) -> Filterbank:

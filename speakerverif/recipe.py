@@ -26,9 +26,10 @@ from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
+from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
+from speakerverif.pieces import Utterances
 from speakerverif.prepare import PREPARED, lists_folder, prepare, prepare_joined
 from speakerverif.scoring import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
@@ -328,9 +329,9 @@ class _Run:
         ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
         self._embed_into(EMBEDDINGS, folder, self.prepared.utterances(ids))
         if needs_training(self.recipe):
-            self._embed_into(OF_TRAINING, folder, list(training_manifest(self.recipe, self.prepared)))
+            self._embed_into(OF_TRAINING, folder, training_manifest(self.recipe, self.prepared))
 
-    def _embed_into(self, name: str, folder: ModelFolder, utterances: list[Utterance]) -> None:
+    def _embed_into(self, name: str, folder: ModelFolder, utterances: Utterances) -> None:
         if (self.out / name).is_file():
             before = EmbeddingTable.load(self.out / name)
             if before.fingerprint == folder.fingerprint and list(before.ids) == [u.id for u in utterances]:

@@ -46,6 +46,7 @@ FLOORS = [
     ["encoders", "heads", "backends"],
     ["features", "pooling", "spec_augment"],
     ["norm", "calibrate", "measures"],
+    ["pieces"],
     ["audio", "quality"],
     ["schedules", "log", "distributed"],
     ["audit"],
@@ -53,6 +54,7 @@ FLOORS = [
     ["formats"],
     ["lists"],
     ["config"],
+    ["machine"],
     ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator", "hub"],
     ["errors"],
 ]
