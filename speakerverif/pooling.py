@@ -5,7 +5,7 @@ computes in float32 whatever the autocast state. Variances are floored before th
 constant frames have finite values and gradients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,12 +30,13 @@ def build(
     return MultiQueryPooling(channels, variance_floor=variance_floor)
 
 
-def runs_plainly_on_cpu(frames: Tensor) -> bool:
-    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled.
+def may_overwrite(frames: Tensor) -> bool:
+    """Return whether a layer may work in memory that others use again: plainly on a CPU, nothing kept for gradients."""
+    return runs_plainly_on_cpu(frames) and not torch.is_grad_enabled()
 
-    Then memory may be shared and overwritten, which costs a graph more than it saves; where autograd looks on,
-    within its limits only.
-    """
+
+def runs_plainly_on_cpu(frames: Tensor) -> bool:
+    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled."""
     traced = torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or torch.compiler.is_compiling()
     return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
@@ -158,7 +159,9 @@ class AttentiveStatisticsPooling(nn.Module):
         if self.tanh:
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        logits = self.logits(hidden.flatten(0, 1)).float()
+        # The bias changes no weight and has no gradient, but costs a pass over all logits.
+        bias = None if may_overwrite(frames) else self.logits.bias
+        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, bias).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
@@ -237,24 +240,39 @@ class FrameNorm(nn.BatchNorm1d):
     def scale_and_offset(self) -> tuple[Tensor, Tensor]:
         """Return what evaluation multiplies by and then adds, each `(C,)`, to fold into a layer before."""
         assert self.running_mean is not None and self.running_var is not None
-        scale = (self.running_var + self.eps).rsqrt()
-        if not self.affine:
-            return scale, -self.running_mean * scale
-        scale = self.weight * scale
-        return scale, self.bias - self.running_mean * scale
+        return _scale_and_offset(self.running_mean, self.running_var, self.weight, self.bias, self.eps)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if not self.training and runs_plainly_on_cpu(frames):
             # A third of the time that batch norm takes for rows.
             scale, offset = self.scale_and_offset()
-            overwrite = self.inplace and frames.is_contiguous() and not torch.is_grad_enabled()
-            return torch.addcmul(offset, frames, scale, out=frames if overwrite else None)
+            reuse = self.inplace and not torch.is_grad_enabled()
+            return torch.addcmul(offset, frames, scale, out=frames if reuse else None)
         if num_frames is None or not self.training:
             # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.
             return super().forward(frames.reshape(-1, frames.shape[-1])).view(frames.shape)
         mask = frame_mask(num_frames, frames.shape[1])
         real = super().forward(frames[mask])
         return real.new_zeros(frames.shape).masked_scatter(mask.unsqueeze(-1), real)
+
+
+def stacked_scales_and_offsets(norms: Sequence[FrameNorm]) -> tuple[Tensor, Tensor]:
+    """Return the scales and the offsets of affine norms of one width, each `(norms, C)`."""
+    means, variances, weights, biases = (
+        torch.stack([getattr(norm, name) for norm in norms])
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    return _scale_and_offset(means, variances, weights, biases, norms[0].eps)
+
+
+def _scale_and_offset(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    scale = (variance + eps).rsqrt()
+    if weight is None or bias is None:
+        return scale, -mean * scale
+    scale = weight * scale
+    return scale, bias - mean * scale
 
 
 def _pieces(first: Tensor, *rest: Tensor | None) -> Iterator[tuple[Any, ...]]:
@@ -315,7 +333,8 @@ def _plain_softmax_statistics(logits: Tensor, frames: Tensor) -> tuple[Tensor, T
 class _SoftmaxStatistics(torch.autograd.Function):
     """Mean and variance `(B, 2, C)` of frames under w = softmax over time of logits, `(B T, C)`.
 
-    The weights are left in the place of the logits, and returned first because autograd wants to know.
+    The weights are left in the place of the logits (up to their sum where no gradient is wanted), and returned first
+    because autograd wants to know.
 
     With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
     Autograd's own chain takes three times as many passes over memory and keeps every step of it.
@@ -327,9 +346,13 @@ class _SoftmaxStatistics(torch.autograd.Function):
         statistics = frames.new_empty(len(frames), 2, frames.shape[2])
         for w, x, m, v in _pieces(weights, frames, *statistics.split(1, 1)):
             w.sub_(w.amax(1, keepdim=True)).exp_()
-            w.mul_(w.sum(1, keepdim=True).reciprocal_())
-            torch.sum(w * x, 1, keepdim=True, out=m)
-            torch.sum((x - m).square_().mul_(w), 1, keepdim=True, out=v)
+            share = w.sum(1, keepdim=True).reciprocal_()
+            scratch = w * x
+            m.copy_(scratch.sum(1, keepdim=True).mul_(share))
+            torch.sub(x, m, out=scratch).square_().mul_(w)
+            v.copy_(scratch.sum(1, keepdim=True).mul_(share))
+            if any(ctx.needs_input_grad):
+                w.mul_(share)
         ctx.mark_dirty(logits)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(logits, frames, statistics)

@@ -36,10 +36,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleDict(members)
         dims = {name: int(member.embedding_dim) for name, member in members.items()}  # type: ignore[arg-type]
-        self.whitening = nn.ModuleDict({name: nn.Linear(dim, dim) for name, dim in dims.items() if whiten})
-        for layer in self.whitening.values():
-            nn.init.eye_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.whitening = nn.ModuleDict({name: unchanged(dim) for name, dim in dims.items() if whiten})
         self.embedding_dim = sum(dims.values()) * (2 if whiten else 1)
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -50,6 +47,14 @@ class Ensemble(nn.Module):
             if name in self.whitening:
                 parts.append(self.whitening[name](embedding))
         return torch.cat([F.normalize(part, dim=1) for part in parts], 1)
+
+
+def unchanged(dim: int) -> nn.Linear:
+    """Return the layer that passes on what it gets."""
+    layer = nn.Linear(dim, dim)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def build(config: Config, num_mels: int, members: Mapping[str, nn.Module]) -> Ensemble:
