@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+"""The EER of a trial list as its test recordings get shorter, noisier or otherwise worse; models side by side.
+
+    python tools/robustness.py trials.txt --audio-root DIR --model MODEL --noise DIR --rooms DIR
+
+The enrolled side stays as it is, as where somebody enrolls in peace and is verified wherever he is; `--both` changes
+both sides. What is done to a recording follows from the seed and its name: every model hears the same, the noise of
+one recording is the same at every SNR, and a row comes out the same alone (`--only "noise 10 dB"`) as among others.
+
+Rows: cut to their middle seconds; telephone lines, codecs; recorded and simulated rooms; noise. And, standing in for
+speech that a model was not made for: another microphone (a random smooth frequency response, 6 dB of standard
+deviation), overdriven by 10 dB, faster and slower by a tenth (pitch and tract with it, as voices of others or in
+another mood), and played backwards (a language that nobody speaks).
+
+Columns: a model by plain cosine and, where its folder holds a back end or a cohort, as it scores by itself. 95 %
+intervals by bootstrap over speakers. Recordings that can't be embedded are counted, and their trials left out.
+`--resemblyzer` sets Resemblyzer beside them (pip install --no-deps resemblyzer webrtcvad; its weights come with it).
+"""
+
+import argparse
+import importlib.metadata
+import shlex
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from speakerverif import audio, score  # noqa: E402
+from speakerverif._files import write_json  # noqa: E402
+from speakerverif.audit import Units, units_of  # noqa: E402
+from speakerverif.augment import (  # noqa: E402
+    Recordings,
+    convolve,
+    mix,
+    read_recording,
+    read_response,
+    simulated_room,
+    speed,
+)
+from speakerverif.checkpoint import load_model  # noqa: E402
+from speakerverif.codec import transcode  # noqa: E402
+from speakerverif.config import nearest  # noqa: E402
+from speakerverif.embed import embed  # noqa: E402
+from speakerverif.errors import InputError  # noqa: E402
+from speakerverif.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
+from speakerverif.metrics import bootstrap, det_curve, interval  # noqa: E402
+from speakerverif.scoring import Scoring  # noqa: E402
+
+RATE = 16000
+CLEAN = "as they are"
+Waveform = np.ndarray  # float32 (samples,) at RATE
+Change = Callable[[Waveform, np.random.Generator], Waveform]
+
+
+def changes(noise: Path | None, rooms: Path | None) -> dict[str, Change]:
+    """Return name -> what is done to a recording; rows of noise and recorded rooms where there are folders of them."""
+    found: dict[str, Change] = {CLEAN: lambda w, rng: w}
+    found |= {f"middle {s} s": partial(_middle, seconds=s) for s in (3, 2, 1)}
+    found["telephone, 8 kHz"] = _coded("telephone", 64)
+    found["GSM"] = _coded("gsm", 13)
+    found |= {f"Opus {kbps} kbit/s": _coded("opus", kbps) for kbps in (24, 12, 6)}
+    found |= {f"MP3 {kbps} kbit/s": _coded("mp3", kbps) for kbps in (32, 16)}
+    if rooms:
+        responses = Recordings(rooms, RATE, read_response)
+        found["recorded rooms"] = lambda w, rng: convolve(w, responses.any(rng))
+    found |= {f"simulated room, T60 {t60} s": partial(_room, t60_s=t60) for t60 in (0.3, 0.6, 0.9)}
+    if noise:
+        recordings = Recordings(noise, RATE, read_recording)
+        found |= {f"noise {snr} dB": partial(_noisy, noise=recordings, snr_db=snr) for snr in (20, 10, 5, 0)}
+        found["room, noise 10 dB, Opus 12 kbit/s"] = partial(_call, noise=recordings)
+    found["another microphone"] = _microphone
+    found["overdriven by 10 dB"] = lambda w, rng: np.clip(w * (10**0.5 / max(np.abs(w).max(), 1e-9)), -1, 1)
+    found |= {
+        f"{word} by a tenth": partial(_speed, factor=f) for word, f in (("faster", 1.1), ("slower", 0.9))
+    }
+    found["backwards"] = lambda w, rng: w[::-1].copy()
+    return found
+
+
+def _middle(w: Waveform, rng: np.random.Generator, seconds: float) -> Waveform:
+    first = max(0, (len(w) - round(seconds * RATE)) // 2)
+    return w[first : first + round(seconds * RATE)]
+
+
+def _coded(kind: str, kbps: float) -> Change:
+    return lambda w, rng: transcode(w, kind, RATE, kbps)
+
+
+def _room(w: Waveform, rng: np.random.Generator, t60_s: float) -> Waveform:
+    return convolve(w, simulated_room(rng, RATE, t60_s))
+
+
+def _noisy(w: Waveform, rng: np.random.Generator, noise: Recordings, snr_db: float) -> Waveform:
+    return mix(w, noise.excerpt(rng, len(w)), snr_db)
+
+
+def _call(w: Waveform, rng: np.random.Generator, noise: Recordings) -> Waveform:
+    heard = _within(_noisy(_room(w, rng, 0.4), rng, noise, 10))
+    return transcode(heard, "opus", RATE, 12)
+
+
+def _speed(w: Waveform, rng: np.random.Generator, factor: float) -> Waveform:
+    return speed(w, factor)
+
+
+def _microphone(w: Waveform, rng: np.random.Generator) -> Waveform:
+    """Return the recording through a random frequency response: eight gains from 100 Hz to 8 kHz, joined smoothly."""
+    spectrum = np.fft.rfft(w)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(w), 1 / RATE), 100) / 100)
+    gains_db = np.interp(octaves, np.linspace(0, np.log2(80), 8), rng.normal(0, 6, 8))
+    return np.fft.irfft(spectrum * 10 ** (gains_db / 20), len(w)).astype(np.float32)
+
+
+def _within(w: Waveform) -> Waveform:
+    return w / max(1.0, float(np.abs(w).max(initial=0)))
+
+
+class Changed:
+    """Reads recordings below a folder, each changed by a generator of its own; stands in for `audio` in `embed`."""
+
+    def __init__(self, root: Path, change: Change, seed: int) -> None:
+        self.root, self.change, self.seed = root, change, seed
+
+    def info(self, path: str, /) -> audio.AudioInfo:
+        return audio.info(self.root / path)
+
+    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> Waveform:
+        if sample_rate != RATE:
+            raise InputError(f"expected a model of {RATE} Hz, found {sample_rate} Hz")
+        waveform = audio.read(self.root / path, start_s, duration_s, RATE)
+        rng = np.random.default_rng((self.seed, zlib.crc32(path.encode())))
+        return _within(self.change(waveform, rng).astype(np.float32, copy=False))
+
+
+@dataclass(frozen=True)
+class System:
+    """What makes embeddings, and the ways in which they are compared."""
+
+    name: str
+    fingerprint: str
+    embed: Callable[[list[str], Changed, str], EmbeddingTable]
+    scorings: dict[str, Scoring | None]  # by its name; None is plain cosine
+
+
+def ours(path: Path | None, device: str) -> System:
+    """Return a model folder as a system."""
+    folder = load_model(path, device)
+
+    def embed_all(ids: list[str], source: Changed, label: str) -> EmbeddingTable:
+        return embed(folder, [Utterance(i, i, "") for i in ids], device=device, label=label, source=source)
+
+    scoring = Scoring.load(folder.path, folder.fingerprint)
+    own = {} if scoring.name == "cosine" else {scoring.name: scoring}
+    return System(folder.name, folder.fingerprint, embed_all, {"cosine": None, **own})
+
+
+def resemblyzer() -> System:
+    """Return Resemblyzer, its own preprocessing (level, cutting of pauses) included."""
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+    except ImportError as error:
+        raise InputError(f"--resemblyzer: pip install --no-deps resemblyzer webrtcvad ({error})") from error
+    encoder = VoiceEncoder("cpu", verbose=False)
+    version = f"resemblyzer {importlib.metadata.version('resemblyzer')}"
+
+    def embed_all(ids: list[str], source: Changed, label: str) -> EmbeddingTable:
+        rows, failed = {}, {}
+        for name in ids:
+            speech = preprocess_wav(source.read(name, 0, None, RATE), source_sr=RATE)
+            if len(speech):
+                rows[name] = encoder.embed_utterance(speech)
+            else:
+                failed[name] = "no voice found"
+        nothing = np.full(len(rows), np.nan, np.float32)
+        vectors = np.array(list(rows.values()), np.float32)
+        return EmbeddingTable(list(rows), vectors, nothing, nothing, ["ok"] * len(rows), version, failed)
+
+    return System("Resemblyzer", version, embed_all, {"cosine": None})
+
+
+def joined(
+    trials: TrialList, clean: EmbeddingTable, changed: EmbeddingTable
+) -> tuple[TrialList, EmbeddingTable, np.ndarray]:
+    """Return the trials whose both sides could be embedded, from one table to the other, and which rows they are."""
+    size = len(trials.ids)
+    enrolled, tested = (np.array([name not in t.failed for name in trials.ids]) for t in (clean, changed))
+    kept = np.flatnonzero(enrolled[trials.enroll] & tested[trials.test])
+    assert trials.labels is not None
+    ids = [*trials.ids, *(f"{name} (test)" for name in trials.ids)]
+    sides = np.concatenate([trials.enroll[kept], trials.test[kept] + size])
+    used, codes = np.unique(sides, return_inverse=True)
+    enroll, test = codes.astype(np.int32).reshape(2, -1)
+    pairs = TrialList(tuple(ids[i] for i in used), enroll, test, trials.labels[kept], trials.name)
+    both = [
+        np.concatenate([getattr(t, c) for t in (clean, changed)])
+        for c in ("embeddings", "durations", "speech")
+    ]
+    names = [*clean.ids, *(f"{name} (test)" for name in changed.ids)]
+    return pairs, EmbeddingTable(names, *both, ["ok"] * len(names), clean.fingerprint), kept
+
+
+def figures(
+    system: System,
+    trials: TrialList,
+    units: Units,
+    clean: EmbeddingTable,
+    changed: EmbeddingTable,
+    samples: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the EER of every scoring of a system, enrolled from one table and tested from another."""
+    pairs, table, kept = joined(trials, clean, changed)
+    for scoring in system.scorings.values():
+        scores = score.cosine(pairs, table) if scoring is None else scoring.score(pairs, table)[0]
+        labels = np.asarray(pairs.labels)
+        drawn = bootstrap(scores.scores, labels, units.enroll[kept], units.test[kept], (), samples)
+        yield {
+            "eer": det_curve(scores.scores, labels).eer().rate,
+            "eer_ci95": interval(drawn.eer),
+            "not_embedded": len(changed.failed),
+            "trials_left_out": len(trials) - len(kept),
+        }
+
+
+def cell(found: dict[str, Any]) -> str:
+    """Return figures as they stand in the table."""
+    low, high = found["eer_ci95"]
+    lost = f"; {found['not_embedded']} not embedded" if found["not_embedded"] else ""
+    return f"{100 * found['eer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]{lost}"
+
+
+def table(args: argparse.Namespace) -> dict[str, Any]:
+    """Print the table, a row as soon as it is there, and return the record."""
+    trials = TrialList.read(args.trials)
+    if trials.labels is None:
+        raise InputError(f"{args.trials}: no labels; an EER needs them")
+    if not (args.audio_root / trials.ids[0]).is_file():
+        raise InputError(
+            f"{args.audio_root / trials.ids[0]}: no such file; --audio-root is where the list's paths start"
+        )
+    available = changes(args.noise, args.rooms)
+    for name in args.only or ():
+        if name not in available:
+            raise InputError(f"--only {name!r}: {nearest(name, list(available))}")
+    units = units_of(trials)
+    systems = [ours(path, args.device) for path in args.model or [None]]
+    systems += [resemblyzer()] if args.resemblyzer else []
+    record: dict[str, Any] = {
+        "trials": {
+            "name": args.trials.name,
+            "sha256": trials.sha256,
+            "count": len(trials),
+            "units": len(units.names),
+        },
+        "changed": "both sides" if args.both else "test side",
+        "seed": args.seed,
+        "systems": [
+            {"name": s.name, "fingerprint": s.fingerprint, "scoring": scoring}
+            for s in systems
+            for scoring in s.scorings
+        ],
+        "rows": {},
+    }
+    side = "both sides" if args.both else "test recordings"
+    heads = [f"{one['name']} {one['fingerprint']}, {one['scoring']}: EER %" for one in record["systems"]]
+    print("| " + " | ".join([side, *heads]) + " |\n|" + "---|" * (len(heads) + 1))
+    ids = list(trials.ids)
+    clean = [s.embed(ids, Changed(args.audio_root, available[CLEAN], args.seed), CLEAN) for s in systems]
+    for name in args.only or available:
+        row = []
+        for system, before in zip(systems, clean, strict=True):
+            source = Changed(args.audio_root, available[name], args.seed)
+            after = before if name == CLEAN else system.embed(ids, source, name)
+            row += figures(system, trials, units, after if args.both else before, after, args.bootstrap)
+        record["rows"][name] = row
+        print("| " + " | ".join([name, *map(cell, row)]) + " |", flush=True)
+    print(
+        f"\n{len(trials):,} trials of {len(units.names)} speakers ({units.kind}s); seed {args.seed}; one row alone:"
+    )
+    print(f"`python {shlex.join(['tools/robustness.py', *args.given, '--only', 'ROW'])}`")
+    return record
+
+
+def main() -> int:
+    """Return the exit status: 0 done, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trials", type=Path, metavar="TRIALS")
+    parser.add_argument("--audio-root", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        metavar="MODEL",
+        help="as often as needed (default: the built-in)",
+    )
+    parser.add_argument("--resemblyzer", action="store_true")
+    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings of noise")
+    parser.add_argument("--rooms", type=Path, metavar="DIR", help="recorded room impulse responses")
+    parser.add_argument("--only", action="append", metavar="ROW", help="as often as needed")
+    parser.add_argument("--both", action="store_true", help="change enrolled recordings too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="samples for the intervals")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    args.given = sys.argv[1:]
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    try:
+        record = table(args)
+    except InputError as error:
+        print(f"robustness.py: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        write_json(args.json, record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
