@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
+from speakerverif.graphs import is_exporting
 
 # Frames worked on at a time. Their spectra stay in the processor's cache (a batch of 32 x 3 s in one piece
 # took 1.5 times as long), and an hour of audio needs little more memory than a minute.
@@ -84,7 +85,7 @@ class Filterbank(nn.Module):
                 return waveform.new_zeros(len(waveform), 0, self.num_mels), torch.zeros_like(num_samples)
             waveform, num_frames = self._place(waveform, num_samples)
             # A GPU wants few large kernels, and an exported graph can't loop over a length it doesn't know.
-            if device != "cpu" or torch.onnx.is_in_onnx_export():
+            if device != "cpu" or is_exporting():
                 features = self._log_mel(waveform)
             else:
                 features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
@@ -96,7 +97,7 @@ class Filterbank(nn.Module):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Return the log energy in every mel band of every whole frame, (batch, frames, num_mels)."""
-        if torch.onnx.is_in_onnx_export():
+        if is_exporting():
             power = self._exportable_power(waveform)
         else:
             frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from speakerverif.graphs import is_exporting
+
 Pooling = Literal["average", "statistics", "attentive", "multi_query"]
 
 
@@ -71,7 +73,7 @@ def mean_and_std(
     else:
         count, mask = num_frames.float(), frame_mask(num_frames, length).unsqueeze(-1)
         frames = frames.masked_fill(~mask, 0)
-    moments = _plain_moments if torch.onnx.is_in_onnx_export() else _Moments.apply
+    moments = _plain_moments if is_exporting() else _Moments.apply
     mean, variance = moments(frames.float(), count.view(-1, 1, 1), mask)
     if unbiased:
         variance = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
@@ -145,7 +147,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         # The context is the same for every frame, so its share of the product is computed once an utterance.
-        weight, context_weight = self.hidden.weight.tensor_split((self.channels,), 1)
+        weight, context_weight = self.hidden.weight[:, : self.channels], self.hidden.weight[:, self.channels :]
         if self.global_context:
             context = torch.cat(
                 mean_and_std(frames, num_frames, self.variance_floor, self.unbiased_context), 1
@@ -165,7 +167,7 @@ class AttentiveStatisticsPooling(nn.Module):
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
-        if torch.onnx.is_in_onnx_export():
+        if is_exporting():
             mean, variance = _plain_softmax_statistics(logits.view(frames.shape), frames)
         else:
             _, statistics = _SoftmaxStatistics.apply(logits, frames.float())
@@ -219,8 +221,12 @@ class MultiQueryPooling(nn.Module):
             weights = weights.expand(-1, -1, -1, frames.shape[2] // self.heads).flatten(0, 1).flatten(1)
             # New memory, since it is overwritten.
             weights = weights.clone() if mask is None else weights.masked_fill(~mask, -torch.inf)
-            _, statistics = _SoftmaxStatistics.apply(weights, frames)
-            mean, variance = statistics.unflatten(2, (self.heads, -1)).unbind(1)
+            if is_exporting():
+                pair = _plain_softmax_statistics(weights.view(frames.shape), frames)
+                mean, variance = (part.unflatten(1, (self.heads, -1)) for part in pair)
+            else:
+                _, statistics = _SoftmaxStatistics.apply(weights, frames)
+                mean, variance = statistics.unflatten(2, (self.heads, -1)).unbind(1)
             pooled += [mean, variance.clamp(min=self.variance_floor).sqrt()]
         # (B, queries, 2, heads, C / heads), and each head's two side by side
         return torch.stack(pooled, 1).unflatten(1, (-1, 2)).transpose(2, 3).flatten(1)
@@ -317,17 +323,20 @@ def _centred(frames: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _plain_moments(frames: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return what `_Moments` does, in operations that an exported graph can hold."""
+    """Return what `_Moments` does, in operations that an exported graph can hold.
+
+    (Squeezing would ask for the size first, by a branch in the graph.)
+    """
     mean = frames.sum(1, keepdim=True) / count
     centred = frames - mean if mask is None else (frames - mean).masked_fill(~mask, 0)
-    return mean.squeeze(1), (centred.square().sum(1, keepdim=True) / count).squeeze(1)
+    return mean[:, 0], (centred.square().sum(1, keepdim=True) / count)[:, 0]
 
 
 def _plain_softmax_statistics(logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Return what `_SoftmaxStatistics` does, in operations that an exported graph can hold."""
     weights = logits.softmax(1)
     mean = (weights * frames).sum(1, keepdim=True)
-    return mean.squeeze(1), (weights * (frames - mean).square()).sum(1)
+    return mean[:, 0], (weights * (frames - mean).square()).sum(1)
 
 
 class _SoftmaxStatistics(torch.autograd.Function):

@@ -55,7 +55,7 @@ FLOORS = [
     ["lists"],
     ["config"],
     ["machine"],
-    ["_files", "_trialfiles", "_manifestfiles", "progress", "allocator", "hub"],
+    ["_files", "_trialfiles", "_manifestfiles", "archives", "graphs", "progress", "allocator", "hub"],
     ["errors"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

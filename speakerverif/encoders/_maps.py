@@ -10,8 +10,10 @@ sees there what it sees at the end of an utterance alone, and a sum of maps stay
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from speakerverif.graphs import is_exporting
 from speakerverif.pooling import FrameNorm, frame_mask
 
 
@@ -72,7 +74,8 @@ class MapConv(nn.Conv2d):
     ) -> Tensor:
         """Return what the layer returns, with another weight and bias."""
         stride, padding = self.stride[::-1], self.padding[::-1]
-        if self.kernel_size == (1, 1) and self.groups == 1:
+        # (Only a convolution's own count of frames is one that torch.export can follow.)
+        if self.kernel_size == (1, 1) and self.groups == 1 and not (is_exporting() and stride != (1, 1)):
             # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
             # are channels-last and there are few channels, seen with torch 2.11.)
             rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
@@ -105,11 +108,13 @@ class ConvNorm(nn.Module):
 def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tensor:
     """Return maps after a batch norm."""
     _, _, length, bands = maps.shape
+    if not norm.training:
+        scale, offset = norm.scale_and_offset()
+        return _mask(torch.addcmul(offset[:, None, None], maps, scale[:, None, None]), num_frames)
     # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
     rows = norm(rows, None if num_frames is None else num_frames * bands)
-    maps = rows.reshape(maps.shape[0], length, bands, -1).permute(0, 3, 1, 2)
-    return maps if norm.training else _mask(maps, num_frames)  # in training zeros come with the statistics
+    return rows.reshape(maps.shape[0], length, bands, -1).permute(0, 3, 1, 2)  # padding is zero already
 
 
 class Residual(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from speakerverif.graphs import is_exporting
 from speakerverif.pooling import FrameNorm, frame_mask, may_overwrite, runs_plainly_on_cpu
 
 Padding = Literal["zeros", "reflect", "none"]
@@ -63,9 +64,7 @@ class TimeConv(nn.Conv1d):
         if num_frames is None:
             return frames.index_select(1, _reflect(position, torch.tensor(length, device=frames.device)))
         index = _reflect(position.unsqueeze(0), num_frames.unsqueeze(1))
-        if (
-            torch.onnx.is_in_onnx_export()
-        ):  # runtimes copy whole rows for this one, and single numbers for gather
+        if is_exporting():  # runtimes copy whole rows for this one, and single numbers for gather
             return frames[torch.arange(batch)[:, None], index]
         return frames.gather(1, index.unsqueeze(-1).expand(batch, -1, channels))
 

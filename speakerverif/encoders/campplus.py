@@ -70,7 +70,8 @@ class DenseLayer(nn.Module):
         frames = zero_padding(frames, num_frames)
         # The mask is the same for all frames of a segment, so it is computed once for each.
         mask = self.excite(self.squeeze(segment_context(frames, num_frames)).relu()).sigmoid()
-        return self.local(frames) * mask.repeat_interleave(SEGMENT, 1)[:, : frames.shape[1]]
+        segment = torch.arange(frames.shape[1], device=frames.device) // SEGMENT
+        return self.local(frames) * mask.index_select(1, segment)
 
 
 def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
@@ -81,12 +82,13 @@ def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
         num_frames: `(B,)`, or None for full length.
     """
     length = frames.shape[1]
-    segments = (length + SEGMENT - 1) // SEGMENT
+    # At least one more than there are: a graph of any length is then never of a single one, which it would be made for.
+    segments = length // SEGMENT + 2
     count = torch.full((1,), length, device=frames.device) if num_frames is None else num_frames
     starts = SEGMENT * torch.arange(segments, device=frames.device)
     counts = (count.unsqueeze(1) - starts).clamp(0, SEGMENT).unsqueeze(-1)
     padded = nn.functional.pad(frames, (0, 0, 0, segments * SEGMENT - length))
-    sums = padded.reshape(frames.shape[0], segments, SEGMENT, -1).sum(2, dtype=torch.float32)
+    sums = padded.unflatten(1, (-1, SEGMENT)).sum(2, dtype=torch.float32)
     # A segment that is all padding has no mean; nothing sees the 0 that it gets.
     return sums.sum(1, keepdim=True) / count.view(-1, 1, 1) + sums / counts.clamp(min=1)
 

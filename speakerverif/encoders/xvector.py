@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from speakerverif.encoders._tdnn import TDNN, Padding
 from speakerverif.errors import InputError
+from speakerverif.graphs import is_exporting
 from speakerverif.pooling import StatisticsPooling
 
 
@@ -68,7 +69,9 @@ class XVector(nn.Module):
             InputError: without padding, an utterance is shorter than the layers' context.
         """
         context = sum(self.lost_frames)
-        shortest = features.shape[1] if num_frames is None or not context else int(num_frames.min())
+        shortest = features.shape[1]
+        if num_frames is not None and context and not is_exporting():  # a graph can't look at values
+            shortest = int(num_frames.min())
         if shortest <= context:
             raise InputError(
                 f"an utterance of {shortest} frames is too short: an x-vector without padding needs "
