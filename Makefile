@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make bench` measures: a few minutes of it; `make bench SUITES=` measures everything.
+SUITES ?= encoder_inference features embedding startup metrics score as_norm
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test slow lint format bench clean
@@ -25,7 +27,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python tools/bench.py
+	$(BIN)/python tools/bench.py $(SUITES)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from speakerverif import cli_decide, cli_exchange, cli_report, cli_score
-from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
@@ -260,6 +259,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
+    from speakerverif._files import write_json
     from speakerverif.checkpoint import load_model
     from speakerverif.embed import embed, print_failures
     from speakerverif.formats.manifests import read_manifest
@@ -312,6 +312,7 @@ def _heads(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
+    from speakerverif._files import write_json
     from speakerverif.checkpoint import load_model
     from speakerverif.config import to_dict
     from speakerverif.model import SpeakerModel

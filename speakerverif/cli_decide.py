@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speakerverif import cli_sources
-from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
+    from speakerverif._files import write_json
     from speakerverif.calibrate import bayes_threshold
     from speakerverif.verify import verify as compare
     from speakerverif.verify import verify_enrolled
@@ -221,6 +221,7 @@ def enroll(arguments: argparse.Namespace) -> int:
 
 def identify(arguments: argparse.Namespace) -> int:
     """Show the enrolled speakers most like a recording, and name one where a threshold allows."""
+    from speakerverif._files import write_json
     from speakerverif.embed import embed_all
     from speakerverif.store import Store
     from speakerverif.verify import compare

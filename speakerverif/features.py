@@ -88,7 +88,8 @@ class Filterbank(nn.Module):
             if device != "cpu" or is_exporting():
                 features = self._log_mel(waveform)
             else:
-                features = torch.cat([self._log_mel(block) for block in self._blocks(waveform)], 1)
+                blocks = [self._log_mel(block) for block in self._blocks(waveform)]
+                features = blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
             features = self._finish(_clear(features, num_frames), num_frames)
             if self.mean_norm:
                 features -= features.sum(1, keepdim=True) / num_frames.clamp(min=1)[:, None, None]
@@ -101,7 +102,7 @@ class Filterbank(nn.Module):
             power = self._exportable_power(waveform)
         else:
             frames = self._prepare(waveform.unfold(1, self.frame_length, self.frame_shift))
-            squares = torch.view_as_real(torch.fft.rfft(frames, self.fft_length)).square()
+            squares = torch.view_as_real(torch.fft.rfft(frames, self.fft_length)).square_()
             power = squares[..., 0] + squares[..., 1]
         energies = [power[..., bins] @ self.mel[bins, bands] for bins, bands in self.groups]
         return self._log(torch.cat(energies, -1))
@@ -291,7 +292,8 @@ def _clear(values: Tensor, count: Tensor, value: float = 0.0) -> Tensor:
         beyond = torch.arange(values.shape[1], device=values.device) >= count[:, None]
         return values.masked_fill_(beyond if values.ndim == 2 else beyond[:, :, None], value)
     for row, own in enumerate(count.tolist()):  # a mask would cost a CPU a pass over everything
-        values[row, own:] = value
+        if own < values.shape[1]:
+            values[row, own:] = value
     return values
 
 

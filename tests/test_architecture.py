@@ -121,3 +121,8 @@ def test_no_file_holds_two_ideas() -> None:
 def test_light_rooms_import_no_torch(module: str) -> None:
     code = f"import sys, speakerverif.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode == 0
+
+
+def test_the_command_line_starts_without_numpy() -> None:
+    code = "import sys, speakerverif.cli; speakerverif.cli.parser(); sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode == 0

@@ -1,9 +1,11 @@
 """What a benchmark case is: the same work by us, by peers, and by the machine at its best."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Work = Callable[[], object]
@@ -50,6 +52,13 @@ def gflop(work: Work) -> float:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / 1e9
+
+
+def as_installed(folder: Path) -> dict[str, str]:
+    """Return the environment of a program as it runs once installed: with bytecode, here kept in `folder`."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 @functools.cache

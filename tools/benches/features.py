@@ -22,7 +22,9 @@ def _kaldi_peers(waveform: torch.Tensor) -> dict[str, Work]:
 
     def run() -> list[torch.Tensor]:
         scaled = waveform * 32768
-        return [kaldi.fbank(one[None], num_mel_bins=MELS, window_type="hamming", dither=0.0) for one in scaled]
+        return [
+            kaldi.fbank(one[None], num_mel_bins=MELS, window_type="hamming", dither=0.0) for one in scaled
+        ]
 
     return {"torchaudio": run}
 
@@ -84,6 +86,4 @@ def _case(kind: str, size: str, threads: int) -> Case:
     return Case(ours, peers, {"FFT alone": Limit(lambda: torch.fft.rfft(frames))})
 
 
-CASES = {
-    f"{kind} {size}": functools.partial(_case, kind, size) for kind in PEERS for size in SIZES
-}
+CASES = {f"{kind} {size}": functools.partial(_case, kind, size) for kind in PEERS for size in SIZES}

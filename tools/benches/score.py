@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benches._case import Case, Work, left_out
+from benches._case import Case, Work, as_installed, left_out
 from benches.metrics import scores
 from speakerverif.lists import EmbeddingTable
 from speakerverif.metrics import det_curve
@@ -40,10 +40,11 @@ def _program(threads: int, *options: str) -> Case:
     folder = tempfile.TemporaryDirectory()  # goes with the case
     path = Path(folder.name)
     _write(path)
+    environment = as_installed(path)
     command = [sys.executable, SCRIPT, path / "trials", "--embeddings", path / "e.npz", *options]
 
     def ours(kept: tempfile.TemporaryDirectory = folder) -> None:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
     return Case(ours, clock="wall", rounds=3)
 

@@ -1,0 +1,83 @@
+"""Recordings of 2 to 20 s to embeddings, from files, beside one at a time and the encoder on ready features."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from benches._case import Case, Limit, Work, left_out
+from speakerverif.allocator import keep_freed_memory
+from speakerverif.augment import coloured_noise
+from speakerverif.checkpoint import ModelFolder
+from speakerverif.config import Recipe
+from speakerverif.embed import embed
+from speakerverif.lists import Utterance
+from speakerverif.model import SpeakerModel
+
+RATE = 16000
+SHORTEST_S, LONGEST_S = 2.0, 20.0
+ENCODER_BATCH, ENCODER_S = 16, 3.0  # of the suite encoder_inference
+
+
+def model(channels: int) -> ModelFolder:
+    """Return an ECAPA-TDNN that has learnt nothing, as a loaded model."""
+    recipe = Recipe(encoder={"name": "ecapa", "channels": channels, "mfa_channels": 3 * channels})
+    encoder = SpeakerModel(recipe.features, recipe.encoder).eval()
+    return ModelFolder(Path(), encoder, recipe, {}, [], "made up")
+
+
+def recordings(number: int, shortest_s: float, longest_s: float) -> list[Utterance]:
+    """Return made-up recordings, evenly spread in length; their files are removed at the end."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    sound = 0.05 * coloured_noise(np.random.default_rng(0), round(60 * RATE), 1.0)
+    sound *= 0.5 + 0.5 * np.sin(2 * np.pi * 3 * np.arange(len(sound)) / RATE)  # syllables
+    found = []
+    for i, seconds in enumerate(np.linspace(shortest_s, longest_s, number)):
+        path = folder / f"{i}.wav"
+        soundfile.write(path, np.resize(sound, round(seconds * RATE)), RATE)
+        found.append(Utterance(str(i), str(path), ""))
+    return found
+
+
+def _resemblyzer(utterances: list[Utterance]) -> dict[str, Work]:
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+    except ImportError:
+        left_out("resemblyzer")
+        return {}
+    encoder = VoiceEncoder("cpu", verbose=False)
+    return {
+        "resemblyzer": lambda: [encoder.embed_utterance(preprocess_wav(Path(u.path))) for u in utterances]
+    }
+
+
+def mixed(number: int, channels: int, threads: int) -> Case:
+    """Return the case of so many recordings of mixed lengths."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    folder, utterances = model(channels), recordings(number, SHORTEST_S, LONGEST_S)
+    seconds = number * (SHORTEST_S + LONGEST_S) / 2
+    features = torch.randn(ENCODER_BATCH, round(100 * ENCODER_S), folder.recipe.features.num_mels)
+    assert isinstance(folder.model, SpeakerModel)
+    encoder = torch.inference_mode()(functools.partial(folder.model.encoder, features, None))
+    return Case(
+        lambda: embed(folder, utterances),
+        {"one at a time": lambda: embed(folder, utterances, batch_size=1), **_resemblyzer(utterances)},
+        {"the encoder alone, 16 x 3 s": Limit(encoder, seconds / (ENCODER_BATCH * ENCODER_S))},
+        rounds=1 if number > 100 else 3,
+        memory=True,
+        facts={"seconds of audio": seconds},
+    )
+
+
+CASES = {
+    "60 recordings, ecapa C=256": functools.partial(mixed, 60, 256),
+    "30 recordings, ecapa C=512": functools.partial(mixed, 30, 512),
+    "15 recordings, ecapa C=1024": functools.partial(mixed, 15, 1024),
+}
