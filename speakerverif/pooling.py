@@ -30,12 +30,13 @@ def build(
     return MultiQueryPooling(channels, variance_floor=variance_floor)
 
 
-def runs_plainly_on_cpu(frames: Tensor) -> bool:
-    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled.
+def may_overwrite(frames: Tensor) -> bool:
+    """Return whether a layer may work in memory that others use again: plainly on a CPU, nothing kept for gradients."""
+    return runs_plainly_on_cpu(frames) and not torch.is_grad_enabled()
 
-    Then memory may be shared and overwritten, which costs a graph more than it saves; where autograd looks on,
-    within its limits only.
-    """
+
+def runs_plainly_on_cpu(frames: Tensor) -> bool:
+    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled."""
     traced = torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or torch.compiler.is_compiling()
     return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
@@ -243,12 +244,15 @@ class FrameNorm(nn.BatchNorm1d):
         scale = self.weight * scale
         return scale, self.bias - self.running_mean * scale
 
+    def evaluate(self, frames: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return normed frames, written to `out` where given: a third of the time that batch norm takes for rows."""
+        scale, offset = self.scale_and_offset()
+        return torch.addcmul(offset, frames, scale, out=out)
+
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if not self.training and runs_plainly_on_cpu(frames):
-            # A third of the time that batch norm takes for rows.
-            scale, offset = self.scale_and_offset()
-            overwrite = self.inplace and frames.is_contiguous() and not torch.is_grad_enabled()
-            return torch.addcmul(offset, frames, scale, out=frames if overwrite else None)
+            reuse = self.inplace and frames.is_contiguous() and not torch.is_grad_enabled()
+            return self.evaluate(frames, frames if reuse else None)
         if num_frames is None or not self.training:
             # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.
             return super().forward(frames.reshape(-1, frames.shape[-1])).view(frames.shape)

@@ -69,6 +69,39 @@ class TimeConv(nn.Conv1d):
         return frames.gather(1, index.unsqueeze(-1).expand(batch, -1, channels))
 
 
+class Margins:
+    """Memory for frames `(B, T, C)` with a margin on either side, filled anew for each of several convolutions.
+
+    Write to `inner`, then take `closed()`: every utterance continued beyond its own ends.
+    """
+
+    def __init__(self, like: Tensor, channels: int, conv: TimeConv, num_frames: Tensor | None) -> None:
+        batch, length, _ = like.shape
+        margin = conv.margin
+        self._memory = like.new_zeros(batch, length + 2 * margin, channels)
+        self.inner = self._memory[:, margin : margin + length]
+        self._rows = self._memory.flatten(0, 1)
+        self._outside = self._mirrored = None
+        reflect = conv.pad_with == "reflect"
+        if num_frames is None and not reflect:
+            return  # the zeros stay
+        ends = torch.full((batch, 1), length) if num_frames is None else num_frames.unsqueeze(1)
+        steps = torch.arange(margin)
+        outside = torch.cat(((steps - margin).expand(batch, -1), ends + steps), 1)
+        first = torch.arange(margin, len(self._rows), length + 2 * margin).unsqueeze(1)
+        self._outside = (first + outside).flatten()
+        if reflect:
+            self._mirrored = (first + _reflect(outside, ends)).flatten()
+
+    def closed(self) -> Tensor:
+        """Return all frames, those of the margins renewed; they are overwritten next time."""
+        if self._mirrored is not None:
+            self._rows.index_copy_(0, self._outside, self._rows.index_select(0, self._mirrored))
+        elif self._outside is not None:
+            self._rows.index_fill_(0, self._outside, 0)
+        return self._memory
+
+
 def _reflect(position: Tensor, length: Tensor) -> Tensor:
     """Return the index in [0, length) that a position outside it mirrors, without repeating the edge."""
     period = (2 * (length - 1)).clamp(min=1)
@@ -162,6 +195,11 @@ class TDNN(nn.Module):
         self.lost_frames = dilation * (kernel_size - 1) if padding == "none" else 0
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
+
+    def evaluate(self, padded: Tensor, out: Tensor) -> None:
+        """Write to `out` what a convolving layer with a norm makes, in evaluation, of frames with margins."""
+        conv = self.affine
+        self.norm.evaluate(self.activation(shifted_products(padded, conv.weight, conv.bias, *conv.dilation)), out)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if self.pointwise:

@@ -18,14 +18,15 @@ and TaoRuijie's Res2Net the last part is passed on unchanged, here (as in Speech
 function up to an order of channels.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._tdnn import TDNN, Padding
-from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean
+from speakerverif.encoders._tdnn import TDNN, Margins, Padding
+from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, may_overwrite
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Config:
 
 
 class Res2Net(nn.Module):
-    """Channels in `scale` parts: the first is passed on, each other convolved, the last result added."""
+    """Channels in `scale` parts: the first is passed on, each other convolved, the last result added.
+
+    What goes in belongs to it: in evaluation without gradients it is overwritten.
+    """
 
     def __init__(self, channels: int, scale: int, dilation: int, padding: Padding) -> None:
         super().__init__()
@@ -58,11 +62,27 @@ class Res2Net(nn.Module):
         self.parts = nn.ModuleList(TDNN(width, width, 3, dilation, padding) for _ in range(scale - 1))
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        if not self.training and may_overwrite(frames):
+            return self._overwrite(frames, num_frames)
         first, *rest = frames.split(self.width, -1)
         outputs = [first]
         for part, chunk in zip(self.parts, rest, strict=True):
             outputs.append(part(chunk if len(outputs) == 1 else chunk + outputs[-1], num_frames))
         return torch.cat(outputs, -1)
+
+
+    def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        """Write each part's result over its input, with one piece of memory for the padding of all."""
+        room = Margins(frames, self.width, self.parts[0].affine, num_frames)
+        given, *rest = frames.split(self.width, -1)
+        for i, (part, chunk) in enumerate(zip(self.parts, rest, strict=True)):
+            if i == 0:
+                room.inner.copy_(chunk)
+            else:
+                torch.add(chunk, given, out=room.inner)
+            part.evaluate(room.closed(), chunk)
+            given = chunk
+        return frames
 
 
 class SqueezeExcitation(nn.Module):
@@ -88,11 +108,11 @@ class SERes2Block(nn.Module):
         self.expand = TDNN(config.channels, config.channels)
         self.se = SqueezeExcitation(config.channels, config.se_channels)
 
-    def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+    def forward(self, frames: Tensor, num_frames: Tensor | None, out: Tensor | None) -> Tensor:
         inner = self.reduce(frames, num_frames)
         inner = self.res2(inner, num_frames)
         inner = self.expand(inner, num_frames)
-        return torch.addcmul(frames, inner, self.se(inner, num_frames).to(inner.dtype))
+        return torch.addcmul(frames, inner, self.se(inner, num_frames).to(inner.dtype), out=out)
 
 
 class ECAPA(nn.Module):
@@ -120,13 +140,16 @@ class ECAPA(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         frames = total = self.input(features, num_frames)
-        outputs = []
-        for block in self.blocks:
-            frames = block(total if self.sum_inputs else frames, num_frames)
+        joined, outputs, rooms = None, [], itertools.repeat(None)
+        if may_overwrite(frames):  # the blocks write side by side
+            joined = frames.new_empty(*frames.shape[:2], len(self.blocks) * frames.shape[2])
+            rooms = joined.split(frames.shape[2], -1)
+        for block, room in zip(self.blocks, rooms):
+            frames = block(total if self.sum_inputs else frames, num_frames, room)
             outputs.append(frames)
             if self.sum_inputs:
                 total = total + frames
-        frames = self.mfa(torch.cat(outputs, -1), num_frames)
+        frames = self.mfa(torch.cat(outputs, -1) if joined is None else joined, num_frames)
         embedding = self.embedding(self.pooling_norm(self.pooling(frames, num_frames)))
         return embedding if self.embedding_norm is None else self.embedding_norm(embedding)
 
