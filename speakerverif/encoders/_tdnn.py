@@ -5,6 +5,7 @@ rows, and a convolution of k taps is k products of shifted frames. On a CPU all 
 large product, where the general convolution and its padding copies don't.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -69,37 +70,40 @@ class TimeConv(nn.Conv1d):
         return frames.gather(1, index.unsqueeze(-1).expand(batch, -1, channels))
 
 
-class Margins:
-    """Memory for frames `(B, T, C)` with a margin on either side, filled anew for each of several convolutions.
+class ConvRoom:
+    """Memory that convolutions of one shape use in turn: write frames `(B, T, C)` to `frames`, then `convolve`.
 
-    Write to `inner`, then take `closed()`: every utterance continued beyond its own ends.
+    Each overwrites what the one before returned.
     """
 
-    def __init__(self, like: Tensor, channels: int, conv: TimeConv, num_frames: Tensor | None) -> None:
-        batch, length, _ = like.shape
-        margin = conv.margin
-        self._memory = like.new_zeros(batch, length + 2 * margin, channels)
-        self.inner = self._memory[:, margin : margin + length]
-        self._rows = self._memory.flatten(0, 1)
+    def __init__(self, batch: int, length: int, conv: TimeConv, num_frames: Tensor | None) -> None:
+        padded_length, dilation = length + 2 * conv.margin, conv.dilation[0]
+        room = conv.weight.new_zeros(batch, padded_length, conv.in_channels)
+        self.frames = room.narrow(1, conv.margin, length)
+        self._rows = room.flatten(0, 1)
+        self._windows = _windows(self._rows, *conv.kernel_size, dilation)
+        self._out = room.new_empty(batch, padded_length, conv.out_channels)
+        self._sums = self._out.flatten(0, 1)[: len(self._windows[0])]
+        self._result = self._out.narrow(1, 0, length)
+        # Rows beyond an utterance's ends, and the rows within that they mirror.
         self._outside = self._mirrored = None
-        reflect = conv.pad_with == "reflect"
-        if num_frames is None and not reflect:
-            return  # the zeros stay
-        ends = torch.full((batch, 1), length) if num_frames is None else num_frames.unsqueeze(1)
-        steps = torch.arange(margin)
-        outside = torch.cat(((steps - margin).expand(batch, -1), ends + steps), 1)
-        first = torch.arange(margin, len(self._rows), length + 2 * margin).unsqueeze(1)
-        self._outside = (first + outside).flatten()
-        if reflect:
-            self._mirrored = (first + _reflect(outside, ends)).flatten()
+        if num_frames is not None or conv.pad_with == "reflect":  # else the zeros stay
+            ends = torch.full((batch, 1), length) if num_frames is None else num_frames.unsqueeze(1)
+            steps = torch.arange(conv.margin)
+            outside = torch.cat(((steps - conv.margin).expand(batch, -1), ends + steps), 1)
+            first = conv.margin + padded_length * torch.arange(batch).unsqueeze(1)
+            self._outside = (first + outside).flatten()
+            if conv.pad_with == "reflect":
+                self._mirrored = (first + _reflect(outside, ends)).flatten()
 
-    def closed(self) -> Tensor:
-        """Return all frames, those of the margins renewed; they are overwritten next time."""
+    def convolve(self, conv: TimeConv) -> Tensor:
+        """Return the convolution, `(B, T, C')`, of the frames, every utterance padded at its own ends."""
         if self._mirrored is not None:
             self._rows.index_copy_(0, self._outside, self._rows.index_select(0, self._mirrored))
         elif self._outside is not None:
             self._rows.index_fill_(0, self._outside, 0)
-        return self._memory
+        _sum_products(self._windows, conv.weight.permute(2, 1, 0).unbind(), conv.bias, self._sums)
+        return self._result
 
 
 def _reflect(position: Tensor, length: Tensor) -> Tensor:
@@ -109,37 +113,42 @@ def _reflect(position: Tensor, length: Tensor) -> Tensor:
     return torch.minimum(folded, period - folded).clamp(max=length - 1)
 
 
-def shifted_products(padded: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    """Return the convolution of padded frames over time: the sum over taps k of W_k times frames k * dilation later.
+def _windows(rows: Tensor, count: int, dilation: int) -> list[Tensor]:
+    """Return what each of `count` taps sees: rows k * dilation later, all equally many."""
+    return [rows.narrow(0, k * dilation, len(rows) - dilation * (count - 1)) for k in range(count)]
 
-    All utterances are taken as one long run of rows, so that each tap is a single product. The rows at an
-    utterance's end, which mix it with the next, are no part of the view that is returned; a single utterance needs
-    no room for them.
-    """
-    batch, length, channels = padded.shape
-    rows, taps = padded.reshape(-1, channels), weight.permute(2, 1, 0)
-    lost = dilation * (len(taps) - 1)
-    run = len(rows) - lost
-    out = rows.new_empty(batch, length if batch > 1 else run, taps.shape[2])
-    sums = out.flatten(0, 1)[:run]
+
+def _sum_products(
+    windows: Sequence[Tensor], taps: Sequence[Tensor], bias: Tensor | None, out: Tensor
+) -> None:
+    """Write the sum of the products of each window with its tap `(C, C')`, and the bias, to `out`."""
     if bias is None:
-        torch.mm(rows[:run], taps[0], out=sums)
+        torch.mm(windows[0], taps[0], out=out)
     else:
-        torch.addmm(bias, rows[:run], taps[0], out=sums)
-    for k in range(1, len(taps)):
-        sums.addmm_(rows[k * dilation :][:run], taps[k])
-    return out if batch == 1 else out[:, : length - lost]
+        torch.addmm(bias, windows[0], taps[0], out=out)
+    for window, tap in zip(windows[1:], taps[1:], strict=True):
+        out.addmm_(window, tap)
 
 
 class _ShiftedProducts(torch.autograd.Function):
-    """`shifted_products` and its gradient; that of the rows left out is zero."""
+    """Convolution over time without padding: the sum over taps k of W_k times frames k * dilation later.
+
+    All utterances are taken as one long run of rows, so that each tap is a single product. The rows at an
+    utterance's end, which mix it with the next, are dropped; their gradient is zero.
+    """
 
     @staticmethod
     def forward(ctx, frames: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(frames, weight)
         ctx.dilation = dilation
-        out = shifted_products(frames, weight, bias, dilation)
-        return out if len(out) == 1 else out.clone(memory_format=torch.contiguous_format)  # never a view
+        batch, length, _ = frames.shape
+        taps = weight.permute(2, 1, 0).unbind()
+        windows = _windows(frames.flatten(0, 1), len(taps), dilation)
+        run = len(windows[0])
+        # One utterance needs no room for rows to drop, and then no copy to drop them.
+        out = frames.new_empty(batch, length if batch > 1 else run, len(weight))
+        _sum_products(windows, taps, bias, out.flatten(0, 1)[:run])
+        return out[:, : length - dilation * (len(taps) - 1)].contiguous() if batch > 1 else out
 
     @staticmethod
     @once_differentiable
@@ -195,11 +204,6 @@ class TDNN(nn.Module):
         self.lost_frames = dilation * (kernel_size - 1) if padding == "none" else 0
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
-
-    def evaluate(self, padded: Tensor, out: Tensor) -> None:
-        """Write to `out` what a convolving layer with a norm makes, in evaluation, of frames with margins."""
-        conv = self.affine
-        self.norm.evaluate(self.activation(shifted_products(padded, conv.weight, conv.bias, *conv.dilation)), out)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if self.pointwise:

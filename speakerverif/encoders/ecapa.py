@@ -25,8 +25,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._tdnn import TDNN, Margins, Padding
-from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, may_overwrite
+from speakerverif.encoders._tdnn import TDNN, ConvRoom, Padding
+from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, may_overwrite, stacked_scales_and_offsets
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,17 @@ class Res2Net(nn.Module):
 
     def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Write each part's result over its input, with one piece of memory for the padding of all."""
-        room = Margins(frames, self.width, self.parts[0].affine, num_frames)
-        given, *rest = frames.split(self.width, -1)
-        for i, (part, chunk) in enumerate(zip(self.parts, rest, strict=True)):
-            if i == 0:
-                room.inner.copy_(chunk)
+        batch, length, _ = frames.shape
+        room = ConvRoom(batch, length, self.parts[0].affine, num_frames)
+        chunks = frames.split(self.width, -1)
+        # All norms at once: many small operations would take as long as the products.
+        norms = zip(*stacked_scales_and_offsets([part.norm for part in self.parts]), strict=True)
+        for i, (part, (scale, offset)) in enumerate(zip(self.parts, norms, strict=True), 1):
+            if i == 1:
+                room.frames.copy_(chunks[1])
             else:
-                torch.add(chunk, given, out=room.inner)
-            part.evaluate(room.closed(), chunk)
-            given = chunk
+                torch.add(chunks[i], chunks[i - 1], out=room.frames)
+            torch.addcmul(offset, part.activation(room.convolve(part.affine)), scale, out=chunks[i])
         return frames
 
 
