@@ -159,7 +159,9 @@ class AttentiveStatisticsPooling(nn.Module):
         if self.tanh:
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        logits = self.logits(hidden.flatten(0, 1)).float()
+        # The bias changes no weight and has no gradient, but costs a pass over all logits.
+        bias = None if may_overwrite(frames) else self.logits.bias
+        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, bias).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
@@ -244,7 +246,7 @@ class FrameNorm(nn.BatchNorm1d):
         if not self.training and runs_plainly_on_cpu(frames):
             # A third of the time that batch norm takes for rows.
             scale, offset = self.scale_and_offset()
-            reuse = self.inplace and frames.is_contiguous() and not torch.is_grad_enabled()
+            reuse = self.inplace and not torch.is_grad_enabled()
             return torch.addcmul(offset, frames, scale, out=frames if reuse else None)
         if num_frames is None or not self.training:
             # Rows of channels: several times faster on a CPU than (B, C, T), where a channel is strided.
@@ -331,7 +333,8 @@ def _plain_softmax_statistics(logits: Tensor, frames: Tensor) -> tuple[Tensor, T
 class _SoftmaxStatistics(torch.autograd.Function):
     """Mean and variance `(B, 2, C)` of frames under w = softmax over time of logits, `(B T, C)`.
 
-    The weights are left in the place of the logits, and returned first because autograd wants to know.
+    The weights are left in the place of the logits (up to their sum where no gradient is wanted), and returned first
+    because autograd wants to know.
 
     With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
     Autograd's own chain takes three times as many passes over memory and keeps every step of it.
@@ -343,9 +346,13 @@ class _SoftmaxStatistics(torch.autograd.Function):
         statistics = frames.new_empty(len(frames), 2, frames.shape[2])
         for w, x, m, v in _pieces(weights, frames, *statistics.split(1, 1)):
             w.sub_(w.amax(1, keepdim=True)).exp_()
-            w.mul_(w.sum(1, keepdim=True).reciprocal_())
-            torch.sum(w * x, 1, keepdim=True, out=m)
-            torch.sum((x - m).square_().mul_(w), 1, keepdim=True, out=v)
+            share = w.sum(1, keepdim=True).reciprocal_()
+            scratch = w * x
+            m.copy_(scratch.sum(1, keepdim=True).mul_(share))
+            torch.sub(x, m, out=scratch).square_().mul_(w)
+            v.copy_(scratch.sum(1, keepdim=True).mul_(share))
+            if any(ctx.needs_input_grad):
+                w.mul_(share)
         ctx.mark_dirty(logits)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(logits, frames, statistics)

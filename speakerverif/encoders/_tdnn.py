@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.pooling import FrameNorm, frame_mask, runs_plainly_on_cpu
+from speakerverif.pooling import FrameNorm, frame_mask, may_overwrite, runs_plainly_on_cpu
 
 Padding = Literal["zeros", "reflect", "none"]
 
@@ -195,7 +195,7 @@ class TDNN(nn.Module):
         norm: Literal["affine", "plain", "none"] = "affine",
     ) -> None:
         super().__init__()
-        self.affine: nn.Module = (
+        self.affine: nn.Linear | TimeConv = (
             nn.Linear(in_channels, out_channels)
             if kernel_size == 1
             else TimeConv(in_channels, out_channels, kernel_size, dilation, padding)
@@ -205,7 +205,25 @@ class TDNN(nn.Module):
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
 
+    def _overwrite(self, frames: Tensor) -> Tensor:
+        """Return what a point-wise layer makes in evaluation, in as few passes over memory as there can be."""
+        linear, rows = self.affine, frames.flatten(0, 1)
+        # Rows begin at multiples of 64 bytes: the product is a third slower where 1500 columns lie side by side.
+        width = -(-linear.out_features // 16) * 16
+        out = rows.new_empty(len(rows), width)[:, : linear.out_features]
+        if self.norm is None or not isinstance(self.activation, nn.ReLU):
+            torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
+            out = self.activation(out) if self.norm is None else self.norm(self.activation(out))
+        else:  # max(x + b, 0) scale + offset = max(x, -b) scale + (b scale + offset): the bias needs no pass
+            scale, offset = self.norm.scale_and_offset()
+            torch.mm(rows, linear.weight.t(), out=out)
+            torch.clamp_min(out, -linear.bias, out=out)
+            torch.addcmul(offset + linear.bias * scale, out, scale, out=out)
+        return out.view(*frames.shape[:2], -1)
+
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if self.pointwise and not self.training and may_overwrite(frames):
+            return self._overwrite(frames)
         if self.pointwise:
             # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.
             rows = self.activation(self.affine(frames.flatten(0, 1)))

@@ -18,7 +18,6 @@ and TaoRuijie's Res2Net the last part is passed on unchanged, here (as in Speech
 function up to an order of channels.
 """
 
-import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif.encoders._tdnn import TDNN, ConvRoom, Padding
-from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, may_overwrite, stacked_scales_and_offsets
+from speakerverif.pooling import (
+    AttentiveStatisticsPooling,
+    masked_mean,
+    may_overwrite,
+    stacked_scales_and_offsets,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,6 @@ class Res2Net(nn.Module):
         for part, chunk in zip(self.parts, rest, strict=True):
             outputs.append(part(chunk if len(outputs) == 1 else chunk + outputs[-1], num_frames))
         return torch.cat(outputs, -1)
-
 
     def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Write each part's result over its input, with one piece of memory for the padding of all."""
@@ -142,12 +145,14 @@ class ECAPA(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         frames = total = self.input(features, num_frames)
-        joined, outputs, rooms = None, [], itertools.repeat(None)
-        if may_overwrite(frames):  # the blocks write side by side
+        # Where nothing is kept for gradients, the blocks write side by side what is aggregated.
+        joined = None
+        if may_overwrite(frames):
             joined = frames.new_empty(*frames.shape[:2], len(self.blocks) * frames.shape[2])
-            rooms = joined.split(frames.shape[2], -1)
-        for block, room in zip(self.blocks, rooms):
-            frames = block(total if self.sum_inputs else frames, num_frames, room)
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            out = None if joined is None else joined.chunk(len(self.blocks), -1)[i]
+            frames = block(total if self.sum_inputs else frames, num_frames, out)
             outputs.append(frames)
             if self.sum_inputs:
                 total = total + frames
