@@ -160,8 +160,8 @@ class AttentiveStatisticsPooling(nn.Module):
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
         # The bias changes no weight and has no gradient, but costs a pass over all logits.
-        bias = None if may_overwrite(frames) else self.logits.bias
-        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, bias).float()
+        logits_bias = None if may_overwrite(frames) else self.logits.bias
+        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, logits_bias).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)

@@ -19,7 +19,7 @@ function up to an order of channels.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Res2Net(nn.Module):
         self.parts = nn.ModuleList(TDNN(width, width, 3, dilation, padding) for _ in range(scale - 1))
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        if not self.training and may_overwrite(frames):
+        if self.parts and not self.training and may_overwrite(frames):
             return self._overwrite(frames, num_frames)
         first, *rest = frames.split(self.width, -1)
         outputs = [first]
@@ -76,12 +76,12 @@ class Res2Net(nn.Module):
 
     def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Write each part's result over its input, with one piece of memory for the padding of all."""
-        batch, length, _ = frames.shape
-        room = ConvRoom(batch, length, self.parts[0].affine, num_frames)
+        parts: list[Any] = list(self.parts)
+        room = ConvRoom(len(frames), frames.shape[1], parts[0].affine, num_frames)
         chunks = frames.split(self.width, -1)
         # All norms at once: many small operations would take as long as the products.
-        norms = zip(*stacked_scales_and_offsets([part.norm for part in self.parts]), strict=True)
-        for i, (part, (scale, offset)) in enumerate(zip(self.parts, norms, strict=True), 1):
+        norms = zip(*stacked_scales_and_offsets([part.norm for part in parts]), strict=True)
+        for i, (part, (scale, offset)) in enumerate(zip(parts, norms, strict=True), 1):
             if i == 1:
                 room.frames.copy_(chunks[1])
             else:
