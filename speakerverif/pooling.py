@@ -39,7 +39,7 @@ def may_overwrite(frames: Tensor) -> bool:
 
 def runs_plainly_on_cpu(frames: Tensor) -> bool:
     """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled."""
-    traced = torch.onnx.is_in_onnx_export() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    traced = is_exporting() or torch.compiler.is_compiling()
     return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
 
@@ -162,8 +162,8 @@ class AttentiveStatisticsPooling(nn.Module):
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
         # The bias changes no weight and has no gradient, but costs a pass over all logits.
-        bias = None if may_overwrite(frames) else self.logits.bias
-        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, bias).float()
+        logits_bias = None if may_overwrite(frames) else self.logits.bias
+        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, logits_bias).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)

@@ -1,5 +1,6 @@
 """What every encoder promises: each file in `encoders/` is found and held to it."""
 
+import copy
 import importlib
 import pkgutil
 
@@ -132,6 +133,40 @@ def test_ragged_batch_equals_each_row_alone(encoder):
         torch.testing.assert_close(encoder(row[None, :n], n[None])[0], embedding, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("ragged", [True, False])
+def test_evaluation_without_gradients_gives_the_same(encoder, ragged):
+    """It may overwrite what it made itself, but nothing that was given."""
+    encoder.eval()
+    rows, num_frames = features(40, 9, 23, 1, num_mels=encoder.num_mels)
+    given, lengths = rows.clone(), num_frames if ragged else None
+    expected = encoder(rows, lengths).detach()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(encoder(rows, lengths).clone(), expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(rows, given)
+
+
+@torch.no_grad()
+def test_new_weights_are_used_at_once(encoder):
+    """However they come: nothing that follows from weights is kept."""
+    encoder.eval()
+    rows, _ = features(20, 20, num_mels=encoder.num_mels)
+    encoder(rows)
+    other = copy.deepcopy(encoder)
+    for value in other.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(1.1)  # in place, as an optimiser does
+    for old, new in zip(encoder.parameters(), other.parameters(), strict=True):
+        old.data = new.data.clone()  # behind autograd's back
+    for old, new in zip(encoder.buffers(), other.buffers(), strict=True):
+        old.copy_(new)
+    expected = copy.deepcopy(encoder)(rows)
+    assert torch.equal(encoder(rows), expected)
+    assert torch.equal(other(rows), expected)
+    other.load_state_dict(encoder.state_dict(), assign=True)
+    torch.testing.assert_close(other(rows), expected, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_evaluation_is_stateless(encoder):
     encoder.eval()
@@ -190,6 +225,19 @@ def test_time_conv_equals_torch(padding):
     if padding != "none":
         image = nn.functional.pad(image, (4, 4), mode="constant" if padding == "zeros" else "reflect")
     expected = nn.functional.conv1d(image, conv.weight, conv.bias, dilation=4).transpose(1, 2)
+    torch.testing.assert_close(conv(frames), expected)
+
+
+def test_kernels_lie_tap_by_tap():
+    """A step keeps the layout, a copy has it, and a kernel in another one gives the same."""
+    conv = TimeConv(3, 4, 5, 1, "zeros")
+    frames = torch.randn(2, 9, 3)
+    conv(frames).square().sum().backward()
+    assert conv.weight.grad.permute(2, 0, 1).is_contiguous()
+    for kernel in (conv.weight, copy.deepcopy(conv).weight, conv.weight.detach() - conv.weight.grad):
+        assert kernel.permute(2, 0, 1).is_contiguous()
+    expected = conv(frames)
+    conv.weight.data = conv.weight.data.contiguous()
     torch.testing.assert_close(conv(frames), expected)
 
 

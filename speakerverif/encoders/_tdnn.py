@@ -80,12 +80,13 @@ class ConvRoom:
         room = conv.weight.new_zeros(batch, padded_length, conv.in_channels)
         self.frames = room.narrow(1, conv.margin, length)
         self._rows = room.flatten(0, 1)
-        self._windows = _windows(self._rows, *conv.kernel_size, dilation)
+        self._windows = _windows(self._rows, conv.kernel_size[0], dilation)
         self._out = room.new_empty(batch, padded_length, conv.out_channels)
         self._sums = self._out.flatten(0, 1)[: len(self._windows[0])]
         self._result = self._out.narrow(1, 0, length)
         # Rows beyond an utterance's ends, and the rows within that they mirror.
-        self._outside = self._mirrored = None
+        self._outside: Tensor | None = None
+        self._mirrored: Tensor | None = None
         if num_frames is not None or conv.pad_with == "reflect":  # else the zeros stay
             ends = torch.full((batch, 1), length) if num_frames is None else num_frames.unsqueeze(1)
             steps = torch.arange(conv.margin)
@@ -97,7 +98,7 @@ class ConvRoom:
 
     def convolve(self, conv: TimeConv) -> Tensor:
         """Return the convolution, `(B, T, C')`, of the frames, every utterance padded at its own ends."""
-        if self._mirrored is not None:
+        if self._outside is not None and self._mirrored is not None:
             self._rows.index_copy_(0, self._outside, self._rows.index_select(0, self._mirrored))
         elif self._outside is not None:
             self._rows.index_fill_(0, self._outside, 0)
@@ -199,31 +200,30 @@ class TDNN(nn.Module):
             if kernel_size == 1
             else TimeConv(in_channels, out_channels, kernel_size, dilation, padding)
         )
-        self.pointwise = kernel_size == 1
         self.lost_frames = dilation * (kernel_size - 1) if padding == "none" else 0
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
 
-    def _overwrite(self, frames: Tensor) -> Tensor:
+    def _overwrite(self, linear: nn.Linear, frames: Tensor) -> Tensor:
         """Return what a point-wise layer makes in evaluation, in as few passes over memory as there can be."""
-        linear, rows = self.affine, frames.flatten(0, 1)
+        weight, bias, rows = linear.weight.t(), linear.bias, frames.flatten(0, 1)
         # Rows begin at multiples of 64 bytes: the product is a third slower where 1500 columns lie side by side.
         width = -(-linear.out_features // 16) * 16
         out = rows.new_empty(len(rows), width)[:, : linear.out_features]
         if self.norm is None or not isinstance(self.activation, nn.ReLU):
-            torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
+            torch.addmm(bias, rows, weight, out=out)
             out = self.activation(out) if self.norm is None else self.norm(self.activation(out))
         else:  # max(x + b, 0) scale + offset = max(x, -b) scale + (b scale + offset): the bias needs no pass
             scale, offset = self.norm.scale_and_offset()
-            torch.mm(rows, linear.weight.t(), out=out)
-            torch.clamp_min(out, -linear.bias, out=out)
-            torch.addcmul(offset + linear.bias * scale, out, scale, out=out)
+            torch.mm(rows, weight, out=out)
+            torch.clamp_min(out, -bias, out=out)
+            torch.addcmul(offset + bias * scale, out, scale, out=out)
         return out.view(*frames.shape[:2], -1)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        if self.pointwise and not self.training and may_overwrite(frames):
-            return self._overwrite(frames)
-        if self.pointwise:
+        if isinstance(self.affine, nn.Linear):
+            if not self.training and may_overwrite(frames):
+                return self._overwrite(self.affine, frames)
             # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.
             rows = self.activation(self.affine(frames.flatten(0, 1)))
             frames = rows.view(*frames.shape[:2], -1)

@@ -18,15 +18,19 @@ and TaoRuijie's Res2Net the last part is passed on unchanged, here (as in Speech
 function up to an order of channels.
 """
 
-import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from speakerverif.encoders._tdnn import TDNN, ConvRoom, Padding
-from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, may_overwrite, stacked_scales_and_offsets
+from speakerverif.pooling import (
+    AttentiveStatisticsPooling,
+    masked_mean,
+    may_overwrite,
+    stacked_scales_and_offsets,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Res2Net(nn.Module):
         self.parts = nn.ModuleList(TDNN(width, width, 3, dilation, padding) for _ in range(scale - 1))
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        if not self.training and may_overwrite(frames):
+        if self.parts and not self.training and may_overwrite(frames):
             return self._overwrite(frames, num_frames)
         first, *rest = frames.split(self.width, -1)
         outputs = [first]
@@ -70,15 +74,14 @@ class Res2Net(nn.Module):
             outputs.append(part(chunk if len(outputs) == 1 else chunk + outputs[-1], num_frames))
         return torch.cat(outputs, -1)
 
-
     def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Write each part's result over its input, with one piece of memory for the padding of all."""
-        batch, length, _ = frames.shape
-        room = ConvRoom(batch, length, self.parts[0].affine, num_frames)
+        parts: list[Any] = list(self.parts)
+        room = ConvRoom(len(frames), frames.shape[1], parts[0].affine, num_frames)
         chunks = frames.split(self.width, -1)
         # All norms at once: many small operations would take as long as the products.
-        norms = zip(*stacked_scales_and_offsets([part.norm for part in self.parts]), strict=True)
-        for i, (part, (scale, offset)) in enumerate(zip(self.parts, norms, strict=True), 1):
+        norms = zip(*stacked_scales_and_offsets([part.norm for part in parts]), strict=True)
+        for i, (part, (scale, offset)) in enumerate(zip(parts, norms, strict=True), 1):
             if i == 1:
                 room.frames.copy_(chunks[1])
             else:
@@ -142,12 +145,14 @@ class ECAPA(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         frames = total = self.input(features, num_frames)
-        joined, outputs, rooms = None, [], itertools.repeat(None)
-        if may_overwrite(frames):  # the blocks write side by side
+        # Where nothing is kept for gradients, the blocks write side by side what is aggregated.
+        joined = None
+        if may_overwrite(frames):
             joined = frames.new_empty(*frames.shape[:2], len(self.blocks) * frames.shape[2])
-            rooms = joined.split(frames.shape[2], -1)
-        for block, room in zip(self.blocks, rooms):
-            frames = block(total if self.sum_inputs else frames, num_frames, room)
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            out = None if joined is None else joined.chunk(len(self.blocks), -1)[i]
+            frames = block(total if self.sum_inputs else frames, num_frames, out)
             outputs.append(frames)
             if self.sum_inputs:
                 total = total + frames
