@@ -8,7 +8,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from speakerverif import audio, checkpoint
+from speakerverif import audio, checkpoint, engines
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable
@@ -17,20 +17,23 @@ from speakerverif.verify import Verification, compare
 Recording = str | Path | np.ndarray | Tensor
 
 
-def load_model(model: str | Path | None = None, device: str = "cpu") -> "Model":
+def load_model(
+    model: str | Path | None = None, device: str = "cpu", engine: engines.Engine = "auto"
+) -> "Model":
     """Return a model ready for use.
 
     Args:
         model: a model folder, an exported `.onnx` file, or `org/name` on the Hugging Face hub; None: the starter
             model that comes with the package.
         device: "cpu", or "cuda" for a GPU.
+        engine: "torch" or "onnx" (onnxruntime, on an export that is kept); "auto": see `engines.py`.
 
     Raises:
-        InputError: no such model, damaged, no such device.
+        InputError: no such model, damaged, no such device or engine.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: no CUDA device is there; leave it out to use the CPU")
-    return Model(checkpoint.load_model(model, device), device)
+    return Model(engines.load_model(model, device, engine), device)
 
 
 class Model:

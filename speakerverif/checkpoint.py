@@ -52,6 +52,11 @@ class ModelFolder:
         """The recipe's name."""
         return self.recipe.name
 
+    @property
+    def engine(self) -> str:
+        """What runs the model: "torch" or "onnxruntime"."""
+        return "torch" if isinstance(self.model, SpeakerModel) else "onnxruntime"
+
 
 def fingerprint(model: SpeakerModel) -> str:
     """Return 16 hex digits that name this model: SHA-256 over features, encoder table and every weight."""

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_decide, cli_exchange, cli_report, cli_score
+from speakerverif import cli_decide, cli_exchange, cli_report, cli_score, cli_sources
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
@@ -116,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="FILE")
     _add_compute(command)
+    cli_sources.add_engine(command)
     _add_batch_size(command)
 
     command = add("score", cli_score.run, "score a trial list: EER and minDCF with intervals")
@@ -135,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, run, summary)
         add_arguments(command)
         _add_compute(command)
+        cli_sources.add_engine(command)
 
     command = add("report", cli_report.run, "write a page on a score file, to look at and to listen to")
     cli_report.add_arguments(command)
@@ -260,8 +262,8 @@ def _train(arguments: argparse.Namespace) -> int:
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif._files import write_json
-    from speakerverif.checkpoint import load_model
     from speakerverif.embed import embed, print_failures
+    from speakerverif.engines import load_model
     from speakerverif.formats.manifests import read_manifest
     from speakerverif.formats.tables import write_table
     from speakerverif.lists import Utterance
@@ -276,7 +278,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     twice = [str(path) for path, count in Counter(arguments.files).items() if count > 1]
     if twice:
         raise InputError(f"given twice: {', '.join(twice)}")
-    folder = load_model(arguments.model, arguments.device)
+    folder = load_model(arguments.model, arguments.device, arguments.engine)
     table = embed(
         folder,
         utterances,
@@ -296,7 +298,7 @@ def _embed(arguments: argparse.Namespace) -> int:
             "embedded": len(table.ids),
             "failed": dict(table.failed),
             "dim": int(table.embeddings.shape[1]),
-            "model": {"name": folder.name, "fingerprint": folder.fingerprint},
+            "model": {"name": folder.name, "fingerprint": folder.fingerprint, "engine": folder.engine},
         }
         write_json(arguments.json, record)
     return FAILURE if table.failed else 0

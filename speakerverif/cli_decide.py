@@ -127,7 +127,7 @@ def verify(arguments: argparse.Namespace) -> int:
         if fitted is not None and fitted.point is not None and result.llr_threshold == fitted.point.threshold:
             print(f"there, on {fitted.trials}: {_rates(fitted.point)}")
     if arguments.json:
-        write_json(arguments.json, dataclasses.asdict(result))
+        write_json(arguments.json, {**dataclasses.asdict(result), "engine": folder.engine})
     return 0
 
 
@@ -258,10 +258,10 @@ def identify(arguments: argparse.Namespace) -> int:
 
 def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
     from speakerverif import machine
-    from speakerverif.checkpoint import load_model
+    from speakerverif.engines import load_model
 
     machine.use(arguments.threads)
-    return load_model(path or arguments.model, arguments.device)
+    return load_model(path or arguments.model, arguments.device, arguments.engine)
 
 
 def _rates(point: "DecisionPoint") -> str:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from speakerverif.errors import InputError
+
 
 def add_import(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
@@ -15,10 +17,17 @@ def add_import(command: argparse.ArgumentParser) -> None:
 
 def add_export(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
-    command.add_argument("model", type=Path, metavar="MODEL")
-    command.add_argument(
-        "--onnx", type=Path, required=True, metavar="FILE", help="waveform in, embedding out"
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL")
+    add("--onnx", type=Path, metavar="F.onnx", help="for onnxruntime and others")
+    add(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of the ONNX file: float16 halves the weights, int8 computes with them too (default: float32)",
     )
+    add("--pt2", type=Path, metavar="F.pt2", help="an exported program, for torch alone")
+    add("--torchscript", type=Path, metavar="F.pt", help="for torch alone, in C++ too")
 
 
 def add_push(command: argparse.ArgumentParser) -> None:
@@ -42,20 +51,30 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a model as an ONNX file."""
+    """Write a model as files that run without this package."""
+    wanted = [path for path in (arguments.onnx, arguments.pt2, arguments.torchscript) if path]
+    if not wanted:
+        raise InputError("export: give --onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt")
+    if arguments.precision != "float32" and not arguments.onnx:
+        raise InputError("--precision does nothing without --onnx F.onnx")
     from speakerverif.checkpoint import load_model
     from speakerverif.export import export_onnx
+    from speakerverif.export_torch import export_program, export_torchscript
     from speakerverif.scoring import Scoring
 
     folder = load_model(arguments.model)
-    least = export_onnx(folder, arguments.onnx)
     scoring = Scoring.load(folder.path, folder.fingerprint).name
     if scoring != "cosine":
         print(
-            f"{folder.path} scores by {scoring}; the file's embeddings are compared by cosine",
+            f"{folder.path} scores by {scoring}; embeddings of what is exported are compared by cosine",
             file=sys.stderr,
         )
-    print(f"{arguments.onnx}: embeddings have a cosine of {least:.6f} or more with the model's own")
+    for path in wanted:
+        if path == arguments.onnx:
+            least = export_onnx(folder, path, arguments.precision)
+        else:
+            least = (export_program if path == arguments.pt2 else export_torchscript)(folder, path)
+        print(f"{path}: embeddings have a cosine of {least:.6f} or more with the model's own")
     return 0
 
 

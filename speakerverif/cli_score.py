@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the record")
     add("--report", type=Path, metavar="DIR", help="write index.html: DET curve, histograms, hardest trials")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    cli_sources.add_engine(parser)
     add("--threads", type=int, metavar="N", help="CPU threads (default: the machine's)")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
 

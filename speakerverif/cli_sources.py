@@ -34,6 +34,16 @@ class NotEmbeddedError(Exception):
     """Files of the trials are there but could not be embedded: a failure, not a wrong command."""
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which program runs the model."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="onnx: onnxruntime, on an export that is kept (default: auto, the model as it comes)",
+    )
+
+
 def add_bootstrap(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how many samples the intervals are of."""
     parser.add_argument(
@@ -291,12 +301,12 @@ def _embed(
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
     from speakerverif import machine
-    from speakerverif.checkpoint import load_model
+    from speakerverif.engines import load_model
     from speakerverif.embed import embed
     from speakerverif.lists import Utterance
 
     machine.use(args.threads)
-    model = load_model(args.model, args.device)
+    model = load_model(args.model, args.device, args.engine)
     if not sound:
         raise InputError("nothing was embedded")
     table = embed(
@@ -311,7 +321,7 @@ def _embed(
         raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
     made = {
         "crops": f"{args.crops} crops" if args.crops else "whole utterance",
-        "model": {"name": model.name, "fingerprint": table.fingerprint},
+        "model": {"name": model.name, "fingerprint": table.fingerprint, "engine": model.engine},
         "training_speakers": model.speakers,
     }
     return table, made, model.path

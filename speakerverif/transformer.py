@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from speakerverif.api import Recording, load_model
+from speakerverif.engines import Engine
 
 
 class EmbeddingTransformer(TransformerMixin, BaseEstimator):
@@ -16,16 +17,24 @@ class EmbeddingTransformer(TransformerMixin, BaseEstimator):
         model: what `load_model` takes.
         device: "cpu" or "cuda".
         sample_rate: Hz, where recordings are samples in memory.
+        engine: "auto", "torch" or "onnx".
     """
 
-    def __init__(self, model: str | None = None, device: str = "cpu", sample_rate: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | None = None,
+        device: str = "cpu",
+        sample_rate: int | None = None,
+        engine: Engine = "auto",
+    ) -> None:
         self.model = model
         self.device = device
         self.sample_rate = sample_rate
+        self.engine = engine
 
     def fit(self, recordings: Sequence[Recording], y: Any = None) -> "EmbeddingTransformer":
         """Load the model."""
-        self.model_ = load_model(self.model, self.device)
+        self.model_ = load_model(self.model, self.device, self.engine)
         return self
 
     def transform(self, recordings: Sequence[Recording]) -> np.ndarray:

@@ -186,5 +186,5 @@ def test_a_calibration_of_another_back_end_stays_behind(model):
     other = dataclasses.replace(
         folder, calibration=dataclasses.replace(folder.calibration, scoring="plda 01234567")
     )
-    assert "calibration.toml" in export._metadata(folder)
-    assert "calibration.toml" not in export._metadata(other)
+    assert "calibration.toml" in export.metadata(folder)
+    assert "calibration.toml" not in export.metadata(other)

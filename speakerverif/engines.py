@@ -1,0 +1,75 @@
+"""Which program runs a model: torch, or onnxruntime on an export of it.
+
+`auto` takes a model as it comes: torch for a folder, onnxruntime for an ONNX file. It changes none of them into the
+other, since torch is no slower here (the table in docs/interop.md), starts at once and writes nothing.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from speakerverif import __version__, checkpoint
+from speakerverif.checkpoint import ModelFolder
+from speakerverif.errors import InputError
+from speakerverif.export import export_onnx
+from speakerverif.model import SpeakerModel
+from speakerverif.onnx_engine import OnnxModel
+
+Engine = Literal["auto", "torch", "onnx"]
+
+
+def load_model(
+    model: str | Path | None = None, device: str | torch.device = "cpu", engine: Engine = "auto"
+) -> ModelFolder:
+    """Return a model, run by the engine asked for; its back end, calibration and speakers stay as they are.
+
+    The export that `onnx` makes of a folder is kept, under the model's fingerprint, in the user's cache folder
+    (`$XDG_CACHE_HOME/speakerverif`, else `~/.cache/speakerverif`): a model folder may be read-only, or shared.
+
+    Args:
+        model: as `checkpoint.load_model`'s.
+        device: "cpu" or "cuda".
+        engine: see the module.
+
+    Raises:
+        InputError: as `checkpoint.load_model`; an unknown engine, an ONNX file for torch, no onnxruntime.
+    """
+    if engine not in get_args(Engine):
+        raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
+    folder = checkpoint.load_model(model, device)
+    runs_in_torch = isinstance(folder.model, SpeakerModel)
+    if engine == "torch" and not runs_in_torch:
+        raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")
+    if engine != "onnx" or not runs_in_torch:
+        return folder
+    return dataclasses.replace(folder, model=_exported(folder, device))
+
+
+def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:
+    """Return a model's export, from the cache where it is there and whole."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speakerverif"
+    kept = cache / f"{folder.fingerprint}-{__version__}.onnx"
+    if kept.is_file():
+        with contextlib.suppress(InputError):  # damaged: it is written anew
+            model = OnnxModel(kept, device)
+            if model.metadata["fingerprint"] == folder.fingerprint:
+                return model
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        print(f"exporting {folder.path} to {kept}", file=sys.stderr)
+        export_onnx(folder, kept)
+        return OnnxModel(kept, device)
+    print(f"exporting {folder.path}; {cache} can't be written to, so the export is not kept", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as scratch:
+        export_onnx(folder, Path(scratch) / "model.onnx")
+        return OnnxModel(Path(scratch) / "model.onnx", device)
