@@ -19,7 +19,6 @@ intervals by bootstrap over speakers. Recordings that can't be embedded are coun
 
 import argparse
 import importlib.metadata
-import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -282,9 +281,8 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
         record["rows"][name] = row
         print("| " + " | ".join([name, *map(cell, row)]) + " |", flush=True)
     print(
-        f"\n{len(trials):,} trials of {len(units.names)} speakers ({units.kind}s); seed {args.seed}; one row alone:"
+        f"\n{len(trials):,} trials between {len(units.names)} {units.kind}s; seed {args.seed}; one row alone: --only ROW"
     )
-    print(f"`python {shlex.join(['tools/robustness.py', *args.given, '--only', 'ROW'])}`")
     return record
 
 
@@ -313,7 +311,6 @@ def main() -> int:
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    args.given = sys.argv[1:]
     if args.threads:
         import torch
 
