@@ -19,7 +19,7 @@ from speakerverif.importers._files import read_yaml
 
 LENGTHS = (4000, 8000, 16123, 52345)
 SOME = (4000, 40123)  # where the references take their time
-SLOW = ("wespeaker-redimnet-b3",)
+SLOW = ("wespeaker-redimnet-b3", "3dspeaker-eres2netv2-w24s4ep4")
 
 
 class Case(NamedTuple):

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from speakerverif import features
+from speakerverif import build, features
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
-from speakerverif.model import SpeakerModel
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
         InputError: tensors that are missing, have no place here, another shape or non-finite values; all listed.
     """
     network = foreign.network
-    expected = SpeakerModel(foreign.features, network.encoder).state_dict()
+    with torch.device("meta"):  # names and shapes alone: no memory, no initial values
+        encoder = build.encoder(network.encoder, foreign.features.num_mels)
+    expected = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     weights: dict[str, Tensor] = {}
     met, wrong = set(), []
     for theirs, tensor in foreign.state.items():
@@ -85,8 +87,8 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
     names = {ours: theirs for theirs, ours in network.modules.items()}
     for ours, tensor in expected.items():
         if ours.endswith(".num_batches_tracked"):  # older checkpoints lack it, and nothing uses it
-            weights.setdefault(ours, tensor)
-        elif ours.startswith("encoder.") and ours not in met:
+            weights.setdefault(ours, torch.zeros_like(tensor, device="cpu"))
+        elif ours not in met:
             name = ours.removeprefix("encoder.")
             module, _, leaf = name.rpartition(".")
             theirs = names.get(name) or f"{names.get(module, module)}.{leaf}"
