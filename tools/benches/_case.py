@@ -37,12 +37,12 @@ class Case:
 Build = Callable[[int], Case]
 
 
-def product(gflop: float) -> Limit:
-    """Return the limit of arithmetic: as many products of two 2048 x 2048 matrices as make `gflop`."""
+def product(gflop: float, rows: int = PRODUCT_SIZE, width: int = PRODUCT_SIZE) -> Limit:
+    """Return the limit of arithmetic: as many products of rows x width with a square matrix as make `gflop`."""
     import torch
 
-    factor = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE)
-    return Limit(lambda: factor @ factor, gflop / (2 * PRODUCT_SIZE**3 / 1e9))
+    frames, factor = torch.randn(rows, width), torch.randn(width, width)
+    return Limit(lambda: frames @ factor, gflop / (2 * rows * width**2 / 1e9))
 
 
 def gflop(work: Work) -> float:

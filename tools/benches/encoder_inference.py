@@ -2,11 +2,14 @@
 
 import functools
 import io
+import warnings
 
 import torch
 
-from benches._case import Case, Work, gflop, left_out, product
+from benches._case import Case, Work, left_out, product
 from benches._models import MODELS
+
+SAMPLE_RATE = 16_000
 
 
 def _inference(model: torch.nn.Module, features: torch.Tensor) -> Work:
@@ -14,38 +17,59 @@ def _inference(model: torch.nn.Module, features: torch.Tensor) -> Work:
     return torch.inference_mode()(lambda: model(features))
 
 
-def _onnxruntime(model: torch.nn.Module, features: torch.Tensor, threads: int) -> dict[str, Work]:
-    """Return a peer's own export run by onnxruntime; empty where the tools for that are not installed."""
+def _onnxruntime(model: torch.nn.Module, features: torch.Tensor, threads: int) -> Work | None:
+    """Return a model's plain export run by onnxruntime; None where the tools for that are not installed."""
     try:
         import onnx  # noqa: F401  torch's exporter needs it
         import onnxruntime
     except ImportError:
         left_out("onnxruntime")
-        return {}
+        return None
     buffer = io.BytesIO()
-    torch.onnx.export(model.eval(), (features,), buffer, dynamo=False, input_names=["features"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model.eval(), (features,), buffer, dynamo=False, input_names=["features"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(buffer.getvalue(), options)
     given = {"features": features.numpy()}
-    return {"speechbrain in onnxruntime": lambda: session.run(None, given)}
+    return lambda: session.run(None, given)
+
+
+def _resemblyzer(duration_s: float) -> dict[str, Work]:
+    """Return Resemblyzer's own network, a smaller one, on an utterance; empty where it is not installed."""
+    try:
+        from resemblyzer import VoiceEncoder
+    except ImportError:
+        left_out("resemblyzer")
+        return {}
+    encoder = VoiceEncoder("cpu", verbose=False)
+    _, parts = VoiceEncoder.compute_partial_slices(int(duration_s * SAMPLE_RATE), 1.3, 0.75)  # its defaults
+    return {"resemblyzer": _inference(encoder, torch.randn(len(parts), parts[0].stop - parts[0].start, 40))}
 
 
 def _case(threads: int, name: str, batch: int, frames: int) -> Case:
     torch.manual_seed(0)
     models = MODELS[name]()
     features = torch.randn(batch, frames, 80)
-    work = {system: _inference(model, features) for system, model in models.items()}
-    # An x-vector of SpeechBrain draws noise as it runs, which its export does not carry.
-    if "speechbrain" in models and name != "xvector":
-        work |= _onnxruntime(models["speechbrain"], features, threads)
+    work = models.works(lambda model: _inference(model, features))
     ours = work.pop("ours")
-    # The work to do is that of the published graph: what ours saves counts for it.
-    return Case(ours, work, {"product": product(gflop(work.get("speechbrain", ours)))})
+    exported, title = models.speechbrain, "speechbrain in onnxruntime"
+    if exported is None and models.width is None:  # nobody else's network: our own export
+        exported, title = models.ours, "ours in onnxruntime"
+    if exported is not None and (session := _onnxruntime(exported, features, threads)) is not None:
+        work[title] = session
+    if batch == 1:
+        work |= _resemblyzer(frames / 100)
+    total = models.gflop(features, _inference)
+    limits = {"product": product(total)}
+    if models.width is not None:
+        limits["product of its size"] = product(total, batch * frames, models.width)
+    return Case(ours, work, limits)
 
 
 CASES = {
     f"{name}, {batch} x {frames / 100:g} s": functools.partial(_case, name=name, batch=batch, frames=frames)
-    for name in ("ecapa C=1024", "ecapa C=512", "xvector")
+    for name in ("ecapa C=1024", "ecapa C=512", "xvector", "resnet34")
     for batch, frames in ((16, 300), (1, 400))
 }

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from benches._case import Case, Work, gflop, product
+from benches._case import Case, Work, product
 from benches._models import MODELS
 
 
@@ -19,10 +19,15 @@ def _step(model: torch.nn.Module, features: torch.Tensor) -> Work:
 
 def _case(threads: int, name: str) -> Case:
     torch.manual_seed(0)
+    models = MODELS[name]()
     features = torch.randn(32, 200, 80)
-    work = {system: _step(model, features) for system, model in MODELS[name]().items()}
+    work = models.works(lambda model: _step(model, features))
     ours = work.pop("ours")
-    return Case(ours, work, {"product": product(gflop(work.get("speechbrain", ours)))})
+    total = models.gflop(features, _step)
+    limits = {"product": product(total)}
+    if models.width is not None:
+        limits["product of its size"] = product(total, 32 * 200, models.width)
+    return Case(ours, work, limits)
 
 
 CASES = {f"{name}, 32 x 2 s": functools.partial(_case, name=name) for name in MODELS}
