@@ -15,7 +15,9 @@ from speakerverif import cli_decide, cli_exchange, cli_report, cli_score, cli_so
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
-LISTS = "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
+LISTS = (
+    "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,9 +86,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("train", _train, "train a recipe's model; resumes by itself where MODEL/training exists")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     command.add_argument("--out", type=Path, required=True, metavar="MODEL")
-    command.add_argument(
-        "--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}"
-    )
+    command.add_argument("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
     command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument(
         "--data",

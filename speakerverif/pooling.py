@@ -147,7 +147,10 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         # The context is the same for every frame, so its share of the product is computed once an utterance.
-        weight, context_weight = self.hidden.weight[:, : self.channels], self.hidden.weight[:, self.channels :]
+        weight, context_weight = (
+            self.hidden.weight[:, : self.channels],
+            self.hidden.weight[:, self.channels :],
+        )
         if self.global_context:
             context = torch.cat(
                 mean_and_std(frames, num_frames, self.variance_floor, self.unbiased_context), 1

@@ -281,7 +281,8 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
         record["rows"][name] = row
         print("| " + " | ".join([name, *map(cell, row)]) + " |", flush=True)
     print(
-        f"\n{len(trials):,} trials between {len(units.names)} {units.kind}s; seed {args.seed}; one row alone: --only ROW"
+        f"\n{len(trials):,} trials between {len(units.names)} {units.kind}s; seed {args.seed}; "
+        "one row alone: --only ROW"
     )
     return record
 
