@@ -6,7 +6,12 @@ BIN := $(VENV)/bin
 SUITES ?= encoder_inference features embedding startup metrics score as_norm
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint format bench clean
+# Of `make default-model`: the folder of the two corpora, where to write, the models to join.
+DATA ?= ../shared/corpora
+OUT ?= out/default
+MEMBERS := disturbed clean plain mixed
+
+.PHONY: demo test slow lint format bench default-model clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
@@ -28,6 +33,17 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(SUITES)
+
+default-model: $(INSTALLED)
+	set -e; for member in $(MEMBERS); do \
+	  $(BIN)/speakerverif run recipes/default/$$member.toml --data $(DATA) --out $(OUT)/$$member --stages prepare,train; \
+	done
+	$(BIN)/python tools/join_models.py recipes/default/joined.toml $(MEMBERS:%=$(OUT)/%/model) \
+	  --manifest $(OUT)/$(firstword $(MEMBERS))/data/train.tsv --out $(OUT)/joined
+	$(BIN)/python tools/split_speakers.py $(DATA)/speechocean762/dev/trials.txt $(DATA)/speechocean762/dev/trials_hard.txt \
+	  --alike $(DATA)/speechocean762/dev/spk2gender $(DATA)/speechocean762/dev/spk2age --out $(OUT)/parts
+	$(BIN)/python tools/pack_model.py $(OUT)/joined --train $(OUT)/$(firstword $(MEMBERS))/data/train.tsv \
+	  --calibrate-on $(OUT)/parts/calibrate/trials.txt --audio-root $(DATA)/speechocean762 --out $(OUT)/model
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
