@@ -280,10 +280,8 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
             row += figures(system, trials, units, after if args.both else before, after, args.bootstrap)
         record["rows"][name] = row
         print("| " + " | ".join([name, *map(cell, row)]) + " |", flush=True)
-    print(
-        f"\n{len(trials):,} trials between {len(units.names)} {units.kind}s; seed {args.seed}; "
-        "one row alone: --only ROW"
-    )
+    between = f"between {len(units.names)} {units.kind}s"
+    print(f"\n{len(trials):,} trials {between}; seed {args.seed}; one row alone: --only ROW")
     return record
 
 

@@ -1,0 +1,66 @@
+"""The card of the shipped model: figures from records of that model, commands where there are none."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from speakerverif.checkpoint import load_model
+
+PATH = Path(__file__).resolve().parents[1] / "tools" / "model_card.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("model_card", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def records(fingerprint: str) -> dict[str, dict]:
+    scored = {
+        "trials": 4398,
+        "eer": 0.0412,
+        "eer_ci95": [0.03, 0.05],
+        "raw": {"eer": 0.0523, "eer_ci95": [0.04, 0.06]},
+        "model": {"fingerprint": fingerprint},
+    }
+    one = {"eer": 0.2, "eer_ci95": [0.1, 0.3], "not_embedded": 2, "trials_left_out": 9}
+    return {
+        **dict.fromkeys(("report-trials", "report-trials_hard", "dev-trials", "dev-trials_hard"), scored),
+        "pack": {
+            "fingerprint": fingerprint,
+            "calibrated_on": {"list": "calibrate/trials.txt"},
+            "eer_cosine": {"float32": 0.05, "float16": 0.0501},
+            "least_cosine_to_float32": 0.99999,
+        },
+        "robustness": {
+            "trials": {"count": 4398, "units": 21},
+            "seed": 0,
+            "systems": [{"name": "m", "fingerprint": fingerprint, "scoring": "cosine"}],
+            "rows": {"noise 0 dB": [one]},
+        },
+    }
+
+
+def test_figures_stand_where_they_were_measured(tool, tiny_model: Path, tmp_path: Path) -> None:
+    for name, record in records(load_model(tiny_model).fingerprint).items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    text, lacking = tool.card(tiny_model, tmp_path)
+    assert lacking == [] and "{{" not in text
+    assert "| part report, trials | 4,398 | 5.23 [4.00, 6.00] | 4.12 [3.00, 5.00] |" in text
+    assert "| noise 0 dB | 20.00 [10.00, 30.00]; 2 not embedded |" in text
+    assert "5.00 before, 5.01 after" in text
+
+
+def test_another_models_figures_are_none(tool, tiny_model: Path, tmp_path: Path) -> None:
+    for name, record in records("of another model").items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    text, lacking = tool.card(tiny_model, tmp_path)
+    assert sorted(lacking) == sorted(tool.COMMANDS)
+    assert all(f"`{command}`" in text for command in tool.COMMANDS.values())
+    assert "[" not in text.split("## How good it is")[1].split("## How it was made")[0]

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Write the card of the shipped model: a template, what the folder says of itself, and tables of measured records.
+
+    python tools/model_card.py speakerverif/default_model --results results
+
+Nothing is measured here. Where a record is not in `--results`, or is of another model, the card shows the command that
+makes it in place of the number, and so does standard error; the exit status is then 1. Commands are for a folder with
+the corpora beside each other (speechocean762, noise, rirs) as the present one.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from speakerverif._files import write_atomically  # noqa: E402
+from speakerverif.breakdown import describe_breakdown  # noqa: E402
+from speakerverif.checkpoint import CARD, load_model  # noqa: E402
+from speakerverif.errors import InputError  # noqa: E402
+
+TEMPLATE = Path(__file__).with_name("model_card.md")
+DEV = "speechocean762/dev"
+LISTS = {  # record -> what it is, the list
+    "report-trials": ("part report, trials", "parts/report/trials.txt"),
+    "report-trials_hard": ("part report, trials_hard", "parts/report/trials_hard.txt"),
+    "dev-trials": ("all of dev, trials (selected on)", f"{DEV}/trials.txt"),
+    "dev-trials_hard": ("all of dev, trials_hard (selected on)", f"{DEV}/trials_hard.txt"),
+}
+BROKEN_DOWN = "dev-trials"  # a third of the speakers is too few for groups
+COMMANDS = {
+    name: f"python tools/score.py {path} --audio-root speechocean762 --json results/{name}.json"
+    for name, (_, path) in LISTS.items()
+}
+COMMANDS[BROKEN_DOWN] += (
+    f" --p-target 0.05 --breakdown-by {DEV}/spk2gender {DEV}/spk2age duration=utt2dur"
+    "  # utt2dur: file and seconds, of the prepared dev.tsv: tail -n +2 dev.tsv | cut -f 1,5"
+)
+COMMANDS["pack"] = "python tools/pack_model.py MODEL ... --json results/pack.json"
+COMMANDS["robustness"] = (
+    "python tools/robustness.py parts/report/trials.txt --audio-root speechocean762 --noise noise --rooms rirs"
+    " --json results/robustness.json"
+)
+
+
+class Records:
+    """The records of measurements in a folder, as far as they are there and of one model."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.lacking: list[str] = []
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Return a record, or None where it is not there; then it is noted as lacking."""
+        path = self.folder / f"{name}.json"
+        record = json.loads(path.read_text("utf-8")) if path.is_file() else None
+        if record is not None and self.fingerprint in _models(record):
+            return record
+        self.lacking.append(name)
+        return None
+
+
+def _models(record: dict[str, Any]) -> list[str]:
+    """Return the fingerprints of the models that a record is of, wherever its program writes them."""
+    systems = record.get("systems", [record.get("model", record)])
+    return [system.get("fingerprint") for system in systems]
+
+
+def percent(rate: float, ci95: list[float] | None) -> str:
+    """Return a rate and its interval as they stand in the card."""
+    return f"{100 * rate:.2f}" + (f" [{100 * ci95[0]:.2f}, {100 * ci95[1]:.2f}]" if ci95 else "")
+
+
+def lines_of(rows: list[tuple[str, ...]]) -> str:
+    """Return a markdown table, its header first."""
+    text = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([text[0], "|" + "---|" * len(rows[0]), *text[1:]])
+
+
+def missing(name: str) -> str:
+    """Return what stands in the place of a figure that is not there."""
+    return f"*not measured:* `{COMMANDS[name]}`"
+
+
+def eer(records: Records) -> str:
+    """Return the table of the lists."""
+    rows = [("trials", "number", "EER, plain cosine", "EER, as it scores")]
+    lacking = []
+    for name, (title, _) in LISTS.items():
+        record = records.get(name)
+        if record is None:
+            lacking.append(f"- {title}: {missing(name)}")
+            continue
+        raw = record.get("raw")
+        own = percent(record["eer"], record["eer_ci95"])
+        plain = percent(raw["eer"], raw["eer_ci95"]) if raw else own
+        rows.append((title, f"{record['trials']:,}", plain, own))
+    return "\n\n".join(
+        ([lines_of(rows)] if len(rows) > 1 else []) + (["\n".join(lacking)] if lacking else [])
+    )
+
+
+def breakdown(records: Records) -> str:
+    """Return the tables by gender, age and duration."""
+    record = records.get(BROKEN_DOWN)
+    if record is None or "breakdown" not in record:
+        return missing(BROKEN_DOWN)
+    parts = []
+    for found in record["breakdown"]:
+        what = found["left_out"] or found["by"]
+        parts.append(f"By {found['column']} ({what}), all of dev, trials:\n")
+        parts.append(lines_of(describe_breakdown(found)) + "\n")
+    return "\n".join(parts).rstrip()
+
+
+def rounding(records: Records) -> str:
+    """Return what float16 costs."""
+    record = records.get("pack")
+    if record is None:
+        return missing("pack")
+    before, after = (100 * record["eer_cosine"][kind] for kind in ("float32", "float16"))
+    return (
+        f"EER by plain cosine on {record['calibrated_on']['list']} {before:.2f} before, {after:.2f} after; embeddings "
+        f"have a cosine of {record['least_cosine_to_float32']:.6f} or more with those before."
+    )
+
+
+def robustness(records: Records) -> str:
+    """Return the table of worse conditions."""
+    record = records.get("robustness")
+    if record is None:
+        return missing("robustness")
+    heads = [f"{one['name']}, {one['scoring']}" for one in record["systems"]]
+    rows = [("test recordings", *heads)]
+    for name, found in record["rows"].items():
+        lost = [f"; {one['not_embedded']} not embedded" if one["not_embedded"] else "" for one in found]
+        cells = [percent(one["eer"], one["eer_ci95"]) + less for one, less in zip(found, lost, strict=True)]
+        rows.append((name, *cells))
+    of = (
+        f"{record['trials']['count']:,} trials of {record['trials']['units']} speakers, seed {record['seed']}"
+    )
+    return f"{lines_of(rows)}\n\n{of}; a row alone: `{COMMANDS['robustness']} --only ROW`"
+
+
+def card(folder: Path, results: Path) -> tuple[str, list[str]]:
+    """Return the card's text and the records that it lacks."""
+    model = load_model(folder)
+    records = Records(results, model.fingerprint)
+    options = ", ".join(f"{key} {value}" for key, value in model.recipe.encoder.items() if key != "name")
+    facts = {
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "encoder": f"{model.recipe.encoder['name']} ({options})" if options else model.recipe.encoder["name"],
+        "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
+        "sample_rate": str(model.model.sample_rate),
+        "dim": str(model.model.embedding_dim),
+        # Voices at another speed are classes of their own, but no more people.
+        "speakers": f"{len({name.partition('@')[0] for name in model.speakers}):,}",
+        "samples": f"{model.trained['samples']:,}" if "samples" in model.trained else "an unknown number of",
+        "eer": eer(records),
+        "breakdown": breakdown(records),
+        "rounding": rounding(records),
+        "robustness": robustness(records),
+    }
+    text = re.sub(r"\{\{(\w+)\}\}", lambda found: facts[found[1]], TEMPLATE.read_text("utf-8"))
+    return text, list(dict.fromkeys(records.lacking))
+
+
+def main() -> int:
+    """Return the exit status: 0 done, 1 where figures are lacking, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("--results", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args()
+    try:
+        text, lacking = card(args.model, args.results)
+    except InputError as error:
+        print(f"model_card.py: {error}", file=sys.stderr)
+        return 2
+    write_atomically(args.model / CARD, text)
+    for name in lacking:
+        print(f"not in {args.results}, or of another model: {name}.json; {COMMANDS[name]}", file=sys.stderr)
+    return 1 if lacking else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
