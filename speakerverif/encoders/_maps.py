@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif.graphs import is_exporting
-from speakerverif.pooling import FrameNorm, frame_mask
+from speakerverif.pooling import FrameNorm, frame_mask, may_overwrite
 
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
@@ -44,6 +44,11 @@ def _mask(maps: Tensor, num_frames: Tensor | None) -> Tensor:
     if num_frames is None:
         return maps
     return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
+
+
+def relu(maps: Tensor) -> Tensor:
+    """Return maps, or 0 where they are negative; written over the maps where nothing is kept for gradients."""
+    return maps.relu_() if may_overwrite(maps) else maps.relu()
 
 
 class MapConv(nn.Conv2d):
@@ -120,7 +125,8 @@ def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tenso
 class Residual(nn.Module):
     """A block's layers, and its input, brought to the same shape where that differs, added to what they give.
 
-    The sum and the activation make new maps: overwriting a view costs autograd a copy.
+    With gradients the sum and the activation make new maps: overwriting a view costs autograd a copy. What
+    `_layers` returns is nobody else's.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
@@ -133,14 +139,14 @@ class Residual(nn.Module):
     def forward(self, given: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
         after = strided(num_frames, self.time_stride)
         maps = self._layers(given, num_frames, after)
-        maps = maps + (given if self.shortcut is None else self.shortcut(given, after))
-        return self._activate(maps), after
+        short = given if self.shortcut is None else self.shortcut(given, after)
+        return self._activate(maps.add_(short) if may_overwrite(maps) else maps + short), after
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         raise NotImplementedError
 
     def _activate(self, maps: Tensor) -> Tensor:
-        return maps.relu()
+        return relu(maps)
 
 
 class BasicBlock(Residual):
@@ -152,7 +158,7 @@ class BasicBlock(Residual):
         self.conv2 = ConvNorm(channels, channels)
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        return self.conv2(self.conv1(maps, after).relu(), after)
+        return self.conv2(relu(self.conv1(maps, after)), after)
 
 
 def stages(

@@ -26,6 +26,7 @@ from speakerverif.encoders._maps import (
     ConvNorm,
     Residual,
     as_maps,
+    relu,
     second_layer,
     stages,
     zero_padding,
@@ -65,8 +66,8 @@ class Bottleneck(Residual):
         self.conv3 = ConvNorm(channels, 4 * channels, (1, 1))
 
     def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        maps = self.conv1(maps, before).relu()
-        maps = self.conv2(maps, after).relu()
+        maps = relu(self.conv1(maps, before))
+        maps = relu(self.conv2(maps, after))
         return self.conv3(maps, after)
 
 
@@ -87,7 +88,7 @@ class ResNet(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = as_maps(zero_padding(features, num_frames))
-        maps = self.input(maps, num_frames).relu()
+        maps = relu(self.input(maps, num_frames))
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)
