@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speakerverif import build
-from speakerverif.config import nearest
+from speakerverif.config import Recipe, nearest
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
@@ -76,3 +76,32 @@ def lists_folder(corpus: str, data_dir: Path | None, own: Path) -> Path:
     if data_dir is not None and (data_dir / corpus / PREPARED).is_file():
         return data_dir / corpus
     return own
+
+
+def lists_of(recipe: Recipe, data_dir: Path | None, own: Path) -> Path:
+    """Return the folder of the recipe's lists: prepared before in `data_dir`, or `own`, where joined ones are."""
+    return own if recipe.data.also else lists_folder(recipe.data.corpus, data_dir, own)
+
+
+def prepare_recipe(
+    recipe: Recipe, data_dir: Path | None, out: Path, places: dict[str, Any] | None = None
+) -> None:
+    """Prepare the recipe's corpus, or corpora, into `out`.
+
+    Raises:
+        InputError: what `prepare` raises; several corpora with options that belong to one.
+    """
+    options = {**(places or {}), **options_of(recipe)}
+    if not recipe.data.also:
+        prepare(recipe.data.corpus, data_dir, out, **options)
+        return
+    if options:
+        raise InputError(
+            f"data.also: several corpora take no {', '.join(options)}; prepare each by itself first"
+        )
+    prepare_joined((recipe.data.corpus, *recipe.data.also), data_dir, out)
+
+
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe tells the `prepare` of its corpus."""
+    return {"partial": True} if recipe.data.partial else {}

@@ -30,7 +30,7 @@ from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.pieces import Utterances
-from speakerverif.prepare import PREPARED, lists_folder, prepare, prepare_joined
+from speakerverif.prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.scoring import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 
@@ -107,35 +107,6 @@ def train_recipe(
     return train(
         recipe, training_manifest(recipe, prepared), out, data_dir=data_dir, device=device, validate=validate
     )
-
-
-def lists_of(recipe: Recipe, data_dir: Path | None, own: Path) -> Path:
-    """Return the folder of the recipe's lists: prepared before in `data_dir`, or `own`, where joined ones are."""
-    return own if recipe.data.also else lists_folder(recipe.data.corpus, data_dir, own)
-
-
-def prepare_recipe(
-    recipe: Recipe, data_dir: Path | None, out: Path, places: dict[str, Any] | None = None
-) -> None:
-    """Prepare the recipe's corpus, or corpora, into `out`.
-
-    Raises:
-        InputError: what `prepare` raises; several corpora with options that belong to one.
-    """
-    options = {**(places or {}), **options_of(recipe)}
-    if not recipe.data.also:
-        prepare(recipe.data.corpus, data_dir, out, **options)
-        return
-    if options:
-        raise InputError(
-            f"data.also: several corpora take no {', '.join(options)}; prepare each by itself first"
-        )
-    prepare_joined((recipe.data.corpus, *recipe.data.also), data_dir, out)
-
-
-def options_of(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe tells the `prepare` of its corpus."""
-    return {"partial": True} if recipe.data.partial else {}
 
 
 def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
