@@ -118,9 +118,10 @@ def test_padding_never_trains(encoder):
     for row, gradient, n in zip(other, rows.grad, num_frames, strict=True):
         row[n:] = -3
         assert gradient[n:].abs().max() == 0 if n < 30 else True
-    torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-5, rtol=1e-5)
+    # CAM++ ends with a batch norm, which makes much of the rounding where three embeddings are alike.
+    torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-4, rtol=1e-4)
     longer = nn.functional.pad(other, (0, 0, 0, 11))
-    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
