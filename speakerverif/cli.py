@@ -16,7 +16,9 @@ from speakerverif._files import write_json
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
-LISTS = "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
+LISTS = (
+    "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,9 +87,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("train", _train, "train a recipe's model; resumes by itself where MODEL/training exists")
     command.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     command.add_argument("--out", type=Path, required=True, metavar="MODEL")
-    command.add_argument(
-        "--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}"
-    )
+    command.add_argument("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
     command.add_argument("--audio-root", type=Path, metavar="DIR", help="of the paths in LIST")
     command.add_argument(
         "--data",
@@ -249,11 +249,12 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.distributed import processes
-    from speakerverif.formats.manifests import read_manifest
+    from speakerverif.formats.manifests import read_training_manifest
     from speakerverif.recipe import train_recipe
 
     recipe = _recipe(arguments)
-    manifest = read_manifest(arguments.manifest, arguments.audio_root) if arguments.manifest else None
+    given = arguments.manifest
+    manifest = read_training_manifest(given, arguments.audio_root) if given else None
     with processes(arguments.device) as device:
         model = train_recipe(recipe, arguments.out, manifest=manifest, data_dir=arguments.data, device=device)
         print(model)

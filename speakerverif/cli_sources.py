@@ -301,8 +301,8 @@ def _embed(
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
     from speakerverif import machine
-    from speakerverif.engines import load_model
     from speakerverif.embed import embed
+    from speakerverif.engines import load_model
     from speakerverif.lists import Utterance
 
     machine.use(args.threads)
