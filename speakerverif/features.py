@@ -287,7 +287,7 @@ class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
 
 def _clear(values: Tensor, count: Tensor, value: float = 0.0) -> Tensor:
     """Return (batch, steps, ...) with `value`, in place, in every row from its own count (batch,) on."""
-    if values.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+    if values.device.type != "cpu" or is_exporting():
         beyond = torch.arange(values.shape[1], device=values.device) >= count[:, None]
         return values.masked_fill_(beyond if values.ndim == 2 else beyond[:, :, None], value)
     for row, own in enumerate(count.tolist()):  # a mask would cost a CPU a pass over everything
