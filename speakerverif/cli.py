@@ -248,11 +248,12 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.distributed import processes
-    from speakerverif.formats.manifests import read_manifest
+    from speakerverif.formats.manifests import read_training_manifest
     from speakerverif.recipe import train_recipe
 
     recipe = _recipe(arguments)
-    manifest = read_manifest(arguments.manifest, arguments.audio_root) if arguments.manifest else None
+    given = arguments.manifest
+    manifest = read_training_manifest(given, arguments.audio_root) if given else None
     with processes(arguments.device) as device:
         model = train_recipe(recipe, arguments.out, manifest=manifest, data_dir=arguments.data, device=device)
         print(model)

@@ -45,8 +45,8 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
             Features and pooling are always float32.
 
     Raises:
-        InputError: another suffix or precision, no onnx or onnxruntime installed, the folder is an ONNX file itself, or the
-            embeddings differ.
+        InputError: another suffix or precision, no onnx or onnxruntime installed, the folder is an ONNX file itself,
+            or the embeddings differ.
     """
     path = Path(path)
     if path.suffix != ".onnx":

@@ -88,15 +88,9 @@ def train_recipe(
     The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it.
 
     Raises:
-        InputError: neither is given, utterances without a speaker, or what `train` raises.
+        InputError: neither is given, or what `train` raises.
     """
     if manifest is not None:
-        if "" in manifest.speakers:
-            nobody = manifest.speaker_index == manifest.speakers.index("")
-            first = manifest[int(nobody.argmax())].id
-            raise InputError(
-                f"{nobody.sum()} of {len(manifest)} utterances have no speaker, {first!r} the first; training needs one"
-            )
         return train(recipe, manifest, out, data_dir=data_dir, device=device)
     lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():

@@ -16,6 +16,7 @@ from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.errors import InputError
 from speakerverif.export import export_onnx
+from speakerverif.export_torch import TEXTS
 from speakerverif.lists import EmbeddingTable
 from speakerverif.model import SpeakerModel
 
@@ -108,7 +109,7 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
             (
                 EmbeddingTable.load(tmp_path / "e.npz"),
                 json.loads((tmp_path / "v.json").read_text()),
-                {key: record[key] for key in ("eer", "model")},
+                {"eer": record["eer"], **record["model"]},
             )
         )
     (table, verified, scored), (expected, compared, record) = answers
@@ -116,6 +117,7 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
     np.testing.assert_allclose(table.embeddings, expected.embeddings, atol=1e-4)
     assert abs(verified["score"] - compared["score"]) < 1e-4
     assert verified["llr"] == pytest.approx(compared["llr"], rel=1e-3, abs=0.1)
+    assert (scored.pop("engine"), record.pop("engine")) == ("onnxruntime", "torch")
     assert scored == record
 
 
@@ -141,7 +143,7 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx")
     for seconds, batch in ((0.5, 1), (1.7, 3)):
         assert cosines(session(tmp_path / "m.onnx"), network, seconds, batch).min() > 0.9999
-    monkeypatch.setattr(export, "LEAST_COSINE", 1.1)  # as if the embeddings differed
+    monkeypatch.setitem(export.LEAST_COSINE, "float32", 1.1)  # as if the embeddings differed
     with pytest.raises(InputError, match="not written"):
         export_onnx(load_model(tmp_path / "model"), tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
@@ -159,6 +161,107 @@ def test_every_encoder_can_be_exported(name, tmp_path):
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
     assert export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx") > 0.9999
     assert cosines(session(tmp_path / "m.onnx"), network, 1.7, 3).min() > 0.9999
+
+
+@pytest.mark.parametrize(("precision", "share", "least"), [("float16", 0.75, 0.99999), ("int8", 0.6, 0.999)])
+def test_smaller_weights(precision, share, least, tmp_path):
+    """Of a network wide enough to have weights that count, in a file that is as much smaller as it should be."""
+    torch.manual_seed(0)
+    encoder = {"name": "xvector", "channels": 128, "pooling_channels": 256, "embedding_dim": 64}
+    recipe = Recipe(features=FeatureConfig(num_mels=24), encoder=encoder)
+    network = SpeakerModel(recipe.features, recipe.encoder).eval()
+    save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
+    folder = load_model(tmp_path / "model")
+    export_onnx(folder, tmp_path / "whole.onnx")
+    command = [
+        "export",
+        str(tmp_path / "model"),
+        "--onnx",
+        str(tmp_path / "m.onnx"),
+        "--precision",
+        precision,
+    ]
+    assert main(command) == 0
+    assert (tmp_path / "m.onnx").stat().st_size < share * (tmp_path / "whole.onnx").stat().st_size
+    for seconds, batch in ((0.5, 1), (1.7, 3)):
+        assert cosines(session(tmp_path / "m.onnx"), network, seconds, batch).min() > least
+    graph = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(graph)
+    assert {p.key: p.value for p in graph.metadata_props}["precision"] == precision
+    small = {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8}
+    narrow = [w.name for w in graph.graph.initializer if w.data_type in small and np.prod(w.dims) > 1]
+    assert len(narrow) >= 6  # the encoder's kernels
+    users = [n.name for n in graph.graph.node if set(narrow) & set(n.input)]
+    assert not [name for name in users if "/features/" in name]
+    with pytest.raises(InputError, match="precision 'int4'"):
+        export_onnx(folder, tmp_path / "n.onnx", "int4")
+    with pytest.raises(InputError, match="expected a name that ends"):
+        export_onnx(folder, tmp_path / "n.bin")
+
+
+SMALL = {
+    "ecapa": {"channels": 16, "mfa_channels": 24, "res2_scale": 4, "embedding_dim": 16},
+    "xvector": {"channels": 8, "pooling_channels": 12},
+    "resnet": {"depth": 18, "channels": 4},
+    "campplus": {
+        "head_channels": 4,
+        "channels": 16,
+        "growth": 4,
+        "bottleneck_channels": 8,
+        "embedding_dim": 8,
+    },
+    "eres2netv2": {"channels": 16},
+    "redimnet": {"size": "B0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ecapa", "torchscript"),
+        ("ecapa", "pt2"),
+        *(
+            pytest.param(name, kind, marks=pytest.mark.slow)
+            for name in build.names("encoders")
+            for kind in ("torchscript", "pt2")
+            if name != "ecapa"
+        ),
+    ],
+)
+def test_files_for_torch_alone(name, kind, tmp_path):
+    torch.manual_seed(0)
+    mels = 60 if name == "redimnet" else 80
+    recipe = Recipe(features=FeatureConfig(num_mels=mels), encoder={"name": name, **SMALL.get(name, {})})
+    network = SpeakerModel(recipe.features, recipe.encoder).eval()
+    save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
+    path = tmp_path / ("m.pt2" if kind == "pt2" else "m.pt")
+    assert main(["export", str(tmp_path / "model"), f"--{kind}", str(path)]) == 0
+    texts = {TEXTS: ""}
+    if kind == "pt2":
+        exported = torch.export.load(path, extra_files=texts).module()
+    else:
+        exported = torch.jit.load(path, _extra_files=texts)
+    facts = json.loads(texts[TEXTS])
+    assert facts["fingerprint"] == load_model(tmp_path / "model").fingerprint
+    for seconds in (0.5, 2.0, 10.0, 60.0):
+        for batch in (1, 4) if seconds < 60 or name == "ecapa" else (1,):
+            samples = round(seconds * 16000)
+            waveform = 0.1 * torch.randn(batch, samples)
+            lengths = torch.linspace(1, 0.6, batch).mul(samples).long()
+            with torch.inference_mode():
+                found = torch.cosine_similarity(exported(waveform, lengths), network(waveform, lengths))
+            assert found.min() > 0.9999, (seconds, batch)
+
+
+def test_wrong_names_for_torch(tiny_model, exported, capsys):
+    assert main(["export", str(tiny_model)]) == 2
+    assert "--onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt" in capsys.readouterr().err
+    assert main(["export", str(tiny_model), "--pt2", "a.pt", "--precision", "int8"]) == 2
+    assert "--precision does nothing" in capsys.readouterr().err
+    assert main(["export", str(tiny_model), "--pt2", "a.pt"]) == 2
+    assert "ends in .pt2" in capsys.readouterr().err
+    assert main(["export", str(exported), "--torchscript", "a.pt"]) == 2
+    assert "is an ONNX file" in capsys.readouterr().err
 
 
 def test_wrong_files(exported, tiny_model, tmp_path):

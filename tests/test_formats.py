@@ -247,7 +247,9 @@ def test_broken_shards_are_named_with_their_line(shards):
     for line, why in ((3, "not an uncompressed tar"), (4, "no recordings"), (5, "No such file")):
         assert re.search(rf"line {line}: [^;]*{why}", told), told
     path.write_text("0.tar\nheader.tar\nzipped.tar\n")
-    with pytest.raises(InputError, match=r"line 2: .*header.tar:19968:512: cut off.*line 3: .*not an uncompr"):
+    with pytest.raises(
+        InputError, match=r"line 2: .*header.tar:19968:512: cut off.*line 3: .*not an uncompr"
+    ):
         read_manifest(path)
 
 
@@ -301,9 +303,15 @@ def test_lhotse_cuts(name, tmp_path):
     ("row", "why"),
     [
         (cut(type="MixedCut", tracks=[]), "a MixedCut"),
-        (cut(recording={"sources": [{"type": "command", "channels": [0], "source": "touch x"}]}), "found command"),
+        (
+            cut(recording={"sources": [{"type": "command", "channels": [0], "source": "touch x"}]}),
+            "found command",
+        ),
         (cut(recording={"sources": [{"type": "url", "channels": [0], "source": "s3://x"}]}), "found url"),
-        (cut(recording={"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}), "channel 0 of sev"),
+        (
+            cut(recording={"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}),
+            "channel 0 of sev",
+        ),
         (cut(recording={"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}), "changed by Speed"),
         (cut(supervisions=[{"speaker": "ann"}, {"speaker": "bob"}]), "2 speakers in one cut"),
         (cut(duration=0.0), "positive length"),

@@ -56,6 +56,23 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Man
     return _manifest(rows, path, root, wrong)
 
 
+def read_training_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
+    """Return the utterances of a list to train on; as `read_manifest`.
+
+    Raises:
+        InputError: utterances without a speaker.
+    """
+    manifest = read_manifest(path, audio_root)
+    if "" in manifest.speakers:
+        nobody = manifest.speaker_index == manifest.speakers.index("")
+        first = manifest[int(nobody.argmax())].id
+        raise InputError(
+            f"{path}: {nobody.sum()} of {len(manifest)} utterances have no speaker, {first!r} the first; "
+            "training needs to know them"
+        )
+    return manifest
+
+
 def _manifest(rows: list[Utterance], path: Path, root: Path | None, wrong: WrongRows) -> Manifest:
     """Return rows as a manifest, relative paths made whole by one folder for all of them."""
     if wrong.count:
@@ -159,7 +176,9 @@ def _wespeaker(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Utte
             wrong.add(number, line.encode(), "no recordings in this shard")
         for name, part in recordings:
             key = name.removesuffix(Path(name).suffix)
-            speaker = speakers[key].open().read().decode("utf-8", "replace").strip() if key in speakers else ""
+            speaker = (
+                speakers[key].open().read().decode("utf-8", "replace").strip() if key in speakers else ""
+            )
             # Where the shard lies is settled here: its table of contents had to be read.
             yield Utterance(key, str(part._replace(archive=str(shard.absolute()))), speaker)
 

@@ -1,0 +1,84 @@
+"""The engines give the same answers, say who they are, and keep what they make where it belongs."""
+
+import json
+
+import numpy as np
+import pytest
+
+import speakerverif
+from speakerverif import EmbeddingTransformer, InputError, checkpoint, engines
+from speakerverif.cli import main
+from speakerverif.lists import EmbeddingTable
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "speakerverif"
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def test_engines_agree_on_the_command_line(tiny_model, tiny_corpus, tmp_path, cache, capsys):
+    files = [str(path) for path in sorted(tiny_corpus.glob("spk[01]/[01].wav"))]
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/1.wav\n1 spk1/0.wav spk1/1.wav\n")
+    tables, scores, errors = {}, {}, {}
+    for engine, name in (("torch", "torch"), ("onnx", "onnxruntime"), ("auto", "torch")):
+        given = ["--model", str(tiny_model), "--engine", engine, "--json", str(tmp_path / "r.json")]
+        read = lambda: json.loads((tmp_path / "r.json").read_text())  # noqa: E731
+        assert main(["embed", *files, *given, "--out", str(tmp_path / "e.npz")]) == 0
+        assert read()["model"]["engine"] == name
+        tables[engine] = EmbeddingTable.load(tmp_path / "e.npz")
+        assert main(["verify", *files[:2], *given]) == 0
+        assert read()["engine"] == name
+        scores[engine] = read()["score"]
+        assert main(["score", str(trials), "--audio-root", str(tiny_corpus), "--bootstrap", "0", *given]) == 0
+        assert read()["model"]["engine"] == name
+        errors[engine] = read()["eer"]
+    assert tables["onnx"].fingerprint == tables["torch"].fingerprint
+    for one, other in zip(tables["onnx"].embeddings, tables["torch"].embeddings, strict=True):
+        assert cosine(one, other) > 1 - 1e-4
+    assert scores["onnx"] == pytest.approx(scores["torch"], abs=1e-4)
+    assert errors["onnx"] == errors["torch"] == errors["auto"]
+    assert capsys.readouterr().err.count("exporting") == 1  # once, for all three commands
+    assert [path.suffix for path in cache.iterdir()] == [".onnx"]
+
+
+def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cache):
+    before = sorted(path.name for path in tiny_model.iterdir())
+    model = speakerverif.load_model(tiny_model, engine="onnx")
+    (kept,) = cache.iterdir()
+    assert kept.name.startswith(model.fingerprint)
+    assert sorted(path.name for path in tiny_model.iterdir()) == before
+    kept.write_bytes(kept.read_bytes()[:500])
+    recording = tiny_corpus / "spk0" / "0.wav"
+    again = speakerverif.load_model(tiny_model, engine="onnx")
+    assert cosine(again.embed(recording), model.embed(recording)) > 1 - 1e-4
+    transformer = EmbeddingTransformer(str(tiny_model), engine="onnx").fit([])
+    assert transformer.model_.folder.engine == "onnxruntime"
+
+
+def test_without_a_cache_the_export_is_not_kept(tiny_model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert engines.load_model(tiny_model, engine="onnx").engine == "onnxruntime"
+    assert "is not kept" in capsys.readouterr().err
+
+
+def test_what_is_kept_beside_a_model_goes_with_every_engine(tiny_model):
+    torch, onnx = (engines.load_model(tiny_model, engine=name) for name in ("torch", "onnx"))
+    assert (onnx.path, onnx.speakers, onnx.recipe) == (torch.path, torch.speakers, torch.recipe)
+    assert checkpoint.load_model(tiny_model).engine == "torch"
+
+
+def test_engines_that_can_not_be(tiny_model, cache):
+    with pytest.raises(InputError, match="engine 'tpu': expected auto, torch, onnx"):
+        speakerverif.load_model(tiny_model, engine="tpu")
+    engines.load_model(tiny_model, engine="onnx")
+    (exported,) = cache.iterdir()
+    with pytest.raises(InputError, match="can't be run by torch"):
+        engines.load_model(exported, engine="torch")
+    assert engines.load_model(exported, engine="auto").engine == "onnxruntime"
