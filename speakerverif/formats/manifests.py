@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from speakerverif._files import WrongRows, open_input
 from speakerverif.archives import members, part_of
@@ -231,7 +231,8 @@ def _lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str]]]:
     Raises:
         InputError: unreadable, or a line with fewer fields than `least`.
     """
-    with open_input(path) as file, gzip.open(file) if path.suffix == ".gz" else file as lines:
+    with open_input(path) as file:
+        lines = cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
         for number, raw in enumerate(_unzipped(lines, path), 1):
             line = raw.decode("utf-8", "replace").strip()
             fields = line.split()
