@@ -167,7 +167,7 @@ def test_every_encoder_can_be_exported(name, tmp_path):
 def test_smaller_weights(precision, share, least, tmp_path):
     """Of a network wide enough to have weights that count, in a file that is as much smaller as it should be."""
     torch.manual_seed(0)
-    encoder = {"name": "xvector", "channels": 128, "pooling_channels": 256, "embedding_dim": 64}
+    encoder = {"name": "xvector", "channels": 256, "pooling_channels": 512, "embedding_dim": 64}
     recipe = Recipe(features=FeatureConfig(num_mels=24), encoder=encoder)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})

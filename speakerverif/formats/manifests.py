@@ -232,7 +232,7 @@ def _lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str]]]:
         InputError: unreadable, or a line with fewer fields than `least`.
     """
     with open_input(path) as file:
-        lines = cast(IO[bytes], gzip.open(file)) if path.suffix == ".gz" else file
+        lines = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
         for number, raw in enumerate(_unzipped(lines, path), 1):
             line = raw.decode("utf-8", "replace").strip()
             fields = line.split()
