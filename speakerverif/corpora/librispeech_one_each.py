@@ -34,8 +34,9 @@ def prepare(root: Path, out: Path) -> Prepared:
             f"{root}: {len(odd)} recordings in only one of wav.scp and utt2spk, first: {odd[:5]}"
         )
     lengths = durations([root / path for path in paths.values()])
+    # Readers are numbers; a folder of somebody else's recordings may well be called by one.
     utterances = [
-        Utterance(name, str(root / path), readers[name], 0.0, length)
+        Utterance(name, str(root / path), f"librispeech-{readers[name]}", 0.0, length)
         for (name, path), length in zip(paths.items(), lengths, strict=True)
     ]
     out.mkdir(parents=True, exist_ok=True)
