@@ -279,6 +279,6 @@ def test_a_second_corpus_joins_the_training_and_no_trials(
         run(unnamed, tmp_path / "b", data_dir=corpus.parent, stages=("prepare",))
     with pytest.raises(InputError, match="name the folder that holds them"):
         run(recipe, tmp_path / "c", data_dir=None, stages=("prepare",))
-    twice = Manifest.read(tmp_path / "data" / "train.tsv")
+    lists = [Manifest.read(tmp_path / "data" / "train.tsv") for _ in range(2)]
     with pytest.raises(InputError, match="7 speakers have the same name in two corpora, first: SPEAKER0"):
-        Manifest.join([twice, twice])
+        Manifest.join(lists)

@@ -150,7 +150,11 @@ def card(folder: Path, results: Path) -> tuple[str, list[str]]:
     """Return the card's text and the records that it lacks."""
     model = load_model(folder)
     records = Records(results, model.fingerprint)
-    options = ", ".join(f"{key} {value}" for key, value in model.recipe.encoder.items() if key != "name")
+    options = ", ".join(
+        f"{key} {' + '.join(value) if isinstance(value, dict) else value}"
+        for key, value in model.recipe.encoder.items()
+        if key != "name"
+    )
     facts = {
         "name": model.name,
         "fingerprint": model.fingerprint,
@@ -160,7 +164,6 @@ def card(folder: Path, results: Path) -> tuple[str, list[str]]:
         "dim": str(model.model.embedding_dim),
         # Voices at another speed are classes of their own, but no more people.
         "speakers": f"{len({name.partition('@')[0] for name in model.speakers}):,}",
-        "samples": f"{model.trained['samples']:,}" if "samples" in model.trained else "an unknown number of",
         "eer": eer(records),
         "breakdown": breakdown(records),
         "rounding": rounding(records),
