@@ -119,9 +119,10 @@ def test_padding_never_trains(encoder):
         row[n:] = -3
         assert gradient[n:].abs().max() == 0 if n < 30 else True
     # CAM++ ends with a batch norm, which makes much of the rounding where three embeddings are alike.
-    torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=1e-4, rtol=1e-4)
+    bound = 5e-5 if type(encoder).__module__.endswith("campplus") else 1e-5
+    torch.testing.assert_close(encoder(other, num_frames), embeddings, atol=bound, rtol=bound)
     longer = nn.functional.pad(other, (0, 0, 0, 11))
-    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder(longer, num_frames), embeddings, atol=bound, rtol=1e-4)
 
 
 @torch.no_grad()
