@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 SUITES ?= encoder_inference features embedding startup metrics score as_norm
 INSTALLED := $(VENV)/.installed
 
-# Of `make default-model`: the folder of the two corpora, where to write, the models to join.
+# Of `make default-model`: the folder of the two corpora, where to write, the models to join, one core for each.
 DATA ?= ../shared/corpora
 OUT ?= out/default
 MEMBERS := disturbed clean plain mixed
+TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: demo test slow lint format bench default-model clean
+.PHONY: demo test slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
@@ -34,10 +35,10 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(SUITES)
 
-default-model: $(INSTALLED)
-	set -e; for member in $(MEMBERS); do \
-	  $(BIN)/speakerverif run recipes/default/$$member.toml --data $(DATA) --out $(OUT)/$$member --stages prepare,train; \
-	done
+$(TRAINED): train-%: $(INSTALLED)
+	$(BIN)/speakerverif run recipes/default/$*.toml --data $(DATA) --out $(OUT)/$* --stages prepare,train --threads 1
+
+default-model: $(TRAINED)
 	$(BIN)/python tools/join_models.py recipes/default/joined.toml $(MEMBERS:%=$(OUT)/%/model) \
 	  --manifest $(OUT)/$(firstword $(MEMBERS))/data/train.tsv --out $(OUT)/joined
 	$(BIN)/python tools/split_speakers.py $(DATA)/speechocean762/dev/trials.txt $(DATA)/speechocean762/dev/trials_hard.txt \

@@ -358,13 +358,13 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
     rows, num_frames = features(30, 12)
     for whiten in (False, True):
         model = build.encoder({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
-        if whiten:
-            for layer in model.whitening.values():
-                nn.init.normal_(layer.weight)
-                nn.init.normal_(layer.bias)
-        alone = [model.members[name](rows, num_frames) for name in members]
-        alone += [model.whitening[name](e) for name, e in zip(members, alone, strict=True) if whiten]
+        alone = [nn.functional.normalize(member(rows, num_frames)) for member in model.members.values()]
         expected = torch.stack([torch.cosine_similarity(*e, dim=0) for e in alone]).mean()
+        if whiten:
+            nn.init.normal_(model.whitening.weight)
+            nn.init.normal_(model.whitening.bias)
+            whitened = model.whitening(torch.cat(alone, 1) / len(members) ** 0.5)
+            expected = (expected + torch.cosine_similarity(*whitened, dim=0)) / 2
         together = model(rows, num_frames)
         assert together.shape[1] == model.embedding_dim
         torch.testing.assert_close(torch.cosine_similarity(*together, dim=0), expected)

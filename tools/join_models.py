@@ -2,9 +2,9 @@
 
     python tools/join_models.py recipes/default/joined.toml A B C --manifest train.tsv --data DIR --out MODEL
 
-The whitening of each model (WCCN) is fitted on one pass of the recipe's `[train]` over the training list, its
-`[augment]` included: the directions in which noise, rooms and lines move an embedding count as a speaker's own
-variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features must be equal.
+The whitening (WCCN, of all embeddings side by side) is fitted on one pass of the recipe's `[train]` over the training
+list, its `[augment]` included: the directions in which noise, rooms and lines move an embedding count as a speaker's
+own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features must be equal.
 """
 
 import argparse
@@ -54,23 +54,21 @@ def join(
 
     dataset = CropDataset(manifest, recipe, data_dir)
     order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed)
-    embeddings: dict[str, list[np.ndarray]] = {name: [] for name in members}
+    embeddings: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     with Progress(len(order), "whiten", "step") as progress, torch.inference_mode():
         for batch in batches(make_loader(dataset, order, recipe.train.workers)):
             lengths = torch.full((len(batch.waveform),), batch.waveform.shape[1])
             features, _ = model.features(batch.waveform, lengths)
-            for name, member in ensemble.members.items():
-                embeddings[name].append(member(features, None).numpy())
+            embeddings.append(ensemble.side_by_side(features).numpy())
             labels.append(batch.labels.numpy())
             progress.update(1)
-    for name in members:
-        wccn = build.backend({"name": "wccn"})
-        wccn.fit(np.concatenate(embeddings[name]), np.concatenate(labels))
-        layer = ensemble.whitening[name]
-        assert isinstance(layer, torch.nn.Linear)
-        layer.weight.data = torch.from_numpy(wccn.matrix.T).float()
-        layer.bias.data = torch.from_numpy(-wccn.mean @ wccn.matrix).float()
+    wccn = build.backend({"name": "wccn"})
+    wccn.fit(np.concatenate(embeddings), np.concatenate(labels))
+    layer = ensemble.whitening
+    assert layer is not None
+    layer.weight.data = torch.from_numpy(wccn.matrix.T).float()
+    layer.bias.data = torch.from_numpy(-wccn.mean @ wccn.matrix).float()
 
     trained = {
         "joined": [f"{folder.name} {folder.fingerprint}" for folder in folders],

@@ -1,8 +1,8 @@
 """Several encoders that listen together: their embeddings side by side, each of unit length.
 
 The cosine of two such embeddings is the mean of the members' cosines, so this is score fusion with equal weights
-that needs no other scoring. Each member may count twice: as it is, and whitened by a linear layer, which turns down
-the directions in which one speaker's recordings differ (fitted after training, see `tools/join_models.py`).
+that needs no other scoring. What stands side by side may count twice: as it is, and whitened by a linear layer, which
+turns down the directions in which one speaker's recordings differ (fitted after training, `tools/join_models.py`).
 """
 
 from collections.abc import Mapping
@@ -25,28 +25,30 @@ class Config:
 
 
 class Ensemble(nn.Module):
-    """The encoder; `embedding_dim` is the sum of what stands side by side.
+    """The encoder; `embedding_dim` is the sum of the members' dimensions, twice that with whitening.
 
     Args:
         members: encoders, by name.
-        whiten: whether each counts a second time, whitened; until that is fitted it is passed on unchanged.
+        whiten: whether all counts a second time, whitened; until that is fitted it is passed on unchanged.
     """
 
     def __init__(self, members: Mapping[str, nn.Module], whiten: bool) -> None:
         super().__init__()
         self.members = nn.ModuleDict(members)
-        dims = {name: int(member.embedding_dim) for name, member in members.items()}  # type: ignore[arg-type]
-        self.whitening = nn.ModuleDict({name: unchanged(dim) for name, dim in dims.items() if whiten})
-        self.embedding_dim = sum(dims.values()) * (2 if whiten else 1)
+        dim = sum(int(member.embedding_dim) for member in members.values())  # type: ignore[arg-type]
+        self.whitening = unchanged(dim) if whiten else None
+        self.embedding_dim = dim * (2 if whiten else 1)
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        parts = []
-        for name, member in self.members.items():
-            embedding = member(features, num_frames)
-            parts.append(embedding)
-            if name in self.whitening:
-                parts.append(self.whitening[name](embedding))
-        return torch.cat([F.normalize(part, dim=1) for part in parts], 1)
+        embeddings = self.side_by_side(features, num_frames)
+        if self.whitening is None:
+            return embeddings
+        return torch.cat([embeddings, F.normalize(self.whitening(embeddings), dim=1)], 1)
+
+    def side_by_side(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """Return the members' embeddings `(B, sum of dimensions)`, of equal lengths and together of length 1."""
+        embeddings = [F.normalize(member(features, num_frames), dim=1) for member in self.members.values()]
+        return F.normalize(torch.cat(embeddings, 1), dim=1)
 
 
 def unchanged(dim: int) -> nn.Linear:
