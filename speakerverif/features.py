@@ -255,13 +255,23 @@ class TorchaudioFilterbank(Filterbank):
         super().__init__(config, fft_length, shift, fft_length, window, mel)
 
     def _place(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        before = torch.cat((waveform[:, 1:2], waveform[:, :-1]), 1)
-        emphasised = waveform - self.PREEMPHASIS * before
+        num_frames = (1 + num_samples // self.frame_shift) * (num_samples >= self.fft_length)
+        first = torch.sub(waveform[:, :1], waveform[:, 1:2], alpha=self.PREEMPHASIS)
+        rest = torch.sub(waveform[:, 1:], waveform[:, :-1], alpha=self.PREEMPHASIS)
+        emphasised = torch.cat((first, rest), 1)
         half = self.fft_length // 2
+        if waveform.device.type == "cpu" and not is_exporting():
+            padded = F.pad(emphasised, (half, half))
+            padded[:, :half] = emphasised[:, 1 : half + 1].flip(1)
+            for row, own in enumerate(num_samples.tolist()):
+                if own >= self.fft_length:
+                    padded[row, half + own : 2 * half + own] = emphasised[row, own - half - 1 : own - 1].flip(
+                        0
+                    )
+            return padded, num_frames
         position = torch.arange(-half, waveform.shape[1] + half, device=waveform.device).abs()
         last = (num_samples - 1)[:, None]
         mirrored = torch.where(position > last, 2 * last - position, position).clamp(min=0)
-        num_frames = (1 + num_samples // self.frame_shift) * (num_samples >= self.fft_length)
         return emphasised.gather(1, mirrored), num_frames
 
     def _prepare(self, frames: Tensor) -> Tensor:

@@ -4,7 +4,8 @@
 
 The whitening (WCCN, of all embeddings side by side) is fitted on one pass of the recipe's `[train]` over the training
 list, its `[augment]` included: the directions in which noise, rooms and lines move an embedding count as a speaker's
-own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features must be equal.
+own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features must be
+equal.
 """
 
 import argparse

@@ -35,7 +35,8 @@ class Ensemble(nn.Module):
     def __init__(self, members: Mapping[str, nn.Module], whiten: bool) -> None:
         super().__init__()
         self.members = nn.ModuleDict(members)
-        dim = sum(int(member.embedding_dim) for member in members.values())  # type: ignore[arg-type]
+        dims: list[int] = [member.embedding_dim for member in members.values()]  # type: ignore[misc]
+        dim = sum(dims)
         self.whitening = unchanged(dim) if whiten else None
         self.embedding_dim = dim * (2 if whiten else 1)
 
