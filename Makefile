@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # Of `make default-model`: the folder of the two corpora, where to write, the models to join, one core for each.
 DATA ?= ../shared/corpora
 OUT ?= out/default
-MEMBERS := disturbed clean plain mixed
+MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
 .PHONY: demo test slow lint format bench default-model $(TRAINED) clean
