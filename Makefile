@@ -44,7 +44,7 @@ default-model: $(TRAINED)
 	$(BIN)/python tools/split_speakers.py $(DATA)/speechocean762/dev/trials.txt $(DATA)/speechocean762/dev/trials_hard.txt \
 	  --alike $(DATA)/speechocean762/dev/spk2gender $(DATA)/speechocean762/dev/spk2age --out $(OUT)/parts
 	$(BIN)/python tools/pack_model.py $(OUT)/joined --train $(OUT)/$(firstword $(MEMBERS))/data/train.tsv \
-	  --calibrate-on $(OUT)/parts/calibrate/trials.txt --audio-root $(DATA)/speechocean762 --out $(OUT)/model
+	  --calibrate-on $(OUT)/parts/calibrate/trials.txt --audio-root $(DATA)/speechocean762 --out $(OUT)/model --json $(OUT)/pack.json
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -43,6 +43,7 @@ COMMANDS[BROKEN_DOWN] += (
 COMMANDS["pack"] = "python tools/pack_model.py MODEL ... --json results/pack.json"
 COMMANDS["robustness"] = (
     "python tools/robustness.py parts/report/trials.txt --audio-root speechocean762 --noise noise --rooms rirs"
+    " --model speakerverif/default_model --model out/speechocean762-ecapa/model --resemblyzer"
     " --json results/robustness.json"
 )
 

@@ -45,7 +45,7 @@ def recordings(number: int, shortest_s: float, longest_s: float) -> list[Utteran
     return found
 
 
-def _resemblyzer(utterances: list[Utterance]) -> dict[str, Work]:
+def resemblyzer(utterances: list[Utterance]) -> dict[str, Work]:
     try:
         from resemblyzer import VoiceEncoder, preprocess_wav
     except ImportError:
@@ -68,7 +68,7 @@ def mixed(number: int, channels: int, threads: int) -> Case:
     encoder = torch.inference_mode()(functools.partial(folder.model.encoder, features, None))
     return Case(
         lambda: embed(folder, utterances),
-        {"one at a time": lambda: embed(folder, utterances, batch_size=1), **_resemblyzer(utterances)},
+        {"one at a time": lambda: embed(folder, utterances, batch_size=1), **resemblyzer(utterances)},
         {"the encoder alone, 16 x 3 s": Limit(encoder, seconds / (ENCODER_BATCH * ENCODER_S))},
         rounds=1 if number > 100 else 3,
         memory=True,

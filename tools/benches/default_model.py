@@ -1,0 +1,40 @@
+"""The model in the box: loading it, with all imports, and a file of 4 s to its embedding once it is loaded."""
+
+import functools
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benches._case import Case, Limit, as_installed
+from benches.embedding import recordings, resemblyzer
+from speakerverif.allocator import keep_freed_memory
+from speakerverif.api import load_model
+from speakerverif.checkpoint import DEFAULT
+
+ROOT = Path(__file__).resolve().parents[2]
+DURATION_S = 4.0
+
+
+def _loading(threads: int) -> Case:
+    kept = tempfile.TemporaryDirectory()  # goes with the case
+    environment = as_installed(Path(kept.name))
+
+    def run(code: str, kept: tempfile.TemporaryDirectory = kept) -> None:
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+
+    ours = functools.partial(run, "import speakerverif; speakerverif.load_model()")
+    return Case(ours, limits={"import torch alone": Limit(lambda: run("import torch"))}, clock="wall")
+
+
+def _embedding(threads: int) -> Case:
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    model, (recording,) = load_model(DEFAULT), recordings(1, DURATION_S, DURATION_S)
+    return Case(lambda: model.embed(recording.path), resemblyzer([recording]), rounds=40)
+
+
+CASES = {"load_model(), imports included": _loading, "a file of 4 s, loaded": _embedding}
