@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What `make bench` measures: a few minutes of it; `make bench SUITES=` measures everything.
-SUITES ?= encoder_inference features embedding startup metrics score as_norm
+SUITES ?= encoder_inference features embedding default_model startup metrics score as_norm
 INSTALLED := $(VENV)/.installed
 
 # Of `make default-model`: the folder of the two corpora, where to write, the models to join, one core for each.
