@@ -39,8 +39,12 @@ def recordings(number: int, shortest_s: float, longest_s: float) -> list[Utteran
     sound *= 0.5 + 0.5 * np.sin(2 * np.pi * 3 * np.arange(len(sound)) / RATE)  # syllables
     found = []
     for i, seconds in enumerate(np.linspace(shortest_s, longest_s, number)):
-        path = folder / f"{i}.wav"
-        soundfile.write(path, np.resize(sound, round(seconds * RATE)), RATE)
+        path, left = folder / f"{i}.wav", round(seconds * RATE)
+        with soundfile.SoundFile(
+            path, "w", RATE, 1
+        ) as file:  # in parts: an hour at once would be the peak of memory
+            for part in range(0, left, len(sound)):
+                file.write(sound[: left - part])
         found.append(Utterance(str(i), str(path), ""))
     return found
 
