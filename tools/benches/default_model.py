@@ -30,11 +30,16 @@ def _loading(threads: int) -> Case:
     return Case(ours, limits={"import torch alone": Limit(lambda: run("import torch"))}, clock="wall")
 
 
-def _embedding(threads: int) -> Case:
+def _embedding(threads: int, beside: bool) -> Case:
     torch.set_num_threads(threads)
     keep_freed_memory()
     model, (recording,) = load_model(DEFAULT), recordings(1, DURATION_S, DURATION_S)
-    return Case(lambda: model.embed(recording.path), resemblyzer([recording]), rounds=40)
+    peers = resemblyzer([recording]) if beside else {}
+    return Case(lambda: model.embed(recording.path), peers, rounds=40)
 
 
-CASES = {"load_model(), imports included": _loading, "a file of 4 s, loaded": _embedding}
+CASES = {
+    "load_model(), imports included": _loading,
+    "a file of 4 s, loaded": functools.partial(_embedding, beside=False),
+    "the same, in turn with who else does it": functools.partial(_embedding, beside=True),
+}
