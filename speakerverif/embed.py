@@ -1,6 +1,7 @@
 """Recordings to embeddings: exact whatever the batch, in bounded memory, with a status for every file."""
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from speakerverif import audio, pieces
+from speakerverif.allocator import release_freed_memory
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Manifest, Utterance
@@ -23,6 +25,7 @@ from speakerverif.progress import Progress
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
+RELEASE_EVERY_S = 5.0  # freed memory goes back to the system
 WHOLE = "whole utterance"
 
 Result = tuple[np.ndarray | None, float, str]  # embedding, seconds of active speech, status
@@ -68,6 +71,7 @@ def embed(
     speech_s = np.zeros(len(utterances), np.float32)
     waiting: dict[int, list[Result]] = {}
     batches = pieces.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
+    released = time.monotonic()
     with Progress(len(cut), label, "piece") as progress:
         for readings in batches:
             for row, result in _results(folder.model, readings, device):
@@ -78,6 +82,9 @@ def embed(
                     if vector is not None:
                         vectors[row] = vector
             progress.update(len(readings))
+            if time.monotonic() - released > RELEASE_EVERY_S:
+                release_freed_memory()
+                released = time.monotonic()
     return _table(utterances, vectors, duration_s, speech_s, status, folder.fingerprint)
 
 

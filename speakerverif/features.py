@@ -265,9 +265,8 @@ class TorchaudioFilterbank(Filterbank):
             padded[:, :half] = emphasised[:, 1 : half + 1].flip(1)
             for row, own in enumerate(num_samples.tolist()):
                 if own >= self.fft_length:
-                    padded[row, half + own : 2 * half + own] = emphasised[row, own - half - 1 : own - 1].flip(
-                        0
-                    )
+                    end = emphasised[row, own - half - 1 : own - 1]
+                    padded[row, half + own : 2 * half + own] = end.flip(0)
             return padded, num_frames
         position = torch.arange(-half, waveform.shape[1] + half, device=waveform.device).abs()
         last = (num_samples - 1)[:, None]

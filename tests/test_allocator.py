@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process, so that it isn't faulted in again."""
+"""Memory that is freed stays with the process, so that it isn't faulted in again, until it is released."""
 
 import os
 import platform
@@ -36,3 +36,22 @@ def test_the_second_allocation_faults_nothing_in(kept: bool) -> None:
         check=True,
     )
     assert (int(done.stdout) < 10) == kept
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_is_kept_can_be_released() -> None:
+    code = (
+        CODE
+        + "from speakerverif.allocator import release_freed_memory\nrelease_freed_memory()\nprint(faults())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, released = map(int, done.stdout.split())
+    assert kept < 10 <= released

@@ -2,10 +2,10 @@
 
     python tools/join_models.py recipes/default/joined.toml A B C --manifest train.tsv --data DIR --out MODEL
 
-The whitening (WCCN, of all embeddings side by side) is fitted on one pass of the recipe's `[train]` over the training
-list, its `[augment]` included: the directions in which noise, rooms and lines move an embedding count as a speaker's
-own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features must be
-equal.
+The whitening (WCCN, of all embeddings side by side) is fitted on the crops that the recipe's `[train]` draws from the
+training list, its `[augment]` included: the directions in which noise, rooms and lines move an embedding count as a
+speaker's own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features
+must be equal.
 """
 
 import argparse

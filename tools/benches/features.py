@@ -6,6 +6,7 @@ import torch
 
 from benches._case import Case, Limit, Work, left_out
 from speakerverif import features
+from speakerverif.allocator import keep_freed_memory
 from speakerverif.config import FeatureConfig
 
 RATE, MELS = 16000, 80
@@ -71,6 +72,8 @@ PEERS = {"kaldi": _kaldi_peers, "speechbrain": _speechbrain_peers, "torchaudio":
 
 
 def _case(kind: str, size: str, threads: int) -> Case:
+    torch.set_num_threads(threads)
+    keep_freed_memory()  # as the command line does; for the peers too
     torch.manual_seed(0)
     waveform = 0.1 * torch.randn(SIZES[size])
     lengths = torch.full((len(waveform),), waveform.shape[1])
