@@ -34,7 +34,7 @@ def release_freed_memory() -> None:
     """Hand back to the system what this process freed and holds; does nothing but under glibc.
 
     Kept memory gets holes: what outlives a batch lies in the room of larger things, which then need new room. For
-    hours of audio that adds up, so long work does this every few seconds; the next batch pays for it once.
+    hours of audio that adds up, so they have this done every second; the next batch pays for it.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
