@@ -1,11 +1,14 @@
 """Fixtures that every test file may use."""
 
+import importlib.util
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +20,17 @@ from speakerverif.config import Recipe, from_dict
 from speakerverif.lists import Manifest, Utterance
 
 RATE = 16000
+
+
+def load_tool(name: str) -> ModuleType:
+    """Return a program of `tools/` as a module."""
+    path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,5 @@
 """The tools that make the default model: members joined into an ensemble, and the folder that ships."""
 
-import importlib.util
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -17,16 +15,7 @@ from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 from speakerverif.scoring import COHORT, Scoring
 from speakerverif.train import train
-
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +48,7 @@ def joined(
     )
     train(other, tiny_manifest, folder / "other")
     members = [load_model(tiny_model), load_model(folder / "other")]
-    tool("join_models").join(on_joining, members, tiny_manifest, None, folder / "model")
+    load_tool("join_models").join(on_joining, members, tiny_manifest, None, folder / "model")
     return folder / "model"
 
 
@@ -104,7 +93,7 @@ def test_whitening_leaves_one_speakers_crops_alike_in_every_direction(
 def test_joining_refuses_what_does_not_fit(
     on_joining: Recipe, tiny_model: Path, tiny_manifest: Manifest, tmp_path: Path
 ) -> None:
-    join, member = tool("join_models").join, load_model(tiny_model)
+    join, member = load_tool("join_models").join, load_model(tiny_model)
     with pytest.raises(InputError, match="models of the same name: tiny, tiny"):
         join(on_joining, [member, member], tiny_manifest, None, tmp_path / "m")
     wider = from_dict(Recipe, override(to_dict(on_joining), ["features.num_mels=30"]), "wider")
@@ -126,7 +115,7 @@ def packing(
 
     def pack(source: Path = joined, out: Path = folder / "small", **options):
         given = {"train": folder / "train.tsv", "assignments": [], "far": 0.05, "p_target": 0.05, **options}
-        return tool("pack_model").pack(source, out, folder / "trials.txt", tiny_corpus, **given)
+        return load_tool("pack_model").pack(source, out, folder / "trials.txt", tiny_corpus, **given)
 
     return pack, folder / "small"
 

@@ -1,24 +1,17 @@
 """The card of the shipped model: figures from records of that model, commands where there are none."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from speakerverif.checkpoint import load_model
-
-PATH = Path(__file__).resolve().parents[1] / "tools" / "model_card.py"
+from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("model_card", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("model_card")
 
 
 def records(fingerprint: str) -> dict[str, dict]:

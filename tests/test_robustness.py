@@ -1,6 +1,5 @@
 """The robustness table: what is done to a recording follows from its name, and a row stands for itself."""
 
-import importlib.util
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -11,18 +10,12 @@ import soundfile
 
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, TrialList
-from tests.conftest import RATE, voice
-
-PATH = Path(__file__).resolve().parents[1] / "tools" / "robustness.py"
+from tests.conftest import RATE, load_tool, voice
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("robustness", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("robustness")
 
 
 @pytest.fixture(scope="module")
