@@ -1,6 +1,5 @@
 """The three-way split of a list's speakers: the same for every list, alike in what is told of them."""
 
-import importlib.util
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -9,16 +8,12 @@ import pytest
 
 from speakerverif.errors import InputError
 from speakerverif.lists import TrialList
-
-PATH = Path(__file__).resolve().parents[1] / "tools" / "split_speakers.py"
+from tests.conftest import load_tool
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("split_speakers", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("split_speakers")
 
 
 @pytest.fixture()
