@@ -1,7 +1,8 @@
 """Which program runs a model: torch, or onnxruntime on an export of it.
 
-`auto` takes a model as it comes: torch for a folder, onnxruntime for an ONNX file. It changes none of them into the
-other, since torch is no slower here (the table in docs/interop.md), starts at once and writes nothing.
+`auto` takes a model as it comes: torch, with packed kernels, for a folder, onnxruntime for an ONNX file. It changes
+none of them into the other, since torch is no slower here (the table in docs/interop.md), starts at once and writes
+nothing.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from speakerverif.errors import InputError
 from speakerverif.export import export_onnx
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
+from speakerverif.packing import pack
 
 Engine = Literal["auto", "torch", "onnx"]
 
@@ -46,9 +48,11 @@ def load_model(
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")
-    if engine != "onnx" or not runs_in_torch:
-        return folder
-    return dataclasses.replace(folder, model=_exported(folder, device))
+    if engine == "onnx" and runs_in_torch:
+        return dataclasses.replace(folder, model=_exported(folder, device))
+    if isinstance(folder.model, SpeakerModel):
+        pack(folder.model)
+    return folder
 
 
 def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting
+from speakerverif.graphs import is_exporting, may_overwrite, runs_plainly_on_cpu
+from speakerverif.packing import PackableLinear
 
 Pooling = Literal["average", "statistics", "attentive", "multi_query"]
 
@@ -30,17 +31,6 @@ def build(
             channels, global_context=False, norm=False, variance_floor=variance_floor
         )
     return MultiQueryPooling(channels, variance_floor=variance_floor)
-
-
-def may_overwrite(frames: Tensor) -> bool:
-    """Return whether a layer may work in memory that others use again: plainly on a CPU, nothing kept for gradients."""
-    return runs_plainly_on_cpu(frames) and not torch.is_grad_enabled()
-
-
-def runs_plainly_on_cpu(frames: Tensor) -> bool:
-    """Return whether the work on frames runs on a CPU as written: not under autocast, traced or compiled."""
-    traced = is_exporting() or torch.compiler.is_compiling()
-    return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
@@ -143,7 +133,7 @@ class AttentiveStatisticsPooling(nn.Module):
         self.global_context = global_context
         self.hidden = nn.Linear(channels * (3 if global_context else 1), attention_channels)
         self.norm = FrameNorm(attention_channels, inplace=True) if norm else None
-        self.logits = nn.Linear(attention_channels, channels)
+        self.logits = PackableLinear(attention_channels, channels)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         # The context is the same for every frame, so its share of the product is computed once an utterance.
@@ -164,9 +154,13 @@ class AttentiveStatisticsPooling(nn.Module):
         if self.tanh:
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        # The bias changes no weight and has no gradient, but costs a pass over all logits.
-        logits_bias = None if may_overwrite(frames) else self.logits.bias
-        logits = nn.functional.linear(hidden.flatten(0, 1), self.logits.weight, logits_bias).float()
+        rows = hidden.flatten(0, 1)
+        if (kernel := self.logits.kernel_for(rows)) is not None:
+            logits = kernel(rows)
+        else:
+            # The bias changes no weight and has no gradient, but costs a pass over all logits.
+            logits_bias = None if may_overwrite(rows) else self.logits.bias
+            logits = nn.functional.linear(rows, self.logits.weight, logits_bias).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)

@@ -47,6 +47,7 @@ FLOORS = [
     ["build"],
     ["encoders", "heads", "backends"],
     ["features", "pooling", "spec_augment"],
+    ["packing"],
     ["norm", "calibrate", "measures"],
     ["pieces"],
     ["audio", "quality"],

@@ -13,6 +13,7 @@ from speakerverif.encoders import ecapa, redimnet, xvector
 from speakerverif.encoders._maps import MapConv
 from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
 from speakerverif.errors import InputError
+from speakerverif.packing import pack
 
 NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
@@ -98,6 +99,17 @@ def test_every_parameter_has_a_finite_gradient(encoder):
     (encoder(rows, num_frames) * torch.randn(3, encoder.embedding_dim)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_packed_kernels_change_nothing(encoder):
+    rows, num_frames = features(30, 1, 17, num_mels=encoder.num_mels)
+    packed = copy.deepcopy(encoder.eval())
+    pack(packed)
+    assert any(getattr(module, "_kernel", None) is not None for module in packed.modules())
+    with torch.inference_mode():
+        for given in ((rows, num_frames), (rows[:1], None)):
+            plain = encoder(*given)
+            torch.testing.assert_close(packed(*given), plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
 
 
 @pytest.mark.parametrize("length", [1, 25])

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif.graphs import is_exporting
-from speakerverif.pooling import FrameNorm, frame_mask, may_overwrite
+from speakerverif.graphs import is_exporting, may_overwrite
+from speakerverif.packing import ConvKernel, Kernel, LinearKernel, Packable
+from speakerverif.pooling import FrameNorm, frame_mask
 
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
@@ -51,7 +52,7 @@ def relu(maps: Tensor) -> Tensor:
     return maps.relu_() if may_overwrite(maps) else maps.relu()
 
 
-class MapConv(nn.Conv2d):
+class MapConv(Packable, nn.Conv2d):
     """Convolution, with zeros around the map; `num_frames` counts the frames that come out.
 
     Args:
@@ -72,7 +73,18 @@ class MapConv(nn.Conv2d):
         self.padding = tuple(0 if k == s else k // 2 for k, s in zip(kernel_size, stride, strict=True))
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if (kernel := self.kernel_for(maps)) is not None:
+            return self.convolve_packed(kernel, maps, num_frames)
         return self.convolve(maps, num_frames, self.weight, self.bias)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the convolution is one matrix product."""
+        return self.kernel_size == (1, 1) and self.groups == 1
+
+    def _rows(self, maps: Tensor) -> Tensor:
+        """Return what a point-wise convolution sees of maps, channels last."""
+        return maps[:, :, :: self.stride[1], :: self.stride[0]].permute(0, 2, 3, 1)
 
     def convolve(
         self, maps: Tensor, num_frames: Tensor | None, weight: Tensor, bias: Tensor | None
@@ -80,17 +92,34 @@ class MapConv(nn.Conv2d):
         """Return what the layer returns, with another weight and bias."""
         stride, padding = self.stride[::-1], self.padding[::-1]
         # (Only a convolution's own count of frames is one that torch.export can follow.)
-        if self.kernel_size == (1, 1) and self.groups == 1 and not (is_exporting() and stride != (1, 1)):
-            # One matrix product. (oneDNN's strided one writes past its memory in the backward pass when maps
-            # are channels-last and there are few channels, seen with torch 2.11.)
-            rows = maps[:, :, :: stride[0], :: stride[1]].permute(0, 2, 3, 1)
-            maps = nn.functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
+        if self.pointwise and not (is_exporting() and stride != (1, 1)):
+            # (oneDNN's strided one writes past its memory in the backward pass when maps are channels-last and
+            # there are few channels, seen with torch 2.11.)
+            maps = nn.functional.linear(self._rows(maps), weight.flatten(1), bias).permute(0, 3, 1, 2)
         else:
             maps = nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding, 1, self.groups)
         return _mask(maps, num_frames)
 
+    def convolve_packed(self, kernel: Kernel, maps: Tensor, num_frames: Tensor | None) -> Tensor:
+        """Return what `kernel_for` returned makes of maps."""
+        maps = kernel(self._rows(maps)).permute(0, 3, 1, 2) if self.pointwise else kernel(maps)
+        return _mask(maps, num_frames)
 
-class ConvNorm(nn.Module):
+    def sources(self) -> Sequence[Tensor | None]:
+        return self.weight, self.bias
+
+    def make_kernel(self) -> Kernel:
+        return self.kernel_of(self.weight, self.bias, self.sources())
+
+    def kernel_of(self, weight: Tensor, bias: Tensor | None, sources: Sequence[Tensor | None]) -> Kernel:
+        """Return the kernel with another weight and bias, made of `sources`."""
+        if self.pointwise:
+            return LinearKernel(weight.flatten(1), bias, sources)
+        stride, padding = self.stride[::-1], self.padding[::-1]
+        return ConvKernel(weight.transpose(2, 3), bias, sources, stride, padding, 1, self.groups)
+
+
+class ConvNorm(Packable):
     """Convolution and batch norm; the arguments are `MapConv`'s.
 
     In evaluation the norm is folded into the kernel, which saves a pass over the maps.
@@ -104,10 +133,23 @@ class ConvNorm(nn.Module):
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if self.training:
             return norm_maps(self.norm, self.conv(maps), num_frames)
+        if (kernel := self.kernel_for(maps)) is not None:
+            return self.conv.convolve_packed(kernel, maps, num_frames)
+        return self.conv.convolve(maps, num_frames, *self._folded())
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the convolution that does the norm's work as well."""
         scale, offset = self.norm.scale_and_offset()
         if self.conv.bias is not None:
             offset = offset + self.conv.bias * scale
-        return self.conv.convolve(maps, num_frames, self.conv.weight * scale.view(-1, 1, 1, 1), offset)
+        return self.conv.weight * scale.view(-1, 1, 1, 1), offset
+
+    def sources(self) -> Sequence[Tensor | None]:
+        norm = self.norm
+        return self.conv.weight, self.conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+
+    def make_kernel(self) -> Kernel:
+        return self.conv.kernel_of(*self._folded(), self.sources())
 
 
 def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tensor:

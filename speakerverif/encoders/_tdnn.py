@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting
-from speakerverif.pooling import FrameNorm, frame_mask, may_overwrite, runs_plainly_on_cpu
+from speakerverif.graphs import is_exporting, may_overwrite, runs_plainly_on_cpu
+from speakerverif.packing import ConvKernel, Kernel, Packable, PackableLinear
+from speakerverif.pooling import FrameNorm, frame_mask
 
 Padding = Literal["zeros", "reflect", "none"]
+PACKED_CHANNELS = (
+    256  # from so many on oneDNN's convolution, its kernel in order, is faster than shifted products
+)
 
 
-class TimeConv(nn.Conv1d):
+class TimeConv(Packable, nn.Conv1d):
     """Convolution of frames `(B, T, C)` over time, `(B, T, C')`; without padding T shrinks by the context.
 
     Each utterance is padded at its own end, `num_frames`, so a row of a ragged batch sees what it would see
@@ -43,13 +47,21 @@ class TimeConv(nn.Conv1d):
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
         padded = self._pad(frames, num_frames)
+        if (kernel := self.kernel_for(padded)) is not None:
+            return kernel(_image(padded)).squeeze(2).transpose(1, 2)
         if runs_plainly_on_cpu(frames):
             return _ShiftedProducts.apply(padded, self.weight, self.bias, self.dilation[0])
-        # As an image of height 1 in channels-last order: no copy to bring time to the last axis.
-        image = padded.transpose(1, 2).unsqueeze(2)
         weight = self.weight.unsqueeze(2)
-        convolved = nn.functional.conv2d(image, weight, self.bias, dilation=(1, *self.dilation))
+        convolved = nn.functional.conv2d(_image(padded), weight, self.bias, dilation=(1, *self.dilation))
         return convolved.squeeze(2).transpose(1, 2)
+
+    def sources(self) -> Sequence[Tensor | None]:
+        return self.weight, self.bias
+
+    def make_kernel(self) -> Kernel | None:
+        if self.out_channels < PACKED_CHANNELS:
+            return None
+        return ConvKernel(self.weight.unsqueeze(2), self.bias, self.sources(), 1, 0, (1, *self.dilation))
 
     def _pad(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Return frames with `margin` more on either side, every row padded at its own ends."""
@@ -67,6 +79,11 @@ class TimeConv(nn.Conv1d):
         if is_exporting():  # runtimes copy whole rows for this one, and single numbers for gather
             return frames[torch.arange(batch)[:, None], index]
         return frames.gather(1, index.unsqueeze(-1).expand(batch, -1, channels))
+
+
+def _image(frames: Tensor) -> Tensor:
+    """Return frames as an image of height 1 in channels-last order: no copy to bring time to the last axis."""
+    return frames.transpose(1, 2).unsqueeze(2)
 
 
 class ConvRoom:
@@ -195,8 +212,8 @@ class TDNN(nn.Module):
         norm: Literal["affine", "plain", "none"] = "affine",
     ) -> None:
         super().__init__()
-        self.affine: nn.Linear | TimeConv = (
-            nn.Linear(in_channels, out_channels)
+        self.affine: PackableLinear | TimeConv = (
+            PackableLinear(in_channels, out_channels)
             if kernel_size == 1
             else TimeConv(in_channels, out_channels, kernel_size, dilation, padding)
         )
@@ -204,8 +221,13 @@ class TDNN(nn.Module):
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
 
-    def _overwrite(self, linear: nn.Linear, frames: Tensor) -> Tensor:
+    def _overwrite(self, linear: PackableLinear, frames: Tensor) -> Tensor:
         """Return what a point-wise layer makes in evaluation, in as few passes over memory as there can be."""
+        if (kernel := linear.kernel_for(frames)) is not None:
+            relu = isinstance(self.activation, nn.ReLU)
+            out = kernel(frames, relu)
+            out = out if relu else self.activation(out)
+            return out if self.norm is None else self.norm(out)
         weight, bias, rows = linear.weight.t(), linear.bias, frames.flatten(0, 1)
         # Rows begin at multiples of 64 bytes: the product is a third slower where 1500 columns lie side by side.
         width = -(-linear.out_features // 16) * 16
@@ -221,7 +243,7 @@ class TDNN(nn.Module):
         return out.view(*frames.shape[:2], -1)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        if isinstance(self.affine, nn.Linear):
+        if isinstance(self.affine, PackableLinear):
             if not self.training and may_overwrite(frames):
                 return self._overwrite(self.affine, frames)
             # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.

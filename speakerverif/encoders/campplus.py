@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from speakerverif import pooling
 from speakerverif.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
 from speakerverif.encoders._tdnn import TimeConv
+from speakerverif.packing import PackableLinear
 from speakerverif.pooling import FrameNorm, Pooling
 
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers of each dense block and their dilation
@@ -58,7 +59,7 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, inner: int, growth: int, dilation: int) -> None:
         super().__init__()
         self.norm1 = FrameNorm(in_channels)
-        self.linear1 = nn.Linear(in_channels, inner, bias=False)
+        self.linear1 = PackableLinear(in_channels, inner, bias=False)
         self.norm2 = FrameNorm(inner)
         self.local = TimeConv(inner, growth, 3, dilation, "zeros", bias=False)
         self.squeeze = nn.Linear(inner, inner // 2)
@@ -106,7 +107,7 @@ class DenseBlock(nn.Module):
         size += num_layers * growth
         self.output_dim = size // 2
         self.norm = FrameNorm(size)
-        self.linear = nn.Linear(size, self.output_dim, bias=False)
+        self.linear = PackableLinear(size, self.output_dim, bias=False)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         for layer in self.layers:

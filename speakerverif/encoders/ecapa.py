@@ -25,12 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif.encoders._tdnn import TDNN, ConvRoom, Padding
-from speakerverif.pooling import (
-    AttentiveStatisticsPooling,
-    masked_mean,
-    may_overwrite,
-    stacked_scales_and_offsets,
-)
+from speakerverif.graphs import may_overwrite
+from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, stacked_scales_and_offsets
 
 
 @dataclass(frozen=True)

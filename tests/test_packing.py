@@ -1,0 +1,115 @@
+"""Packed kernels: used where they may be, never once a weight has changed."""
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speakerverif.encoders._maps import ConvNorm, MapConv
+from speakerverif.encoders._tdnn import PACKED_CHANNELS, TimeConv
+from speakerverif.packing import PackableLinear, pack
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: PackableLinear(5, 7), (2, 9, 5)),
+    "linear, no bias": (lambda: PackableLinear(5, 7, bias=False), (9, 5)),
+    "over time": (lambda: TimeConv(5, PACKED_CHANNELS, 3, 2, "zeros"), (2, 9, 5)),
+    "of maps": (lambda: MapConv(4, 6, stride=(2, 1), bias=True), (2, 4, 9, 8)),
+    "of maps, pointwise": (lambda: MapConv(4, 6, (1, 1), (2, 2)), (2, 4, 9, 8)),
+    "of maps, grouped, with norm": (lambda: ConvNorm(4, 6, groups=2), (2, 4, 9, 8)),
+}
+
+
+@pytest.fixture(params=LAYERS, ids=str)
+def layer(request) -> nn.Module:
+    torch.manual_seed(0)
+    make, shape = LAYERS[request.param]
+    layer = make().eval()
+    if isinstance(layer, ConvNorm):
+        nn.init.uniform_(layer.norm.running_mean)
+    layer.given = torch.randn(shape)
+    if len(shape) == 4:
+        layer.given = layer.given.contiguous(memory_format=torch.channels_last)
+    pack(layer)
+    return layer
+
+
+def result(layer: nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return layer(layer.given)
+
+
+def plain(layer: nn.Module) -> Tensor:
+    return result(copy.deepcopy(layer))
+
+
+def uses_kernel(layer: nn.Module) -> bool:
+    with torch.inference_mode():
+        return layer.kernel_for(layer.given) is not None
+
+
+def test_gives_what_the_weights_give(layer):
+    assert uses_kernel(layer) and not uses_kernel(copy.deepcopy(layer))
+    torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
+
+
+def test_relu_is_that_of_the_result():
+    layer = PackableLinear(5, 7)
+    layer.given = torch.randn(9, 5)
+    pack(layer.eval())
+    with torch.inference_mode():
+        torch.testing.assert_close(layer.kernel_for(layer.given)(layer.given, relu=True), plain(layer).relu())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: next(layer.parameters()).mul_(2),
+        lambda layer: layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()}),
+        lambda layer: layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()}, assign=True),
+    ],
+    ids=["in place", "loaded", "assigned"],
+)
+def test_changed_weights_are_seen(layer, change):
+    before = result(layer)
+    with torch.no_grad():
+        change(layer)
+    assert not uses_kernel(layer)
+    torch.testing.assert_close(result(layer), plain(layer), rtol=0, atol=0)
+    assert not torch.allclose(result(layer), before)
+    pack(layer)
+    assert uses_kernel(layer)
+    torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_the_norm_are_weights():
+    layer = ConvNorm(4, 6)
+    layer.given = torch.randn(2, 4, 9, 8).contiguous(memory_format=torch.channels_last)
+    pack(layer.eval())
+    layer.norm.running_var.fill_(4)
+    assert not uses_kernel(layer)
+
+
+def test_not_in_training_nor_for_gradients(layer):
+    assert layer.kernel_for(layer.given) is None  # gradients are on
+    layer(layer.given).square().sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+    layer.train()
+    assert not uses_kernel(layer)
+
+
+def test_another_precision_is_left_alone(layer):
+    layer.double()
+    layer.given = layer.given.double()
+    pack(layer)
+    assert not uses_kernel(layer)
+    assert result(layer).dtype == torch.float64
+
+
+def test_saved_and_copied_without(layer):
+    state = layer.state_dict()
+    assert all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values())
+    assert pickle.loads(pickle.dumps(layer))._kernel is None
+    torch.testing.assert_close(plain(layer), result(layer), rtol=1e-5, atol=1e-6)
