@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting, may_overwrite, runs_plainly_on_cpu
+from speakerverif.graphs import is_exporting, runs_plainly_on_cpu
 from speakerverif.packing import PackableLinear
 
 Pooling = Literal["average", "statistics", "attentive", "multi_query"]
@@ -154,13 +154,7 @@ class AttentiveStatisticsPooling(nn.Module):
         if self.tanh:
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        rows = hidden.flatten(0, 1)
-        if (kernel := self.logits.kernel_for(rows)) is not None:
-            logits = kernel(rows)
-        else:
-            # The bias changes no weight and has no gradient, but costs a pass over all logits.
-            logits_bias = None if may_overwrite(rows) else self.logits.bias
-            logits = nn.functional.linear(rows, self.logits.weight, logits_bias).float()
+        logits = self.logits(hidden.flatten(0, 1)).float()
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)

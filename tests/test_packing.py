@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speakerverif.encoders._maps import ConvNorm, MapConv
 from speakerverif.encoders._tdnn import PACKED_CHANNELS, TimeConv
-from speakerverif.packing import PackableLinear, pack
+from speakerverif.packing import ROWS, WEIGHTS, PackableLinear, pack
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: PackableLinear(5, 7), (2, 9, 5)),
@@ -113,3 +113,22 @@ def test_saved_and_copied_without(layer):
     assert all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values())
     assert pickle.loads(pickle.dumps(layer))._kernel is None
     torch.testing.assert_close(plain(layer), result(layer), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(ROWS,), (4, ROWS // 4)], ids=["rows", "frames"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_large_products(shape, bias):
+    torch.manual_seed(0)
+    layer = PackableLinear(WEIGHTS // 256, 256, bias)
+    given, grad = torch.randn(*shape, layer.in_features), torch.randn(*shape, 256)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        mine, rows = copy.deepcopy(layer).to(dtype), given.detach().to(dtype, copy=True).requires_grad_()
+        out = mine(rows)
+        assert (type(out.grad_fn).__name__ == "_PackedProductBackward") == (dtype == torch.float32)
+        out.backward(grad.to(dtype))
+        found.append([out.detach(), rows.grad, *(p.grad for p in mine.parameters())])
+    for mine, reference in zip(*found, strict=True):
+        torch.testing.assert_close(
+            mine.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max())
+        )

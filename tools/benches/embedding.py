@@ -18,6 +18,7 @@ from speakerverif.config import Recipe
 from speakerverif.embed import embed
 from speakerverif.lists import Utterance
 from speakerverif.model import SpeakerModel
+from speakerverif.packing import pack
 
 RATE = 16000
 SHORTEST_S, LONGEST_S = 2.0, 20.0
@@ -25,9 +26,10 @@ ENCODER_BATCH, ENCODER_S = 16, 3.0  # of the suite encoder_inference
 
 
 def model(channels: int) -> ModelFolder:
-    """Return an ECAPA-TDNN that has learnt nothing, as a loaded model."""
+    """Return an ECAPA-TDNN that has learnt nothing, as `load_model` would."""
     recipe = Recipe(encoder={"name": "ecapa", "channels": channels, "mfa_channels": 3 * channels})
     encoder = SpeakerModel(recipe.features, recipe.encoder).eval()
+    pack(encoder)
     return ModelFolder(Path(), encoder, recipe, {}, [], "made up")
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benches._case import Case, Work, left_out, product
 from benches._models import MODELS
+from speakerverif.packing import pack
 
 SAMPLE_RATE = 16_000
 
@@ -52,6 +53,7 @@ def _case(threads: int, name: str, batch: int, frames: int) -> Case:
     torch.manual_seed(0)
     models = MODELS[name]()
     features = torch.randn(batch, frames, 80)
+    pack(models.ours)  # as `load_model` does
     work = models.works(lambda model: _inference(model, features))
     ours = work.pop("ours")
     exported, title = models.speechbrain, "speechbrain in onnxruntime"
