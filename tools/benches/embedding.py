@@ -64,7 +64,8 @@ def resemblyzer(utterances: list[Utterance]) -> dict[str, Work]:
 
 
 def mixed(number: int, channels: int, threads: int) -> Case:
-    """Return the case of so many recordings of mixed lengths."""
+    """Return the case of so many recordings of mixed lengths; of hundreds once, and without others' software."""
+    few = number <= 100
     torch.set_num_threads(threads)
     keep_freed_memory()
     folder, utterances = model(channels), recordings(number, SHORTEST_S, LONGEST_S)
@@ -74,9 +75,12 @@ def mixed(number: int, channels: int, threads: int) -> Case:
     encoder = torch.inference_mode()(functools.partial(folder.model.encoder, features, None))
     return Case(
         lambda: embed(folder, utterances),
-        {"one at a time": lambda: embed(folder, utterances, batch_size=1), **resemblyzer(utterances)},
+        {
+            "one at a time": lambda: embed(folder, utterances, batch_size=1),
+            **(resemblyzer(utterances) if few else {}),
+        },
         {"the encoder alone, 16 x 3 s": Limit(encoder, seconds / (ENCODER_BATCH * ENCODER_S))},
-        rounds=1 if number > 100 else 3,
+        rounds=3 if few else 1,
         memory=True,
         facts={"seconds of audio": seconds},
     )
