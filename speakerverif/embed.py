@@ -25,7 +25,9 @@ from speakerverif.progress import Progress
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
-RELEASE_EVERY_S = 1.0  # freed memory goes back to the system, where a recording comes in pieces
+# How often freed memory goes back to the system, for long recordings and for others: holes add up faster where all
+# batches are large, and the next batch pays for it.
+RELEASE_LONG_S, RELEASE_S = 1.0, 10.0
 WHOLE = "whole utterance"
 
 Result = tuple[np.ndarray | None, float, str]  # embedding, seconds of active speech, status
@@ -71,7 +73,7 @@ def embed(
     speech_s = np.zeros(len(utterances), np.float32)
     waiting: dict[int, list[Result]] = {}
     batches = pieces.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
-    released, long = time.monotonic(), bool(cut.in_turn.any())
+    released, release_s = time.monotonic(), RELEASE_LONG_S if cut.in_turn.any() else RELEASE_S
     with Progress(len(cut), label, "piece") as progress:
         for readings in batches:
             for row, result in _results(folder.model, readings, device):
@@ -82,7 +84,7 @@ def embed(
                     if vector is not None:
                         vectors[row] = vector
             progress.update(len(readings))
-            if long and time.monotonic() - released > RELEASE_EVERY_S:
+            if time.monotonic() - released > release_s:
                 release_freed_memory()
                 released = time.monotonic()
     return _table(utterances, vectors, duration_s, speech_s, status, folder.fingerprint)

@@ -8,7 +8,9 @@ import pytest
 import speakerverif
 from speakerverif import EmbeddingTransformer, InputError, checkpoint, engines
 from speakerverif.cli import main
+from speakerverif.embed import embed_all
 from speakerverif.lists import EmbeddingTable
+from speakerverif.packing import PackableLinear
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,16 @@ def test_engines_agree_on_the_command_line(tiny_model, tiny_corpus, tmp_path, ca
     assert errors["onnx"] == errors["torch"] == errors["auto"]
     assert capsys.readouterr().err.count("exporting") == 1  # once, for all three commands
     assert [path.suffix for path in cache.iterdir()] == [".onnx"]
+
+
+def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
+    recording = tiny_corpus / "spk0" / "0.wav"
+    packed, plain = engines.load_model(tiny_model), checkpoint.load_model(tiny_model)
+    for folder, kept in ((packed, True), (plain, False)):
+        kernels = [m._kernel for m in folder.model.modules() if isinstance(m, PackableLinear)]
+        assert kernels and all((kernel is not None) == kept for kernel in kernels)
+    one, other = (embed_all(folder, [recording]).embeddings[0] for folder in (packed, plain))
+    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cache):
