@@ -40,7 +40,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="onnx: onnxruntime, on an export that is kept (default: auto, the model as it comes)",
+        help="onnx: onnxruntime, on an export that is kept (default: auto, what is faster)",
     )
 
 

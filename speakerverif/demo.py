@@ -41,7 +41,7 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, A
     trained = EmbeddingTable.load(out / "embeddings.npz")
     prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
-    table = embed(load_model(folder, device), utterances, device=device, label="embed untrained")
+    table = embed(load_model(folder, device, "torch"), utterances, device=device, label="embed untrained")
     return score.evaluate(score.cosine(TrialList.read(prepared.trials[name]), table))
 
 

@@ -1,12 +1,12 @@
-"""Which program runs a model: torch, or onnxruntime on an export of it.
+"""Which program runs a model: torch, with packed kernels, or onnxruntime on an export of it.
 
-`auto` takes a model as it comes: torch, with packed kernels, for a folder, onnxruntime for an ONNX file. It changes
-none of them into the other, since torch is no slower here (the table in docs/interop.md), starts at once and writes
-nothing.
+`auto` is what is faster (docs/performance.md): onnxruntime for an ONNX file and, on a CPU where it is installed, for a
+folder whose encoder is in `FASTER_IN_ONNX`; torch for every other folder.
 """
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import sys
 import tempfile
@@ -24,6 +24,7 @@ from speakerverif.onnx_engine import OnnxModel
 from speakerverif.packing import pack
 
 Engine = Literal["auto", "torch", "onnx"]
+FASTER_IN_ONNX = {"resnet"}
 
 
 def load_model(
@@ -48,11 +49,17 @@ def load_model(
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")
-    if engine == "onnx" and runs_in_torch:
+    if runs_in_torch and (engine == "onnx" or (engine == "auto" and _is_faster_in_onnx(folder, device))):
         return dataclasses.replace(folder, model=_exported(folder, device))
     if isinstance(folder.model, SpeakerModel):
         pack(folder.model)
     return folder
+
+
+def _is_faster_in_onnx(folder: ModelFolder, device: str | torch.device) -> bool:
+    """Return whether a model's export is faster than the model, and all is there to make and run it."""
+    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+    return str(device) == "cpu" and folder.recipe.encoder["name"] in FASTER_IN_ONNX and installed
 
 
 def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:

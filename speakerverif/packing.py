@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from speakerverif.graphs import may_overwrite, runs_plainly_on_cpu
 
-# From so many rows and weights on, a product with gradients gains more than packing in every call takes.
+# From so many rows and weights on, a product gains more than packing in every call takes.
 ROWS, WEIGHTS = 1024, 2**18
 
 
@@ -106,7 +106,7 @@ class Packable(nn.Module):
 
 
 class PackableLinear(Packable, nn.Linear):
-    """A linear layer over rows; where gradients are kept, large ones are packed in every call."""
+    """A linear layer over rows; a large one that is not packed is packed in every call, in training too."""
 
     def sources(self) -> Sequence[Tensor | None]:
         return self.weight, self.bias
@@ -117,14 +117,10 @@ class PackableLinear(Packable, nn.Linear):
     def forward(self, given: Tensor) -> Tensor:  # type: ignore[override]
         if (kernel := self.kernel_for(given)) is not None:
             return kernel(given)
-        if torch.is_grad_enabled() and runs_plainly_on_cpu(given) and self._pays(given):
+        large = given.numel() >= ROWS * self.in_features and self.weight.numel() >= WEIGHTS
+        if large and runs_plainly_on_cpu(given) and all(map(_suits, (given, self.weight, self.bias))):
             return _PackedProduct.apply(given, self.weight, self.bias)
         return super().forward(given)
-
-    def _pays(self, given: Tensor) -> bool:
-        """Return whether the product is large enough for packing in every call, and can be packed."""
-        large = given.numel() >= ROWS * self.in_features and self.weight.numel() >= WEIGHTS
-        return large and all(map(_can_pack, (given, self.weight, self.bias)))
 
 
 class _PackedProduct(torch.autograd.Function):
@@ -153,14 +149,16 @@ class _PackedProduct(torch.autograd.Function):
 def pack(model: nn.Module) -> None:
     """Pack the kernels of a model in float32 on a CPU; another is left as it is. Takes as much memory as they do."""
     if isinstance(model, Packable):
-        model._kernel = model.make_kernel() if all(map(_can_pack, model.sources())) else None
+        sources = model.sources()
+        # A tensor made in inference mode doesn't tell when it changes.
+        traced = not any(source is not None and source.is_inference() for source in sources)
+        model._kernel = model.make_kernel() if traced and all(map(_suits, sources)) else None
     else:
         for child in model.children():
             pack(child)
 
 
-def _can_pack(source: Tensor | None) -> bool:
-    if source is None:
-        return True
-    plain = source.device.type == "cpu" and source.dtype == torch.float32 and not source.is_inference()
+def _suits(tensor: Tensor | None) -> bool:
+    """Return whether oneDNN computes with such a tensor here."""
+    plain = tensor is None or (tensor.device.type == "cpu" and tensor.dtype == torch.float32)
     return plain and torch.backends.mkldnn.is_available()

@@ -291,7 +291,7 @@ class _Run:
         )
 
     def _embed(self) -> None:
-        folder = load_model(self.model, self.device)
+        folder = load_model(self.model, self.device, "torch")  # a table doesn't depend on what is installed
         ids = dict.fromkeys(i for path in self.trials.values() for i in TrialList.read(path).ids)
         self._embed_into(EMBEDDINGS, folder, self.prepared.utterances(ids))
         if needs_training(self.recipe):

@@ -1,5 +1,6 @@
 """The engines give the same answers, say who they are, and keep what they make where it belongs."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -10,6 +11,8 @@ from speakerverif import EmbeddingTransformer, InputError, checkpoint, engines
 from speakerverif.cli import main
 from speakerverif.embed import embed_all
 from speakerverif.lists import EmbeddingTable
+from speakerverif.model import SpeakerModel
+from speakerverif.onnx_engine import OnnxModel
 from speakerverif.packing import PackableLinear
 
 
@@ -57,6 +60,18 @@ def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
         assert kernels and all((kernel is not None) == kept for kernel in kernels)
     one, other = (embed_all(folder, [recording]).embeddings[0] for folder in (packed, plain))
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+def test_auto_is_onnxruntime_where_that_is_faster_and_installed(tiny_model, cache, monkeypatch):
+    name = checkpoint.load_model(tiny_model).recipe.encoder["name"]
+    monkeypatch.setattr(engines, "FASTER_IN_ONNX", {name})
+    assert isinstance(engines.load_model(tiny_model).model, OnnxModel) and list(cache.iterdir())
+    assert isinstance(engines.load_model(tiny_model, engine="torch").model, SpeakerModel)
+    find = importlib.util.find_spec
+    for missing in ("onnx", "onnxruntime"):
+        gone = lambda name, missing=missing: None if name == missing else find(name)  # noqa: E731
+        monkeypatch.setattr(importlib.util, "find_spec", gone)
+        assert isinstance(engines.load_model(tiny_model).model, SpeakerModel)
 
 
 def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cache):

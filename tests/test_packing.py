@@ -108,6 +108,14 @@ def test_another_precision_is_left_alone(layer):
     assert result(layer).dtype == torch.float64
 
 
+def test_weights_that_do_not_tell_of_changes_are_not_packed():
+    with torch.inference_mode():
+        layer = PackableLinear(5, 7).eval()
+    layer.given = torch.randn(9, 5)
+    pack(layer)
+    assert not uses_kernel(layer)
+
+
 def test_saved_and_copied_without(layer):
     state = layer.state_dict()
     assert all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting, may_overwrite, runs_plainly_on_cpu
+from speakerverif.graphs import is_exporting, runs_plainly_on_cpu
 from speakerverif.packing import ConvKernel, Kernel, Packable, PackableLinear
 from speakerverif.pooling import FrameNorm, frame_mask
 
@@ -221,34 +221,13 @@ class TDNN(nn.Module):
         self.activation = activation if activation is not None else nn.ReLU(inplace=True)
         self.norm = FrameNorm(out_channels, norm == "affine", inplace=True) if norm != "none" else None
 
-    def _overwrite(self, linear: PackableLinear, frames: Tensor) -> Tensor:
-        """Return what a point-wise layer makes in evaluation, in as few passes over memory as there can be."""
-        if (kernel := linear.kernel_for(frames)) is not None:
-            relu = isinstance(self.activation, nn.ReLU)
-            out = kernel(frames, relu)
-            out = out if relu else self.activation(out)
-            return out if self.norm is None else self.norm(out)
-        weight, bias, rows = linear.weight.t(), linear.bias, frames.flatten(0, 1)
-        # Rows begin at multiples of 64 bytes: the product is a third slower where 1500 columns lie side by side.
-        width = -(-linear.out_features // 16) * 16
-        out = rows.new_empty(len(rows), width)[:, : linear.out_features]
-        if self.norm is None or not isinstance(self.activation, nn.ReLU):
-            torch.addmm(bias, rows, weight, out=out)
-            out = self.activation(out) if self.norm is None else self.norm(self.activation(out))
-        else:  # max(x + b, 0) scale + offset = max(x, -b) scale + (b scale + offset): the bias needs no pass
-            scale, offset = self.norm.scale_and_offset()
-            torch.mm(rows, weight, out=out)
-            torch.clamp_min(out, -bias, out=out)
-            torch.addcmul(offset + bias * scale, out, scale, out=out)
-        return out.view(*frames.shape[:2], -1)
-
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        if isinstance(self.affine, PackableLinear):
-            if not self.training and may_overwrite(frames):
-                return self._overwrite(self.affine, frames)
+        if not isinstance(self.affine, PackableLinear):
+            frames = self.activation(self.affine(frames, num_frames))
+        elif isinstance(self.activation, nn.ReLU) and (kernel := self.affine.kernel_for(frames)) is not None:
+            frames = kernel(frames, relu=True)
+        else:
             # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.
             rows = self.activation(self.affine(frames.flatten(0, 1)))
             frames = rows.view(*frames.shape[:2], -1)
-        else:
-            frames = self.activation(self.affine(frames, num_frames))
         return frames if self.norm is None else self.norm(frames, num_frames)
