@@ -22,9 +22,8 @@ class Kernel:
     """A packed kernel, and in which state the tensors were that it was made of."""
 
     def __init__(self, sources: Sequence[Tensor | None]) -> None:
-        self._sources = [
-            None if source is None else source.detach() for source in sources
-        ]  # keeps their memory
+        # (Views, which keep the memory, so that nothing else can come to lie there.)
+        self._sources = [None if source is None else source.detach() for source in sources]
         self._versions = [0 if source is None else source._version for source in sources]
 
     def is_of(self, sources: Sequence[Tensor | None]) -> bool:
@@ -117,10 +116,15 @@ class PackableLinear(Packable, nn.Linear):
     def forward(self, given: Tensor) -> Tensor:  # type: ignore[override]
         if (kernel := self.kernel_for(given)) is not None:
             return kernel(given)
-        large = given.numel() >= ROWS * self.in_features and self.weight.numel() >= WEIGHTS
-        if large and runs_plainly_on_cpu(given) and all(map(_suits, (given, self.weight, self.bias))):
+        # (A graph for any length must not even ask for the size: it would hold for that answer alone.)
+        if runs_plainly_on_cpu(given) and self._pays(given):
             return _PackedProduct.apply(given, self.weight, self.bias)
         return super().forward(given)
+
+    def _pays(self, given: Tensor) -> bool:
+        """Return whether the product is large enough for packing in every call, and can be packed."""
+        large = given.numel() >= ROWS * self.in_features and self.weight.numel() >= WEIGHTS
+        return large and all(map(_suits, (given, self.weight, self.bias)))
 
 
 class _PackedProduct(torch.autograd.Function):

@@ -93,8 +93,8 @@ class MapConv(Packable, nn.Conv2d):
         stride, padding = self.stride[::-1], self.padding[::-1]
         # (Only a convolution's own count of frames is one that torch.export can follow.)
         if self.pointwise and not (is_exporting() and stride != (1, 1)):
-            # (oneDNN's strided one writes past its memory in the backward pass when maps are channels-last and
-            # there are few channels, seen with torch 2.11.)
+            # (oneDNN's strided convolution writes past its memory in the backward pass when maps are channels-last
+            # and there are few channels, seen with torch 2.11.)
             maps = nn.functional.linear(self._rows(maps), weight.flatten(1), bias).permute(0, 3, 1, 2)
         else:
             maps = nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding, 1, self.groups)

@@ -17,9 +17,8 @@ from speakerverif.packing import ConvKernel, Kernel, Packable, PackableLinear
 from speakerverif.pooling import FrameNorm, frame_mask
 
 Padding = Literal["zeros", "reflect", "none"]
-PACKED_CHANNELS = (
-    256  # from so many on oneDNN's convolution, its kernel in order, is faster than shifted products
-)
+# From so many channels on oneDNN's convolution, its kernel in order, is faster than shifted products.
+PACKED_CHANNELS = 256
 
 
 class TimeConv(Packable, nn.Conv1d):
