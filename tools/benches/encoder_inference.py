@@ -1,5 +1,6 @@
 """Whole utterances from features to embeddings: batches of 16 x 3 s, and one of 4 s."""
 
+import copy
 import functools
 import io
 import warnings
@@ -53,9 +54,11 @@ def _case(threads: int, name: str, batch: int, frames: int) -> Case:
     torch.manual_seed(0)
     models = MODELS[name]()
     features = torch.randn(batch, frames, 80)
+    plain = copy.deepcopy(models.ours)
     pack(models.ours)  # as `load_model` does
     work = models.works(lambda model: _inference(model, features))
     ours = work.pop("ours")
+    work["kernels not packed"] = _inference(plain, features)
     exported, title = models.speechbrain, "speechbrain in onnxruntime"
     if exported is None and models.width is None:  # nobody else's network: our own export
         exported, title = models.ours, "ours in onnxruntime"
