@@ -58,8 +58,9 @@ def load_model(
 
 def _is_faster_in_onnx(folder: ModelFolder, device: str | torch.device) -> bool:
     """Return whether a model's export is faster than the model, and all is there to make and run it."""
-    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
-    return str(device) == "cpu" and folder.recipe.encoder["name"] in FASTER_IN_ONNX and installed
+    if str(device) != "cpu" or folder.recipe.encoder["name"] not in FASTER_IN_ONNX:
+        return False
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 
 
 def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:
