@@ -86,11 +86,13 @@ class ConvKernel(Kernel):
 class Packable(nn.Module):
     """A layer that a packed kernel can compute."""
 
+    weight: Tensor
+    bias: Any  # (torch declares it otherwise in every layer)
     _kernel: Kernel | None = None
 
     def sources(self) -> Sequence[Tensor | None]:
         """Return the tensors that the kernel is made of."""
-        raise NotImplementedError
+        return self.weight, self.bias
 
     def make_kernel(self) -> Kernel | None:
         """Return the kernel; None where packing does not pay."""
@@ -106,9 +108,6 @@ class Packable(nn.Module):
 
 class PackableLinear(Packable, nn.Linear):
     """A linear layer over rows; a large one that is not packed is packed in every call, in training too."""
-
-    def sources(self) -> Sequence[Tensor | None]:
-        return self.weight, self.bias
 
     def make_kernel(self) -> Kernel:
         return LinearKernel(self.weight, self.bias, self.sources())

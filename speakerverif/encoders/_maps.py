@@ -105,9 +105,6 @@ class MapConv(Packable, nn.Conv2d):
         maps = kernel(self._rows(maps)).permute(0, 3, 1, 2) if self.pointwise else kernel(maps)
         return _mask(maps, num_frames)
 
-    def sources(self) -> Sequence[Tensor | None]:
-        return self.weight, self.bias
-
     def make_kernel(self) -> Kernel:
         return self.kernel_of(self.weight, self.bias, self.sources())
 

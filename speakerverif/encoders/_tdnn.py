@@ -54,9 +54,6 @@ class TimeConv(Packable, nn.Conv1d):
         convolved = nn.functional.conv2d(_image(padded), weight, self.bias, dilation=(1, *self.dilation))
         return convolved.squeeze(2).transpose(1, 2)
 
-    def sources(self) -> Sequence[Tensor | None]:
-        return self.weight, self.bias
-
     def make_kernel(self) -> Kernel | None:
         if self.out_channels < PACKED_CHANNELS:
             return None
