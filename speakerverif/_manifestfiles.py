@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif import _files
-from speakerverif._files import LONGEST_FIELD, PADDING, WrongRows, distinct, gather, open_input
 from speakerverif._trialfiles import floats
+from speakerverif._util import files
+from speakerverif._util.files import LONGEST_FIELD, PADDING, WrongRows, distinct, gather, open_input
 from speakerverif.errors import InputError
 
 FIELDS = ("id", "path", "speaker", "start_s", "duration_s")
@@ -29,7 +29,7 @@ def parse_manifest(path: str | Path) -> dict[str, np.ndarray]:
         if not set(TEXTS) <= set(names) <= set(FIELDS) or len(set(names)) < len(names):
             raise InputError(f"{path}:1: expected the header {'<tab>'.join(FIELDS)}, found {header[:80]!r}")
         line = 2
-        while block := file.read(_files.BLOCK_BYTES):
+        while block := file.read(files.BLOCK_BYTES):
             block += file.readline()
             block = block if block.endswith(b"\n") else block + b"\n"
             for name, column in _columns(block, line, names, wrong, str(path)).items():

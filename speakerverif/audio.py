@@ -21,7 +21,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from speakerverif.archives import part_of
+from speakerverif._util.tar import part_of
 from speakerverif.errors import InputError
 
 # soxr against torchaudio's default resampling: faster, errors of 1e-6 in mid band where that one's are 2e-3,

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from speakerverif._files import WrongRows, open_input, read_rows
+from speakerverif._util.files import WrongRows, open_input, read_rows
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, TrialList, named
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif import config
-from speakerverif._files import replacing
+from speakerverif._util.files import replacing
 from speakerverif.errors import InputError
 from speakerverif.lists import ScoreList, named
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from speakerverif import hub
-from speakerverif._files import write_atomically
+from speakerverif._util.files import write_atomically
 from speakerverif.calibrate import Calibration
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     arguments.command = shlex.join(["speakerverif", *(sys.argv[1:] if argv is None else argv)])
     if argv is None and arguments.run in (_demo, _run, _train):
-        from speakerverif.allocator import restart_with_kept_memory
+        from speakerverif._util.allocator import restart_with_kept_memory
 
         restart_with_kept_memory()
     try:
@@ -262,7 +262,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
-    from speakerverif._files import write_json
+    from speakerverif._util.files import write_json
     from speakerverif.embed import embed, print_failures
     from speakerverif.engines import load_model
     from speakerverif.formats.manifests import read_manifest
@@ -306,16 +306,16 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 
 def _heads(arguments: argparse.Namespace) -> int:
-    from speakerverif import machine
+    from speakerverif._util import resources
     from speakerverif.spheres import write
 
-    machine.use(arguments.threads)
+    resources.use(arguments.threads)
     print(write(arguments.out, arguments.seed or 0))
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from speakerverif._files import write_json
+    from speakerverif._util.files import write_json
     from speakerverif.checkpoint import load_model
     from speakerverif.config import to_dict
     from speakerverif.model import SpeakerModel
@@ -361,9 +361,9 @@ def _prepare_compute(arguments: argparse.Namespace) -> None:
     """Set threads and check the device."""
     import torch
 
-    from speakerverif import machine
+    from speakerverif._util import resources
 
-    machine.use(arguments.threads)
+    resources.use(arguments.threads)
     if arguments.device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"--device {arguments.device}: no CUDA device is there; leave it out to use the CPU")
 

@@ -79,7 +79,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
-    from speakerverif._files import write_json
+    from speakerverif._util.files import write_json
     from speakerverif.calibrate import bayes_threshold
     from speakerverif.verify import verify as compare
     from speakerverif.verify import verify_enrolled
@@ -221,7 +221,7 @@ def enroll(arguments: argparse.Namespace) -> int:
 
 def identify(arguments: argparse.Namespace) -> int:
     """Show the enrolled speakers most like a recording, and name one where a threshold allows."""
-    from speakerverif._files import write_json
+    from speakerverif._util.files import write_json
     from speakerverif.embed import embed_all
     from speakerverif.store import Store
     from speakerverif.verify import compare
@@ -257,10 +257,10 @@ def identify(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
-    from speakerverif import machine
+    from speakerverif._util import resources
     from speakerverif.engines import load_model
 
-    machine.use(arguments.threads)
+    resources.use(arguments.threads)
     return load_model(path or arguments.model, arguments.device, arguments.engine)
 
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
-    from speakerverif._files import WrongRows, write_json
+    from speakerverif._util.files import WrongRows, write_json
     from speakerverif.audit import audit, files_of, read_enroll_map, units_of
     from speakerverif.breakdown import breakdown, format_breakdown
     from speakerverif.columns import read_columns

@@ -300,12 +300,12 @@ def _embed(
     args: argparse.Namespace, paths: dict[str, Path], sound: bool
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
-    from speakerverif import machine
+    from speakerverif._util import resources
     from speakerverif.embed import embed
     from speakerverif.engines import load_model
     from speakerverif.lists import Utterance
 
-    machine.use(args.threads)
+    resources.use(args.threads)
     model = load_model(args.model, args.device, args.engine)
     if not sound:
         raise InputError("nothing was embedded")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speakerverif._files import WrongRows, open_input
+from speakerverif._util.files import WrongRows, open_input
 from speakerverif.audit import read_pairs, read_speakers, speakers_by_path
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, named

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from speakerverif import audio, pieces
-from speakerverif.allocator import release_freed_memory
+from speakerverif._util.allocator import release_freed_memory
+from speakerverif._util.progress import Progress
+from speakerverif._util.resources import cores
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, Manifest, Utterance
-from speakerverif.machine import cores
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
 from speakerverif.pieces import Reading, Source, Utterances
-from speakerverif.progress import Progress
 
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif import __version__
-from speakerverif._files import write_atomically
+from speakerverif._util.files import write_atomically
 from speakerverif.checkpoint import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.config import to_dict
 from speakerverif.errors import InputError

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from speakerverif._files import write_atomically
+from speakerverif._util.files import write_atomically
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
 from speakerverif.export import LEAST_COSINE, least_cosine, metadata, plain_model

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from speakerverif._files import WrongRows, distinct, open_input, replacing
 from speakerverif._manifestfiles import FIELDS, parse_manifest
 from speakerverif._trialfiles import parse_scores, parse_trials
+from speakerverif._util.files import WrongRows, distinct, open_input, replacing
 from speakerverif.errors import InputError
 
 ScoreKind = Literal["cosine", "plda", "normalized", "llr"]

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from speakerverif import audio
+from speakerverif._util.resources import cores
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, Utterance
-from speakerverif.machine import cores
 from speakerverif.quality import assess
 
 # A recording up to this long is embedded whole, as other toolkits do.

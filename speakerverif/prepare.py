@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speakerverif import build
+from speakerverif._util import registry
 from speakerverif.config import Recipe, nearest
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
 from speakerverif.errors import InputError
@@ -27,7 +27,7 @@ def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepar
     Raises:
         InputError: unknown corpus or option, or a tree that is not what it should be.
     """
-    known = build.names("corpora")
+    known = registry.names("corpora")
     if corpus not in known:
         raise InputError(f"unknown corpus {corpus!r}; {nearest(corpus, known)}")
     module = importlib.import_module(f"speakerverif.corpora.{corpus}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from speakerverif import distributed, plan, score
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.audit import speakers_of, units_of
 from speakerverif.augment import Augment
 from speakerverif.breakdown import breakdown

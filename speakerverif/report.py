@@ -12,9 +12,9 @@ from typing import Any
 import speakerverif
 from speakerverif import _report_figures as figures
 from speakerverif import _report_html as parts
-from speakerverif._files import write_atomically
 from speakerverif._report_map import lay_out
 from speakerverif._report_result import Calibrated, Result, System
+from speakerverif._util.files import write_atomically
 from speakerverif.lists import EmbeddingTable
 from speakerverif.score import AUDITED, describe
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speakerverif import build, score
-from speakerverif._files import write_atomically
+from speakerverif import score
+from speakerverif._util import registry
+from speakerverif._util.files import write_atomically
 from speakerverif.audit import EnrollMap, speakers_of
 from speakerverif.backends._linear import Backend, LinearCosine
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
@@ -133,11 +134,11 @@ class Scoring:
             InputError: files that are damaged, missing, or of another model.
         """
         if not (folder / FILE).is_file():
-            return cls(Plan(fingerprint), build.backend({"name": "cosine"}))
+            return cls(Plan(fingerprint), registry.backend({"name": "cosine"}))
         plan = from_dict(Plan, read_toml(folder / FILE), str(folder / FILE))
         if plan.fingerprint != fingerprint:
             raise InputError(f"{folder / FILE} was made for model {plan.fingerprint}, this is {fingerprint}")
-        backend = build.backend(plan.backend)
+        backend = registry.backend(plan.backend)
         if backend.needs_training:
             backend.load(folder / ARRAYS)
         return cls(plan, backend, EmbeddingTable.load(folder / COHORT) if plan.norm != "none" else None)
@@ -158,7 +159,7 @@ def plan_of(recipe: Recipe) -> Plan:
 
 def needs_training(recipe: Recipe) -> bool:
     """Return whether a recipe's back end or normalisation needs embeddings of the training speakers."""
-    return recipe.score.norm != "none" or build.backend(recipe.backend).needs_training
+    return recipe.score.norm != "none" or registry.backend(recipe.backend).needs_training
 
 
 def fit(
@@ -181,7 +182,7 @@ def fit(
             small for the plan's `top_n`, or of a back end that does not score by cosine.
     """
     check(plan.backend, plan.norm)
-    backend = build.backend(plan.backend)
+    backend = registry.backend(plan.backend)
     name = plan.backend["name"]
     if backend.needs_training:
         if train is None:
@@ -222,7 +223,7 @@ def fit(
 
 def check(backend: dict[str, Any], norm: str) -> None:
     """Raise `InputError` for an unknown back end, or one whose scores can't be normalised."""
-    if not isinstance(build.backend(backend), LinearCosine) and norm != "none":
+    if not isinstance(registry.backend(backend), LinearCosine) and norm != "none":
         raise InputError(
             f"{norm} normalises cosines; {backend['name']} scores are likelihood ratios: calibrate them"
         )

@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif._files import WrongRows, read_rows
 from speakerverif._trialfiles import read_labels, tell_labels_first, tell_score_first
+from speakerverif._util.files import WrongRows, read_rows
 from speakerverif.audit import KNOWN_FILES, audit
 from speakerverif.errors import InputError
 from speakerverif.lists import ScoreKind, ScoreList, TrialList

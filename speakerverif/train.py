@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif import build, checkpoint, distributed
+from speakerverif import checkpoint, distributed
+from speakerverif._util import registry
+from speakerverif._util.progress import Progress
 from speakerverif.config import Recipe, to_dict
 from speakerverif.data import BatchOrder, CropDataset, batches, make_loader
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest
 from speakerverif.log import TrainingLog
 from speakerverif.model import SpeakerModel
-from speakerverif.progress import Progress
 from speakerverif.schedules import learning_rate, margin_fraction
 from speakerverif.spec_augment import spec_augment
 
@@ -69,7 +70,7 @@ def train(
     rank, processes = distributed.rank(), distributed.size()
     dataset = CropDataset(manifest, recipe, data_dir)
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
-    head = build.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
+    head = registry.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
     if start_from is not None:
         load_weights(model, head, dataset.class_names, start_from)
     parameters = [*model.parameters(), *head.parameters()]

@@ -49,7 +49,7 @@ def test_the_second_allocation_faults_nothing_in(kept: bool) -> None:
 def test_what_is_kept_can_be_released() -> None:
     code = (
         CODE
-        + "from speakerverif.allocator import release_freed_memory\nrelease_freed_memory()\nprint(faults())"
+        + "from speakerverif._util.allocator import release_freed_memory\nrelease_freed_memory()\nprint(faults())"
     )
     kept, released = run(code)
     assert kept < 10 <= released

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif import build, config, encoders
+from speakerverif import config, encoders
+from speakerverif._util import registry
 from speakerverif.encoders import ecapa, redimnet, xvector
 from speakerverif.encoders._maps import MapConv
 from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
@@ -61,7 +62,7 @@ def encoder(request) -> nn.Module:
     name, settings = request.param
     torch.manual_seed(0)
     num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else NUM_MELS
-    model = build.encoder({"name": name, **settings}, num_mels)
+    model = registry.encoder({"name": name, **settings}, num_mels)
     model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -369,7 +370,7 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
     members = {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
     rows, num_frames = features(30, 12)
     for whiten in (False, True):
-        model = build.encoder({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
+        model = registry.encoder({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
         alone = [nn.functional.normalize(member(rows, num_frames)) for member in model.members.values()]
         expected = torch.stack([torch.cosine_similarity(*e, dim=0) for e in alone]).mean()
         if whiten:
@@ -381,6 +382,6 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
         assert together.shape[1] == model.embedding_dim
         torch.testing.assert_close(torch.cosine_similarity(*together, dim=0), expected)
     with pytest.raises(InputError, match="ensemble: expected encoders"):
-        build.encoder({"name": "ensemble", "members": {}}, NUM_MELS)
+        registry.encoder({"name": "ensemble", "members": {}}, NUM_MELS)
     with pytest.raises(InputError, match="unknown name 'ecap'; did you mean 'ecapa'"):
-        build.encoder({"name": "ensemble", "members": {"one": {"name": "ecap"}}}, NUM_MELS)
+        registry.encoder({"name": "ensemble", "members": {"one": {"name": "ecap"}}}, NUM_MELS)

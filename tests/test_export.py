@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
-from speakerverif import build, export
+from speakerverif import export
+from speakerverif._util import registry
 from speakerverif.checkpoint import load_model, save_model
 from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
@@ -150,7 +151,7 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", build.names("encoders"))
+@pytest.mark.parametrize("name", registry.names("encoders"))
 def test_every_encoder_can_be_exported(name, tmp_path):
     torch.manual_seed(0)
     size = {"redimnet": {"size": "B0"}, "resnet": {"depth": 18}}.get(name, {})
@@ -222,7 +223,7 @@ SMALL = {
         ("ecapa", "pt2"),
         *(
             pytest.param(name, kind, marks=pytest.mark.slow)
-            for name in build.names("encoders")
+            for name in registry.names("encoders")
             for kind in ("torchscript", "pt2")
             if name != "ecapa"
         ),

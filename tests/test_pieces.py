@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio, machine, pieces
+from speakerverif import audio, pieces
+from speakerverif._util import resources
 from speakerverif.lists import Manifest, Utterance
 from tests.conftest import RATE, voice
 
@@ -128,9 +129,9 @@ def test_a_recording_that_ends_early_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_cores_are_what_a_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(machine, "CPU_MAX", tmp_path / "cpu.max")
-    assert machine.cores() == 8
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(resources, "CPU_MAX", tmp_path / "cpu.max")
+    assert resources.cores() == 8
     for quota, expected in (
         ("max 100000", 8),
         ("50000 100000", 1),
@@ -138,4 +139,4 @@ def test_cores_are_what_a_container_allows(tmp_path: Path, monkeypatch: pytest.M
         ("9900000 100000", 8),
     ):
         (tmp_path / "cpu.max").write_text(quota + "\n")
-        assert machine.cores() == expected
+        assert resources.cores() == expected

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from speakerverif import build, measures, norm
+from speakerverif import measures, norm
+from speakerverif._util import registry
 from speakerverif.cli import main
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
@@ -61,7 +62,7 @@ def test_a_scoring_agrees_with_its_back_end(table: dict, several: bool) -> None:
         trials = TrialList(ids, *np.array(columns, np.int32).T, None, "models")
         enroll, counts = np.concatenate([np.arange(6 * s, 6 * s + 2) for s in range(12)]), np.full(12, 2)
     found, raw = fit(Plan(backend=table), TRAIN, None).score(trials, TEST, enroll_map)
-    backend = build.backend(table)
+    backend = registry.backend(table)
     backend.fit(TRAIN.embeddings, np.repeat(np.arange(SPEAKERS), 6))
     test_index = trials.test - (12 if several else 0)
     expected = backend.score(TEST.embeddings[enroll], TEST.embeddings, trials.enroll, test_index, counts)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from speakerverif import _sphere_plots as plots
-from speakerverif import build, spheres
+from speakerverif import spheres
 from speakerverif._sphere_plots import Sphere
+from speakerverif._util import registry
 
 RIGHT_ANGLES = np.eye(3)
 
@@ -84,7 +85,7 @@ def test_gaps_are_those_of_the_formulas() -> None:
 
 def test_every_head_has_its_picture() -> None:
     drawn = {picture.head["name"] for row in spheres.EVERY for picture in row}
-    assert drawn == set(build.names("heads"))
+    assert drawn == set(registry.names("heads"))
 
 
 def test_short_trainings_repeat_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

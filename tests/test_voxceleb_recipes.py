@@ -8,8 +8,9 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif import build, plan, report
-from speakerverif._files import write_json
+from speakerverif import plan, report
+from speakerverif._util import registry
+from speakerverif._util.files import write_json
 from speakerverif.cli import main
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data import BatchOrder
@@ -254,10 +255,10 @@ def test_a_wrong_recipe_is_refused_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", build.names("heads"))
+@pytest.mark.parametrize("name", registry.names("heads"))
 def test_the_plan_counts_what_the_head_holds(name: str) -> None:
     one = recipe("xvector", f"head={{name='{name}'}}", "augment.speeds=[1.0]")
-    head = build.head(one.head, 512, 7)
+    head = registry.head(one.head, 512, 7)
     size = plan.size_of(one, num_speakers=7)
     assert size.head == sum(p.numel() for p in head.parameters())
 

@@ -93,7 +93,7 @@ def run_case(suite: str, name: str, arguments: argparse.Namespace) -> Record:
 
 
 def _in_process(suite: str, name: str, arguments: argparse.Namespace, contender: str = "") -> Any:
-    from speakerverif.allocator import tunables
+    from speakerverif._util.allocator import tunables
 
     command = [
         sys.executable,

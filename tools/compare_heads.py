@@ -91,7 +91,7 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
 
 def run_all(runs: list[Run], arguments: argparse.Namespace) -> None:
     """Run what was not run yet, `--jobs` at a time."""
-    from speakerverif.allocator import tunables
+    from speakerverif._util.allocator import tunables
 
     env = {**os.environ, "GLIBC_TUNABLES": tunables(), "OMP_NUM_THREADS": "1"}
     crops = (0, *arguments.crops)

@@ -248,7 +248,7 @@ def measure_all(arguments: argparse.Namespace) -> dict[tuple[str, int], dict[str
 def _start(
     arguments: argparse.Namespace, system: str, seed: int, minutes: float
 ) -> "subprocess.Popen[bytes]":
-    from speakerverif.allocator import tunables
+    from speakerverif._util.allocator import tunables
 
     out = _folder(arguments, system, seed)
     command = [sys.executable, __file__, "--system", system, "--seeds", str(seed), "--minutes", str(minutes)]

@@ -19,7 +19,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import build  # noqa: E402
+from speakerverif._util import registry  # noqa: E402
+from speakerverif._util.progress import Progress  # noqa: E402
 from speakerverif.checkpoint import ModelFolder, load_model, save_model  # noqa: E402
 from speakerverif.config import Recipe, load_recipe  # noqa: E402
 from speakerverif.data import BatchOrder, CropDataset, batches, make_loader  # noqa: E402
@@ -27,7 +28,6 @@ from speakerverif.encoders.ensemble import Ensemble  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.lists import Manifest  # noqa: E402
 from speakerverif.model import SpeakerModel  # noqa: E402
-from speakerverif.progress import Progress  # noqa: E402
 
 
 def join(
@@ -64,7 +64,7 @@ def join(
             embeddings.append(ensemble.side_by_side(features).numpy())
             labels.append(batch.labels.numpy())
             progress.update(1)
-    wccn = build.backend({"name": "wccn"})
+    wccn = registry.backend({"name": "wccn"})
     wccn.fit(np.concatenate(embeddings), np.concatenate(labels))
     layer = ensemble.whitening
     assert layer is not None

@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._files import write_atomically  # noqa: E402
+from speakerverif._util.files import write_atomically  # noqa: E402
 from speakerverif.breakdown import describe_breakdown  # noqa: E402
 from speakerverif.checkpoint import CARD, load_model  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402

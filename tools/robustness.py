@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from speakerverif import audio, score  # noqa: E402
-from speakerverif._files import write_json  # noqa: E402
+from speakerverif._util.files import write_json  # noqa: E402
 from speakerverif.audit import Units, units_of  # noqa: E402
 from speakerverif.augment import (  # noqa: E402
     Recordings,

@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._files import write_atomically  # noqa: E402
+from speakerverif._util.files import write_atomically  # noqa: E402
 from speakerverif.audit import speakers_of, units_of  # noqa: E402
 from speakerverif.columns import Column, read_columns  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402

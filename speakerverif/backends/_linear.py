@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif._files import replacing
+from speakerverif._util.files import replacing
 from speakerverif.errors import InputError
 from speakerverif.lists import ScoreKind
 from speakerverif.norm import unit, unit_means

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif import audio
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, TrialList, Utterance, named
 

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speakerverif._files import replacing, write_json
+from speakerverif._util.files import replacing, write_json
+from speakerverif._util.progress import Progress
 from speakerverif.corpora._headers import duration_s
 from speakerverif.errors import InputError
 from speakerverif.lists import named
-from speakerverif.progress import Progress
 
 SPEAKER = re.compile(r"id\d{5}")
 # Of two files of one recording the earlier kind is taken: a conversion rather than what it was made from.

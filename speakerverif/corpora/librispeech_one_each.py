@@ -7,7 +7,7 @@ recording, speaker and recording can't be told apart: good for a head that learn
 
 from pathlib import Path
 
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, counts, durations, kaldi_table
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, Utterance

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations, kaldi_table
 from speakerverif.errors import InputError
 from speakerverif.lists import Manifest, TrialList, Utterance

@@ -19,7 +19,7 @@ import soundfile
 from scipy import fft
 
 from speakerverif import augment
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
 from speakerverif.errors import InputError

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from speakerverif._files import write_json
+from speakerverif._util.files import write_json
 from speakerverif.audit import known_list
 from speakerverif.corpora import _m4a
 from speakerverif.corpora._prepared import Prepared

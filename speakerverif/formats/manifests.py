@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from speakerverif._files import WrongRows, open_input
-from speakerverif.archives import members, part_of
+from speakerverif._util.files import WrongRows, open_input
+from speakerverif._util.tar import members, part_of
 from speakerverif.errors import InputError
 from speakerverif.formats._lhotse import lhotse_cut
 from speakerverif.lists import Manifest, Utterance

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from speakerverif._files import open_input, replacing
+from speakerverif._util.files import open_input, replacing
 from speakerverif.errors import InputError
 from speakerverif.lists import EmbeddingTable
 

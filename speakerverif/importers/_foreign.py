@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speakerverif import build, features
+from speakerverif import features
+from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 
@@ -65,7 +66,7 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
     """
     network = foreign.network
     with torch.device("meta"):  # names and shapes alone: no memory, no initial values
-        encoder = build.encoder(network.encoder, foreign.features.num_mels)
+        encoder = registry.encoder(network.encoder, foreign.features.num_mels)
     expected = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     weights: dict[str, Tensor] = {}
     met, wrong = set(), []

@@ -10,7 +10,7 @@ import torch
 
 from benches._case import Case, Limit, as_installed
 from benches.embedding import recordings, resemblyzer
-from speakerverif.allocator import keep_freed_memory
+from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.api import load_model
 from speakerverif.checkpoint import DEFAULT
 

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif.allocator import keep_freed_memory
+from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.augment import coloured_noise
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.config import Recipe

@@ -7,7 +7,7 @@ import torch
 
 from benches._case import Case
 from benches.embedding import mixed, model, recordings
-from speakerverif.allocator import keep_freed_memory
+from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.embed import embed
 
 HOUR_S = 3600.0

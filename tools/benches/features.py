@@ -6,7 +6,7 @@ import torch
 
 from benches._case import Case, Limit, Work, left_out
 from speakerverif import features
-from speakerverif.allocator import keep_freed_memory
+from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.config import FeatureConfig
 
 RATE, MELS = 16000, 80

@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from speakerverif.allocator import keep_freed_memory
+from speakerverif._util.allocator import keep_freed_memory
 
 CPU_MAX = Path(
     "/sys/fs/cgroup/cpu.max"
