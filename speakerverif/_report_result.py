@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.audit import Units
 from speakerverif.crossfit import held_out_llrs
+from speakerverif.data.audit import Units
+from speakerverif.data.lists import ScoreList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList
 from speakerverif.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from speakerverif import audio, checkpoint, engines
+from speakerverif.data.lists import EmbeddingTable
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable
 from speakerverif.verify import Verification, compare
 
 Recording = str | Path | np.ndarray | Tensor

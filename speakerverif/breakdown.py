@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.audit import EnrollMap, Units
-from speakerverif.columns import Column
-from speakerverif.lists import ScoreList, TrialList
+from speakerverif.data.audit import EnrollMap, Units
+from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.metadata import Column
 from speakerverif.metrics import bootstrap, det_curve, interval
 
 MIN_TRIALS = 30  # of each class: under it no rate is told

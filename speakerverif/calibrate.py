@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from speakerverif import config
 from speakerverif._util.files import replacing
+from speakerverif.data.lists import ScoreList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList, named
 
 Array = NDArray[np.float64]
 

@@ -247,8 +247,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
+    from speakerverif.data.formats.manifests import read_training_manifest
     from speakerverif.distributed import processes
-    from speakerverif.formats.manifests import read_training_manifest
     from speakerverif.recipe import train_recipe
 
     recipe = _recipe(arguments)
@@ -263,11 +263,11 @@ def _train(arguments: argparse.Namespace) -> int:
 def _embed(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif._util.files import write_json
+    from speakerverif.data.formats.manifests import read_manifest
+    from speakerverif.data.formats.tables import write_table
+    from speakerverif.data.lists import Utterance
     from speakerverif.embed import embed, print_failures
     from speakerverif.engines import load_model
-    from speakerverif.formats.manifests import read_manifest
-    from speakerverif.formats.tables import write_table
-    from speakerverif.lists import Utterance
 
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")

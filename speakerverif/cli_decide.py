@@ -133,9 +133,9 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
-    from speakerverif.audit import files_of, read_enroll_map, units_of
     from speakerverif.calibrate import fit
-    from speakerverif.lists import TrialList
+    from speakerverif.data.audit import files_of, read_enroll_map, units_of
+    from speakerverif.data.lists import TrialList
     from speakerverif.metrics import DetCurve, act_dcf
 
     stored = arguments.model

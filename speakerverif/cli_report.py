@@ -10,7 +10,7 @@ from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
     from speakerverif._report_result import System
-    from speakerverif.lists import ScoreKind, TrialList
+    from speakerverif.data.lists import ScoreKind, TrialList
 
 KINDS = ("cosine", "plda", "normalized", "llr")
 
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input.
     """
     from speakerverif._report_result import Result
-    from speakerverif.audit import read_speakers, units_of
     from speakerverif.breakdown import breakdown
-    from speakerverif.columns import durations_of, read_columns
-    from speakerverif.lists import EmbeddingTable, TrialList
+    from speakerverif.data.audit import read_speakers, units_of
+    from speakerverif.data.lists import EmbeddingTable, TrialList
+    from speakerverif.data.metadata import durations_of, read_columns
     from speakerverif.report import write_report
 
     paths = [args.scores] if args.against is None else [args.scores, args.against]
@@ -98,7 +98,7 @@ def _system(
     args: argparse.Namespace,
 ) -> "System":
     from speakerverif._report_result import System
-    from speakerverif.lists import ScoreList
+    from speakerverif.data.lists import ScoreList
     from speakerverif.score import evaluate
 
     scores = ScoreList.read(path, trials, kind)

@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
     from speakerverif._util.files import WrongRows, write_json
-    from speakerverif.audit import audit, files_of, read_enroll_map, units_of
     from speakerverif.breakdown import breakdown, format_breakdown
-    from speakerverif.columns import read_columns
-    from speakerverif.lists import TrialList
+    from speakerverif.data.audit import audit, files_of, read_enroll_map, units_of
+    from speakerverif.data.lists import TrialList
+    from speakerverif.data.metadata import read_columns
     from speakerverif.score import evaluate, format_record
 
     _check(args)

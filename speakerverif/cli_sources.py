@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
+    from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
     from speakerverif.scoring import Scoring
 
 EnrollMap = dict[str, list[str]]
@@ -165,7 +165,7 @@ def inputs(args: argparse.Namespace) -> set[Path]:
 
 def read_speakers(args: argparse.Namespace, files: list[str]) -> dict[str, str] | None:
     """Return file -> speaker of all tables that `--speakers` names; None where it names none."""
-    from speakerverif import audit
+    from speakerverif.data import audit
 
     if not args.speakers:
         return None
@@ -199,9 +199,9 @@ def read(
         InputError: whatever is wrong with the input.
         NotEmbeddedError: files are there but can't be embedded.
     """
-    from speakerverif.audit import files_of, speakers_of
-    from speakerverif.formats.tables import read_table
-    from speakerverif.lists import ScoreList
+    from speakerverif.data.audit import files_of, speakers_of
+    from speakerverif.data.formats.tables import read_table
+    from speakerverif.data.lists import ScoreList
 
     if args.scores:
         kinds = args.score_kind or ["cosine"]
@@ -250,7 +250,7 @@ def quality(
 ) -> dict[str, Any]:
     """Return the columns of quality measures of a source's trials."""
     from speakerverif import measures
-    from speakerverif.formats.tables import read_table
+    from speakerverif.data.formats.tables import read_table
 
     if not names:
         return {}
@@ -267,7 +267,7 @@ def _scoring(
 ) -> "Scoring":
     """Return the scoring that the arguments ask for, else the model's own."""
     from speakerverif.config import override
-    from speakerverif.formats.tables import read_table
+    from speakerverif.data.formats.tables import read_table
     from speakerverif.scoring import Plan, Scoring, fit
 
     if model is not None and args.backend is None and args.norm is None:
@@ -286,7 +286,7 @@ def _scoring(
 
 def _audio(args: argparse.Namespace, trials: "TrialList", files: list[str]) -> dict[str, Path]:
     """Return id -> path of every file to embed, or raise `InputError` that names those that are missing."""
-    from speakerverif.lists import named
+    from speakerverif.data.lists import named
 
     root = args.audio_root or args.trials.parent
     paths = {name: root / name for name in files}
@@ -301,9 +301,9 @@ def _embed(
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
     from speakerverif._util import resources
+    from speakerverif.data.lists import Utterance
     from speakerverif.embed import embed
     from speakerverif.engines import load_model
-    from speakerverif.lists import Utterance
 
     resources.use(args.threads)
     model = load_model(args.model, args.device, args.engine)

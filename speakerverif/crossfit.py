@@ -4,10 +4,10 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from speakerverif.audit import Units
 from speakerverif.calibrate import fit_affine
+from speakerverif.data.audit import Units
+from speakerverif.data.lists import ScoreList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList
 
 FOLDS = 5
 

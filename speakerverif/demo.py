@@ -10,9 +10,9 @@ from speakerverif import score
 from speakerverif.checkpoint import save_model
 from speakerverif.config import Recipe, from_dict, read_toml
 from speakerverif.corpora._prepared import Prepared
+from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance
 from speakerverif.embed import embed
 from speakerverif.engines import load_model
-from speakerverif.lists import EmbeddingTable, TrialList, Utterance
 from speakerverif.model import SpeakerModel
 from speakerverif.recipe import PREPARED, run
 

@@ -16,8 +16,8 @@ from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
 from speakerverif.checkpoint import ModelFolder
+from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
 from speakerverif.pieces import Reading, Source, Utterances

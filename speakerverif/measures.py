@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.audit import EnrollMap
 from speakerverif.config import nearest
+from speakerverif.data.audit import EnrollMap
+from speakerverif.data.lists import EmbeddingTable, TrialList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, TrialList, named
 
 Array = NDArray[np.float64]
 NAMES = ("duration", "speech", "magnitude")

@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from speakerverif.data.lists import ScoreList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from speakerverif.data.lists import EmbeddingTable, ScoreList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, named
 
 _BLOCK_SCORES = 4_000_000  # cohort scores in memory at a time: 16 MB
 _MIN_STD = 1e-6  # below this, float32 rounding is all that a standard deviation can hold

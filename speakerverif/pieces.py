@@ -12,8 +12,8 @@ import numpy as np
 
 from speakerverif import audio
 from speakerverif._util.resources import cores
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
 from speakerverif.quality import assess
 
 # A recording up to this long is embedded whole, as other toolkits do.

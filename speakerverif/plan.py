@@ -11,9 +11,9 @@ from torch import nn
 from speakerverif._util import registry
 from speakerverif.config import Recipe
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.data import BatchOrder
-from speakerverif.lists import Manifest, TrialList
+from speakerverif.data.lists import Manifest, TrialList
 from speakerverif.model import SpeakerModel
+from speakerverif.training.batches import BatchOrder
 
 BYTES = (
     4  # of a float32; heads, gradients and optimisers are in that precision whatever `train.precision` says

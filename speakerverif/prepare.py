@@ -9,8 +9,8 @@ from typing import Any
 from speakerverif._util import registry
 from speakerverif.config import Recipe, nearest
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
+from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
 
 PREPARED = "prepared.json"
 

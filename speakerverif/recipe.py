@@ -17,17 +17,17 @@ import numpy as np
 
 from speakerverif import distributed, plan, score
 from speakerverif._util.files import write_json
-from speakerverif.audit import speakers_of, units_of
 from speakerverif.augment import Augment
 from speakerverif.breakdown import breakdown
 from speakerverif.checkpoint import ModelFolder, fingerprint
-from speakerverif.columns import durations_of
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
+from speakerverif.data.audit import speakers_of, units_of
+from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList
+from speakerverif.data.metadata import durations_of
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.engines import load_model
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList
 from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.pieces import Utterances

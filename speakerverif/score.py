@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from speakerverif.audit import EnrollMap, Units, audit, units_of
+from speakerverif.data.audit import EnrollMap, Units, audit, units_of
+from speakerverif.data.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif._trialfiles import read_labels, tell_labels_first, tell_score_first
 from speakerverif._util.files import WrongRows, read_rows
-from speakerverif.audit import KNOWN_FILES, audit
+from speakerverif.data._trial_files import read_labels, tell_labels_first, tell_score_first
+from speakerverif.data.audit import KNOWN_FILES, audit
+from speakerverif.data.lists import ScoreKind, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreKind, ScoreList, TrialList
 from speakerverif.metrics import DetCurve, bayes_costs
 from speakerverif.score import figures_of
 

@@ -21,13 +21,13 @@ from speakerverif import checkpoint, distributed
 from speakerverif._util import registry
 from speakerverif._util.progress import Progress
 from speakerverif.config import Recipe, to_dict
-from speakerverif.data import BatchOrder, CropDataset, batches, make_loader
+from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
 from speakerverif.log import TrainingLog
 from speakerverif.model import SpeakerModel
 from speakerverif.schedules import learning_rate, margin_fraction
 from speakerverif.spec_augment import spec_augment
+from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

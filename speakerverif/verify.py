@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from speakerverif import measures
 from speakerverif.checkpoint import ModelFolder
+from speakerverif.data.lists import EmbeddingTable, ScoreKind, TrialList
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreKind, TrialList
 from speakerverif.scoring import Scoring
 from speakerverif.store import Store
 

@@ -17,7 +17,7 @@ import torch
 
 from speakerverif import distributed
 from speakerverif.config import Recipe, from_dict
-from speakerverif.lists import Manifest, Utterance
+from speakerverif.data.lists import Manifest, Utterance
 
 RATE = 16000
 

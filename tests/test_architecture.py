@@ -24,7 +24,7 @@ _util
 errors
 """
 LINE_OF = {package: -i for i, line in enumerate(LINES.split("\n")) for package in line.split()}
-WITHOUT_TORCH = "_util audio data corpora scoring evaluation report config errors".split()
+WITHOUT_TORCH = ["_util", "audio", "data", "corpora", "scoring", "evaluation", "report", "config", "errors"]
 
 
 def module(path: Path) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif.audit import Units, units_of
 from speakerverif.breakdown import breakdown, format_breakdown, group_trials
-from speakerverif.columns import Column
-from speakerverif.lists import ScoreList, TrialList
+from speakerverif.data.audit import Units, units_of
+from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.metadata import Column
 from speakerverif.metrics import bootstrap, det_curve, interval
 from speakerverif.score import evaluate
 

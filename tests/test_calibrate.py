@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 from speakerverif import calibrate, measures, metrics
+from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList, TrialList
 
 
 def gaussian(rng, targets, nontargets, gap=3.0, spread=1.0):

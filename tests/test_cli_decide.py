@@ -11,8 +11,8 @@ import soundfile
 from speakerverif.calibrate import Calibration
 from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
+from speakerverif.data.lists import Utterance
 from speakerverif.embed import embed
-from speakerverif.lists import Utterance
 from speakerverif.scoring import Plan, fit
 from tests.conftest import RATE, voice
 
@@ -114,8 +114,8 @@ def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
     model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from speakerverif.checkpoint import load_model
+    from speakerverif.data.lists import EmbeddingTable
     from speakerverif.embed import embed_all
-    from speakerverif.lists import EmbeddingTable
     from speakerverif.scoring import Plan, fit
 
     paths = [tiny_corpus / f"spk{s}" / f"{n}.wav" for s in range(6) for n in range(4)]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif.columns import Column, durations_of, read_columns
+from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.metadata import Column, durations_of, read_columns
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable
 
 FILES = ["wav/ann/1.wav", "wav/ann/2.wav", "wav/bob/1.wav"]
 

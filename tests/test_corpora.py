@@ -12,8 +12,8 @@ from speakerverif import audio
 from speakerverif.augment import Recordings, read_recording
 from speakerverif.corpora import musan, rirs, speechocean762
 from speakerverif.corpora._prepared import balanced_trials, durations
+from speakerverif.data.lists import Manifest, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList
 
 TRAIN_SPEAKERS, TEST_SPEAKERS, EACH = ("0001", "0005"), ("0003", "0044", "0092", "0094", "0111"), 3
 

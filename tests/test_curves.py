@@ -6,12 +6,12 @@ from scipy.special import logit
 from test_breakdown import random_task
 
 from speakerverif import crossfit
-from speakerverif.audit import units_of
 from speakerverif.calibrate import fit_affine
 from speakerverif.crossfit import held_out_llrs
 from speakerverif.curves import bayes_error
+from speakerverif.data.audit import units_of
+from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList, TrialList
 from speakerverif.metrics import act_dcf, cllr, det_curve
 
 LLRS = np.array([2.0, 0.5, -1.0, 1.0, -0.5, -2.0, -3.0])

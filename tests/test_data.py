@@ -10,9 +10,16 @@ import pytest
 
 from speakerverif import audio
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data import BatchOrder, CropDataset, batches, collate, make_loader, rows_of_epoch
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
+from speakerverif.training.batches import (
+    BatchOrder,
+    CropDataset,
+    batches,
+    collate,
+    make_loader,
+    rows_of_epoch,
+)
 
 INDEX = np.repeat(np.arange(5), [3, 3, 3, 3, 1])
 

@@ -15,7 +15,7 @@ import soundfile
 import speakerverif
 from speakerverif.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.cli import main
-from speakerverif.lists import EmbeddingTable
+from speakerverif.data.lists import EmbeddingTable
 from speakerverif.scoring import ARRAYS, COHORT, FILE
 from tests.conftest import RATE, voice
 

@@ -8,9 +8,9 @@ import soundfile
 
 from speakerverif import pieces
 from speakerverif.checkpoint import ModelFolder, load_model
+from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.embed import embed
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, Utterance
 from tests.conftest import RATE, voice
 
 

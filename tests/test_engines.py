@@ -9,8 +9,8 @@ import pytest
 import speakerverif
 from speakerverif import EmbeddingTransformer, InputError, checkpoint, engines
 from speakerverif.cli import main
+from speakerverif.data.lists import EmbeddingTable
 from speakerverif.embed import embed_all
-from speakerverif.lists import EmbeddingTable
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
 from speakerverif.packing import PackableLinear

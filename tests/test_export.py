@@ -15,10 +15,10 @@ from speakerverif._util import registry
 from speakerverif.checkpoint import load_model, save_model
 from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
+from speakerverif.data.lists import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.export import export_onnx
 from speakerverif.export_torch import TEXTS
-from speakerverif.lists import EmbeddingTable
 from speakerverif.model import SpeakerModel
 
 

@@ -17,10 +17,10 @@ from speakerverif import audio
 from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.config import format_toml, to_dict
+from speakerverif.data.formats.manifests import read_manifest
+from speakerverif.data.formats.tables import read_table, write_table
+from speakerverif.data.lists import EmbeddingTable, Utterance
 from speakerverif.errors import InputError
-from speakerverif.formats.manifests import read_manifest
-from speakerverif.formats.tables import read_table, write_table
-from speakerverif.lists import EmbeddingTable, Utterance
 
 
 @pytest.fixture

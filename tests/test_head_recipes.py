@@ -9,8 +9,8 @@ import pytest
 from speakerverif import heads
 from speakerverif._util import registry
 from speakerverif.config import Recipe, load_recipe
+from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
 from speakerverif.log import read_log
 from speakerverif.train import train
 

@@ -11,7 +11,7 @@ import torch
 
 from speakerverif import load_model
 from speakerverif.cli import main
-from speakerverif.lists import EmbeddingTable
+from speakerverif.data.lists import EmbeddingTable
 
 
 @pytest.mark.parametrize(

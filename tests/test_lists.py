@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from speakerverif._util import files
+from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
 
 ROWS = [(1, "a/1.wav", "a/2.wav"), (0, "a/1.wav", "b/1.wav"), (0, "b/1.wav", "c/1.wav")]
 VOXCELEB = "".join(f"{label} {enroll} {test}\n" for label, enroll, test in ROWS)

@@ -8,8 +8,8 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
+from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList, TrialList
 from speakerverif.metrics import (
     DetCurve,
     act_dcf,

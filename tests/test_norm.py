@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from speakerverif import norm
+from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
 
 
 def table_of(embeddings, ids, fingerprint="model"):

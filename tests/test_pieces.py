@@ -8,7 +8,7 @@ import soundfile
 
 from speakerverif import audio, pieces
 from speakerverif._util import resources
-from speakerverif.lists import Manifest, Utterance
+from speakerverif.data.lists import Manifest, Utterance
 from tests.conftest import RATE, voice
 
 UNTOLD = np.array([False])

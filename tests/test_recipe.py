@@ -12,8 +12,8 @@ from speakerverif.cli import main
 from speakerverif.config import Recipe, format_toml, to_dict
 from speakerverif.corpora import synthetic
 from speakerverif.corpora._prepared import Prepared
+from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
 from speakerverif.recipe import run
 from tests.conftest import RATE, in_two_processes, voice
 

@@ -19,12 +19,12 @@ from speakerverif import _report_audio, _report_map
 from speakerverif._report_figures import det_png
 from speakerverif._report_result import Calibrated
 from speakerverif._report_svg import Plot, nice_ticks
-from speakerverif.audit import units_of
 from speakerverif.breakdown import breakdown
 from speakerverif.cli import main
-from speakerverif.columns import Column
 from speakerverif.crossfit import held_out_llrs
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.audit import units_of
+from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.metadata import Column
 from speakerverif.metrics import act_dcf, cllr, det_curve, paired_bootstrap
 from speakerverif.report import Result, System, write_report
 from speakerverif.score import describe, evaluate

@@ -15,7 +15,7 @@ import pytest
 from test_report import heard, with_second
 
 from speakerverif.breakdown import breakdown
-from speakerverif.columns import Column
+from speakerverif.data.metadata import Column
 from speakerverif.report import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

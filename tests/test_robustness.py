@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from speakerverif.data.lists import EmbeddingTable, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, TrialList
 from tests.conftest import RATE, load_tool, voice
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from speakerverif import cli_score
-from speakerverif.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
+from speakerverif.data.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
+from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.norm import as_norm
 from speakerverif.score import cosine, evaluate, format_record
 

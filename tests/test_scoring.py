@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from speakerverif import measures, norm
 from speakerverif._util import registry
 from speakerverif.cli import main
+from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.scoring import Plan, Scoring, fit, transformed
 
 SPEAKERS, DIM = 30, 6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from speakerverif.data.lists import TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import TrialList
 from tests.conftest import load_tool
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from speakerverif import streaming
 from speakerverif.cli import main
+from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import ScoreList, TrialList
 from speakerverif.score import evaluate
 
 

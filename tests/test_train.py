@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from speakerverif.checkpoint import STATE, WEIGHTS, load_model
 from speakerverif.cli import main
 from speakerverif.config import AugmentConfig, Recipe, format_toml, to_dict
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
 from speakerverif.log import read_log
 from speakerverif.train import train
 

@@ -14,8 +14,8 @@ import soundfile
 from speakerverif import audio
 from speakerverif.cli import main
 from speakerverif.corpora import _m4a, _voxtree, voxceleb
+from speakerverif.data.lists import Manifest, TrialList
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList
 from tests.voxceleb_tree import VIDEO, corpora, recordings, trials
 
 TESTED, TRAINED = [10270, 10271], [12, 18, 20]
@@ -297,7 +297,7 @@ def test_what_cant_be_used_is_listed(tree: Path) -> None:
 def test_the_published_lists_are_known_by_hash_or_by_counts(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from speakerverif import audit
+    from speakerverif.data import audit
 
     text = (tree / "voxceleb1" / "veri_test.txt").read_text()
     (tree / "voxceleb1" / "veri_test2.txt").write_text(text.split("\n", 1)[1])

@@ -13,13 +13,13 @@ from speakerverif._util import registry
 from speakerverif._util.files import write_json
 from speakerverif.cli import main
 from speakerverif.config import Recipe, load_recipe
-from speakerverif.data import BatchOrder
+from speakerverif.data.lists import TrialList
 from speakerverif.encoders import redimnet
 from speakerverif.errors import InputError
 from speakerverif.features import build as build_features
-from speakerverif.lists import TrialList
 from speakerverif.recipe import finetuned, run
 from speakerverif.schedules import learning_rate, margin_fraction
+from speakerverif.training.batches import BatchOrder
 from tests import voxceleb_tree
 from tests.conftest import RATE, voice
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import soundfile
 
 from speakerverif import audio
-from speakerverif.lists import Manifest, Utterance
+from speakerverif.data.lists import Manifest, Utterance
 
 
 def decode(manifest: Manifest, folder: Path) -> Manifest:

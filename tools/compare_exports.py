@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 
 from speakerverif import audio, metrics  # noqa: E402
 from speakerverif._util.progress import Progress  # noqa: E402
-from speakerverif.audit import read_speakers, units_of  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
+from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
+from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
 from speakerverif.export import LEAST_COSINE, export_onnx  # noqa: E402
-from speakerverif.lists import EmbeddingTable, TrialList  # noqa: E402
 from speakerverif.onnx_engine import OnnxModel  # noqa: E402
 from speakerverif.scoring import Plan, fit  # noqa: E402
 

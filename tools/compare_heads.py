@@ -60,8 +60,8 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     from _decoded import decode
     from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
     from speakerverif.config import load_recipe
+    from speakerverif.data.lists import Manifest
     from speakerverif.embed import embed
-    from speakerverif.lists import Manifest
     from speakerverif.model import SpeakerModel
     from speakerverif.train import train
 
@@ -125,8 +125,8 @@ class Row:
 
 def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     """Return the figures of one head, from the embeddings of its runs."""
-    from speakerverif.audit import units_of
-    from speakerverif.lists import EmbeddingTable, Manifest, TrialList
+    from speakerverif.data.audit import units_of
+    from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
     from speakerverif.metrics import bootstrap, det_curve
     from speakerverif.score import cosine
 
@@ -223,7 +223,7 @@ def main() -> None:
     if not (arguments.out / "data" / "dev" / "manifest.tsv").is_file():
         from _decoded import decode
         from speakerverif.corpora import speechocean762
-        from speakerverif.lists import Manifest
+        from speakerverif.data.lists import Manifest
 
         prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "data").absolute())
         for part in (prepared.train, prepared.train.with_name("dev.tsv")):

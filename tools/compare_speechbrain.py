@@ -38,8 +38,8 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif import audio
     from speakerverif.checkpoint import load_model
     from speakerverif.config import load_recipe
+    from speakerverif.data.lists import Manifest
     from speakerverif.embed import embed_waveforms
-    from speakerverif.lists import Manifest
     from speakerverif.train import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
@@ -197,7 +197,7 @@ def _dev_files(data: Path) -> dict[str, Path]:
 
 
 def _save(out: Path, ids: list[str], vectors: np.ndarray) -> None:
-    from speakerverif.lists import EmbeddingTable
+    from speakerverif.data.lists import EmbeddingTable
 
     unknown = np.full(len(ids), np.nan, np.float32)
     EmbeddingTable(ids, vectors.astype(np.float32), unknown, unknown, ["ok"] * len(ids), "").save(
@@ -260,9 +260,9 @@ def _start(
 def compare(arguments: argparse.Namespace) -> None:
     """Run everything and print the tables."""
     from _decoded import decode
-    from speakerverif.audit import units_of
     from speakerverif.corpora import speechocean762
-    from speakerverif.lists import EmbeddingTable, Manifest, TrialList
+    from speakerverif.data.audit import units_of
+    from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
     from speakerverif.metrics import det_curve, paired_bootstrap
     from speakerverif.score import cosine
 

@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 
 from speakerverif import calibrate, score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.audit import units_of  # noqa: E402
 from speakerverif.checkpoint import (  # noqa: E402
     CALIBRATION,
     CONFIG,
@@ -42,9 +41,10 @@ from speakerverif.checkpoint import (  # noqa: E402
     save_model,
 )
 from speakerverif.config import Recipe, from_dict, override, to_dict  # noqa: E402
+from speakerverif.data.audit import units_of  # noqa: E402
+from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
 from speakerverif.metrics import DetCurve  # noqa: E402
 from speakerverif.scoring import Scoring, fit, needs_training, plan_of  # noqa: E402
 

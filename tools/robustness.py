@@ -34,7 +34,6 @@ sys.path.insert(0, str(ROOT))
 
 from speakerverif import audio, score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.audit import Units, units_of  # noqa: E402
 from speakerverif.augment import (  # noqa: E402
     Recordings,
     convolve,
@@ -47,9 +46,10 @@ from speakerverif.augment import (  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
 from speakerverif.codec import transcode  # noqa: E402
 from speakerverif.config import nearest  # noqa: E402
+from speakerverif.data.audit import Units, units_of  # noqa: E402
+from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
 from speakerverif.metrics import bootstrap, det_curve, interval  # noqa: E402
 from speakerverif.scoring import Scoring  # noqa: E402
 

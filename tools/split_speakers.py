@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from speakerverif._util.files import write_atomically  # noqa: E402
-from speakerverif.audit import speakers_of, units_of  # noqa: E402
-from speakerverif.columns import Column, read_columns  # noqa: E402
+from speakerverif.data.audit import speakers_of, units_of  # noqa: E402
+from speakerverif.data.lists import TrialList, named  # noqa: E402
+from speakerverif.data.metadata import Column, read_columns  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.lists import TrialList, named  # noqa: E402
 
 PARTS = ("select", "calibrate", "report")
 

@@ -15,8 +15,8 @@ from speakerverif._util.files import replacing, write_json
 from speakerverif._util.progress import Progress
 from speakerverif.corpora._headers import duration_s
 from speakerverif.corpora._voxtree import HEADER
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
 
 RATE = 16000
 BYTES_PER_S = 2 * RATE

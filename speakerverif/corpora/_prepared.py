@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from speakerverif import audio
 from speakerverif._util.files import write_json
+from speakerverif.data.lists import Manifest, TrialList, Utterance, named
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList, Utterance, named
 
 Mask = NDArray[np.bool_]
 

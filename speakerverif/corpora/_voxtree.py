@@ -17,8 +17,8 @@ from pathlib import Path
 from speakerverif._util.files import replacing, write_json
 from speakerverif._util.progress import Progress
 from speakerverif.corpora._headers import duration_s
+from speakerverif.data.lists import named
 from speakerverif.errors import InputError
-from speakerverif.lists import named
 
 SPEAKER = re.compile(r"id\d{5}")
 # Of two files of one recording the earlier kind is taken: a conversion rather than what it was made from.

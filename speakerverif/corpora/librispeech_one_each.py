@@ -9,8 +9,8 @@ from pathlib import Path
 
 from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, counts, durations, kaldi_table
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
 
 EXPECTED = {"speakers": 251, "utterances": 251}
 SHAPE = "wav.scp (recording, path) and utt2spk (recording, reader)"

@@ -15,8 +15,8 @@ import numpy as np
 
 from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations, kaldi_table
+from speakerverif.data.lists import Manifest, TrialList, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList, Utterance
 
 EXPECTED = {"train": {"speakers": 125, "utterances": 2500}, "dev": {"speakers": 63, "utterances": 1260}}
 NUM_TRIALS = 20000

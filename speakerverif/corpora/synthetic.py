@@ -22,8 +22,8 @@ from speakerverif import augment
 from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, Utterance
 
 # First after the seed, because NumPy takes the seeds (a, b) and (a, b, 0) for the same.
 _VOICE, _SESSION, _UTTERANCE, _TRIALS = range(1, 5)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speakerverif._util.files import write_json
-from speakerverif.audit import known_list
 from speakerverif.corpora import _m4a
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.corpora._voxtree import VOX1, VOX2, Corpus, find_speakers, scan, split_of
+from speakerverif.data.audit import known_list
+from speakerverif.data.lists import Manifest, TrialList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList, named
 
 EXPECTED = {
     "VoxCeleb1 dev": {"speakers": 1211, "utterances": 148642},

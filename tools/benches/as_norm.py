@@ -3,7 +3,7 @@
 import numpy as np
 
 from benches._case import Case, product
-from speakerverif.lists import EmbeddingTable, TrialList
+from speakerverif.data.lists import EmbeddingTable, TrialList
 from speakerverif.norm import as_norm
 from speakerverif.score import cosine
 

@@ -16,8 +16,8 @@ from speakerverif import audio, features
 from speakerverif.augment import coloured_noise, simulated_room
 from speakerverif.codec import CODECS, transcode
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data import BatchOrder, CropDataset, collate
-from speakerverif.lists import Manifest, Utterance
+from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.training.batches import BatchOrder, CropDataset, collate
 
 RATE, CROP_S, BATCH = 16000, 2.0, 32
 SPEAKERS, SPEEDS = 5_994, (0.9, 1.0, 1.1)  # 17,982 classes

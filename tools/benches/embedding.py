@@ -15,8 +15,8 @@ from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.augment import coloured_noise
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.config import Recipe
+from speakerverif.data.lists import Utterance
 from speakerverif.embed import embed
-from speakerverif.lists import Utterance
 from speakerverif.model import SpeakerModel
 from speakerverif.packing import pack
 

@@ -17,8 +17,8 @@ from benches import _voxceleb_tree as tree
 from benches._case import Case
 from speakerverif.config import Recipe, TrainConfig
 from speakerverif.corpora import _voxtree, voxceleb
-from speakerverif.data import BatchOrder, CropDataset
-from speakerverif.lists import Manifest
+from speakerverif.data.lists import Manifest
+from speakerverif.training.batches import BatchOrder, CropDataset
 
 CROPS = 300  # read by the data-loading process whose memory is taken
 CONFIG = TrainConfig(batch_size=256, epochs=150, crop_s=0.2)

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from speakerverif._util.files import WrongRows, open_input, read_rows
+from speakerverif.data.lists import Manifest, TrialList, named
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest, TrialList, named
 
 EnrollMap = Mapping[str, Sequence[str]]
 

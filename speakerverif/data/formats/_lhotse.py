@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from speakerverif.data.lists import Utterance
 from speakerverif.errors import InputError
-from speakerverif.lists import Utterance
 
 
 def lhotse_cut(row: dict[str, Any]) -> Utterance:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from speakerverif import audio
 from speakerverif.augment import Augment, speed
 from speakerverif.config import Recipe, TrainConfig
+from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.lists import Manifest
 
 CropKey = tuple[int, int]  # (epoch, item); an item is a place in what `rows_of_epoch` returns
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif._trialfiles import floats
 from speakerverif._util import files
 from speakerverif._util.files import LONGEST_FIELD, PADDING, WrongRows, distinct, gather, open_input
+from speakerverif.data._trial_files import floats
 from speakerverif.errors import InputError
 
 FIELDS = ("id", "path", "speaker", "start_s", "duration_s")

@@ -9,8 +9,8 @@ from typing import IO, Any
 import numpy as np
 
 from speakerverif._util.files import open_input, replacing
+from speakerverif.data.lists import EmbeddingTable
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable
 
 BINARY = b"\0B"
 LONGEST_ID = 4096  # bytes; more is no archive

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from speakerverif._manifestfiles import FIELDS, parse_manifest
-from speakerverif._trialfiles import parse_scores, parse_trials
 from speakerverif._util.files import WrongRows, distinct, open_input, replacing
+from speakerverif.data._manifest_files import FIELDS, parse_manifest
+from speakerverif.data._trial_files import parse_scores, parse_trials
 from speakerverif.errors import InputError
 
 ScoreKind = Literal["cosine", "plda", "normalized", "llr"]

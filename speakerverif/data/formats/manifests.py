@@ -14,9 +14,9 @@ from typing import IO, Any, cast
 
 from speakerverif._util.files import WrongRows, open_input
 from speakerverif._util.tar import members, part_of
+from speakerverif.data.formats._lhotse import lhotse_cut
+from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.formats._lhotse import lhotse_cut
-from speakerverif.lists import Manifest, Utterance
 
 SPEECHBRAIN_RATE = 16000  # its recipes count `start` and `stop` in samples at this rate, whatever the file's
 SHARD_NOTES = (".spk", ".vad")  # what stands in a shard beside a recording, under its name

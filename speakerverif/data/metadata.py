@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speakerverif._util.files import WrongRows, open_input
-from speakerverif.audit import read_pairs, read_speakers, speakers_by_path
+from speakerverif.data.audit import read_pairs, read_speakers, speakers_by_path
+from speakerverif.data.lists import EmbeddingTable, named
 from speakerverif.errors import InputError
-from speakerverif.lists import EmbeddingTable, named
 
 
 @dataclass(frozen=True)
