@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from speakerverif import audio
+from speakerverif.audio import reading
 
 RATE = 16000
 EXCERPT_S = 5.0  # of each recording
@@ -45,8 +45,8 @@ def excerpt(path: Path) -> Excerpt:
     Raises:
         InputError: what `audio.read` raises.
     """
-    whole_s = audio.info(path).duration_s
-    waveform = audio.read(path, 0.0, LONGEST_S if whole_s > LONGEST_S else None, RATE)
+    whole_s = reading.info(path).duration_s
+    waveform = reading.read(path, 0.0, LONGEST_S if whole_s > LONGEST_S else None, RATE)
     length = min(round(EXCERPT_S * RATE), len(waveform))
     power = np.cumsum(np.append(0.0, waveform.astype(np.float64) ** 2))
     start = int(np.argmax(power[length:] - power[:-length]))

@@ -8,7 +8,8 @@ import soxr
 import torch
 from torch import Tensor
 
-from speakerverif import audio, checkpoint, engines
+from speakerverif import checkpoint, engines
+from speakerverif.audio import reading
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
@@ -139,21 +140,21 @@ class _InMemory:
     def __init__(self, arrays: dict[str, np.ndarray], sample_rate: int) -> None:
         self._arrays, self._rate = arrays, sample_rate
 
-    def info(self, path: str, /) -> audio.AudioInfo:
+    def info(self, path: str, /) -> reading.AudioInfo:
         if path not in self._arrays:
-            return audio.info(path)
-        return audio.AudioInfo(self._rate, 1, len(self._arrays[path]) / self._rate)
+            return reading.info(path)
+        return reading.AudioInfo(self._rate, 1, len(self._arrays[path]) / self._rate)
 
     def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
         if path not in self._arrays:
-            return audio.read(path, start_s, duration_s, sample_rate)
+            return reading.read(path, start_s, duration_s, sample_rate)
         first = round(start_s * sample_rate)
         last = None if duration_s is None else first + round(duration_s * sample_rate)
         return self._arrays[path][first:last]
 
     def blocks(self, path: str, block_s: float, sample_rate: int, /) -> Iterator[np.ndarray]:
         if path not in self._arrays:
-            return audio.blocks(path, block_s, sample_rate)
+            return reading.blocks(path, block_s, sample_rate)
         samples, size = self._arrays[path], round(block_s * sample_rate)
         return (samples[first : first + size] for first in range(0, len(samples), size))
 
@@ -175,4 +176,4 @@ def _samples(recording: np.ndarray | Tensor, rate: int | None, wanted: int, name
     elif array.dtype.kind != "f":
         raise InputError(f"{name}: expected floats or signed integers, found {array.dtype}")
     array = array.astype(np.float32, copy=False)
-    return array if rate == wanted else soxr.resample(array, rate, wanted, quality=audio.QUALITY)
+    return array if rate == wanted else soxr.resample(array, rate, wanted, quality=reading.QUALITY)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speakerverif import audio, pieces
+from speakerverif import pieces
 from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
+from speakerverif.audio import reading
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.errors import InputError
@@ -41,7 +42,7 @@ def embed(
     batch_size: int | None = None,
     crops: int = 0,
     label: str = "embed",
-    source: Source = audio,
+    source: Source = reading,
 ) -> EmbeddingTable:
     """Return the embedding of every utterance; those that could not be embedded are in `table.failed`.
 
@@ -91,7 +92,7 @@ def embed(
 
 
 def embed_all(
-    folder: ModelFolder, paths: Sequence[str | Path], device: str = "cpu", source: Source = audio
+    folder: ModelFolder, paths: Sequence[str | Path], device: str = "cpu", source: Source = reading
 ) -> EmbeddingTable:
     """Return the embeddings of a few recordings, every one of them; their ids are their places in the list.
 

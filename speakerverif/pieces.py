@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from speakerverif import audio
 from speakerverif._util.resources import cores
+from speakerverif.audio import reading
+from speakerverif.audio.speech_check import assess
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.quality import assess
 
 # A recording up to this long is embedded whole, as other toolkits do.
 WHOLE_S = 120.0
@@ -27,7 +27,7 @@ Utterances = Sequence[Utterance] | Manifest
 class Source(Protocol):
     """Where recordings are read: the module `audio`, or what stands in for files with the same functions."""
 
-    def info(self, path: str, /) -> audio.AudioInfo:
+    def info(self, path: str, /) -> reading.AudioInfo:
         """Return rate, channels and length."""
 
     def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
@@ -163,7 +163,7 @@ class _Reader:
                 self._turns[row] = _InTurn(blocks, int(pieces.parts[row]))
         samples = self._turns[row].take(number)
         missing_s = length - len(samples) / self._rate
-        if missing_s > audio.SLACK_S:
+        if missing_s > reading.SLACK_S:
             raise InputError(
                 f"{utterance.path}: ends {missing_s:g} s before piece {number + 1} of {length:g} s does"
             )

@@ -17,7 +17,7 @@ import numpy as np
 
 from speakerverif import distributed, plan, score
 from speakerverif._util.files import write_json
-from speakerverif.augment import Augment
+from speakerverif.audio.augment import Augment
 from speakerverif.breakdown import breakdown
 from speakerverif.checkpoint import ModelFolder, fingerprint
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.errors import InputError
 
 FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
@@ -47,15 +47,15 @@ def m4a(tmp_path_factory) -> Path:
 def test_samples_are_the_files(write):
     """16-bit values over 2^15, mean of the channels: by hand."""
     path = write("a.wav", np.array([[16384, 0], [-32768, -32768], [1, 3]], np.int16))
-    assert audio.read(path).tolist() == [0.25, -1.0, 2 / 32768]
-    assert audio.info(path) == audio.AudioInfo(16000, 2, 3 / 16000)
+    assert reading.read(path).tolist() == [0.25, -1.0, 2 / 32768]
+    assert reading.info(path) == reading.AudioInfo(16000, 2, 3 / 16000)
 
 
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
 def test_every_format_and_rate_gives_the_same_tone(write, extension, rate):
     path = write(f"a.{extension}", tones(rate, 2, 440), rate)
-    waveform = audio.read(path)
+    waveform = reading.read(path)
     assert waveform.dtype == np.float32
     assert waveform.shape == (32000,)
     # Codecs bend a tone of 0.3 by up to 0.052; two samples of delay would be 0.1.
@@ -67,7 +67,7 @@ def test_every_format_and_rate_gives_the_same_tone(write, extension, rate):
 def test_resampling_is_accurate(write, rate):
     path = write("a.wav", tones(rate, 2, 3000), rate, subtype="FLOAT")
     expected = tones(16000, 2, 3000)[:, 0]
-    np.testing.assert_allclose(audio.read(path)[2000:-2000], expected[2000:-2000], atol=1e-5)
+    np.testing.assert_allclose(reading.read(path)[2000:-2000], expected[2000:-2000], atol=1e-5)
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -75,9 +75,9 @@ def test_resampling_is_accurate(write, rate):
 def test_part_equals_part_of_whole(write, extension, rate):
     noise = 0.1 * np.random.default_rng(0).standard_normal((rate * 4, 2)).astype(np.float32)
     path = write(f"a.{extension}", noise, rate)
-    whole = audio.read(path)
+    whole = reading.read(path)
     for start_s, duration_s in [(0.0, 1.0), (0.7, 0.5), (2.34567, 1.2), (3.5, 0.5), (1.1, None)]:
-        part = audio.read(path, start_s, duration_s)
+        part = reading.read(path, start_s, duration_s)
         first = round(start_s * 16000)
         expected = whole[first:] if duration_s is None else whole[first : first + round(duration_s * 16000)]
         assert part.shape == expected.shape
@@ -86,11 +86,11 @@ def test_part_equals_part_of_whole(write, extension, rate):
 
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_blocks_are_the_whole(write, rate, monkeypatch):
-    monkeypatch.setattr(audio, "CHUNK_FRAMES", 10000)
+    monkeypatch.setattr(reading, "CHUNK_FRAMES", 10000)
     path = write("a.flac", tones(rate, 2.55, 440, 700), rate)
-    blocks = list(audio.blocks(path, 0.5))
+    blocks = list(reading.blocks(path, 0.5))
     assert [len(block) for block in blocks] == [8000] * 5 + [800]
-    assert np.array_equal(np.concatenate(blocks), audio.read(path))
+    assert np.array_equal(np.concatenate(blocks), reading.read(path))
 
 
 def test_only_the_part_is_decoded(write, monkeypatch):
@@ -104,7 +104,7 @@ def test_only_the_part_is_decoded(write, monkeypatch):
         return read(self, frames, **options)
 
     monkeypatch.setattr(sf.SoundFile, "read", counted)
-    audio.read(path, 30.5, 2.0)
+    reading.read(path, 30.5, 2.0)
     assert sum(decoded) < 48000 * 3.2
 
 
@@ -114,28 +114,28 @@ def test_only_the_part_is_decoded(write, monkeypatch):
 def test_part_outside_the_file(write, start_s, duration_s):
     path = write("a.wav", tones(16000, 2, 440))
     with pytest.raises(InputError, match=re.escape(str(path))):
-        audio.read(path, start_s, duration_s)
+        reading.read(path, start_s, duration_s)
 
 
 def test_a_rounded_duration_is_met_halfway(write):
     """A list that says 2.00 s for 1.995 s is right to a centisecond; one that says 2.1 s is not."""
     path = write("a.wav", tones(16000, 1.995, 440))
-    assert len(audio.read(path, 0.0, 2.0)) == 31920
+    assert len(reading.read(path, 0.0, 2.0)) == 31920
     with pytest.raises(InputError, match=r"ends at 1\.995 s"):
-        audio.read(path, 0.0, 2.1)
+        reading.read(path, 0.0, 2.1)
 
 
 def test_non_finite_samples_are_passed_on(write):
     samples = tones(16000, 1, 440)
     samples[100], samples[200] = np.nan, np.inf
-    waveform = audio.read(write("a.wav", samples, subtype="FLOAT"))
+    waveform = reading.read(write("a.wav", samples, subtype="FLOAT"))
     assert np.isnan(waveform[100])
     assert np.isinf(waveform[200])
 
 
 def refused(path: Path, *words: str) -> None:
     """Assert that reading is refused in one line that names the file and holds `words`."""
-    for call in (audio.read, lambda path: list(audio.blocks(path, 1.0))):
+    for call in (reading.read, lambda path: list(reading.blocks(path, 1.0))):
         with pytest.raises(InputError) as caught:
             call(path)
         message = str(caught.value)
@@ -171,7 +171,7 @@ def test_flac_damaged_in_the_middle(write):
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     path.write_bytes(content)
     refused(path, "damaged")
-    assert len(audio.read(path, 0.0, 1.0)) == 16000
+    assert len(reading.read(path, 0.0, 1.0)) == 16000
 
 
 def test_wav_from_a_pipe_has_no_size(write):
@@ -181,7 +181,7 @@ def test_wav_from_a_pipe_has_no_size(write):
     place = content.index(b"data")
     content[place + 4 : place + 8] = b"\xff" * 4
     path.write_bytes(content)
-    assert len(audio.read(path)) == 16000
+    assert len(reading.read(path)) == 16000
 
 
 def test_mp3_without_a_length_is_not_trusted(write, monkeypatch):
@@ -199,24 +199,24 @@ def test_without_ffmpeg_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     refused(path, "ffmpeg", "not installed")
     with pytest.raises(InputError, match="ffmpeg"):
-        audio.info(path)
+        reading.info(path)
 
 
 @needs_ffmpeg
 def test_m4a(m4a):
-    assert audio.info(m4a) == audio.AudioInfo(44100, 2, 3.0)
-    whole = audio.read(m4a)
+    assert reading.info(m4a) == reading.AudioInfo(44100, 2, 3.0)
+    whole = reading.read(m4a)
     assert (
         48000 <= len(whole) <= 48000 + 1024 * 16000 // 44100
     )  # ffmpeg 5 leaves the last packet's padding on
     expected = tones(16000, 3, 440, 1000).mean(1)
     np.testing.assert_allclose(whole[8000:40000], expected[8000:40000], atol=0.02)
-    assert np.array_equal(np.concatenate(list(audio.blocks(m4a, 0.7))), whole)
-    np.testing.assert_allclose(audio.read(m4a, 1.23, 1.0), whole[19680:35680], atol=1e-5)
+    assert np.array_equal(np.concatenate(list(reading.blocks(m4a, 0.7))), whole)
+    np.testing.assert_allclose(reading.read(m4a, 1.23, 1.0), whole[19680:35680], atol=1e-5)
     with pytest.raises(InputError, match="ends"):
-        audio.read(m4a, 2.5, 1.0)
+        reading.read(m4a, 2.5, 1.0)
     with pytest.raises(InputError, match="ends before 5 s"):
-        audio.read(m4a, 5.0)
+        reading.read(m4a, 5.0)
 
 
 @needs_ffmpeg
@@ -228,7 +228,7 @@ def test_cut_off_m4a_keeps_ffmpegs_words(m4a, tmp_path):
 
 @needs_ffmpeg
 def test_abandoned_blocks_leave_no_process(m4a):
-    blocks = audio.blocks(m4a, 0.1)
+    blocks = reading.blocks(m4a, 0.1)
     next(blocks)
     blocks.close()
 
@@ -251,7 +251,7 @@ def test_corpus_files_hold_what_their_headers_say(shared):
     folder = shared / "corpora" / "librispeech_one_each"
     for line in (folder / "wav.scp").read_text().splitlines()[::60]:
         path = folder / line.split()[1]
-        assert len(audio.read(path)) == round(audio.info(path).duration_s * 16000)
+        assert len(reading.read(path)) == round(reading.info(path).duration_s * 16000)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
@@ -259,6 +259,6 @@ def test_16_bit_samples_are_scaled_as_libsndfile_scales_them(tmp_path: Path, suf
     samples = np.arange(-32768, 32768, dtype=np.int16)
     sf.write(tmp_path / f"all.{suffix}", samples, 16000)
     expected = sf.read(tmp_path / f"all.{suffix}", dtype="float32")[0]
-    read = audio.read(tmp_path / f"all.{suffix}")
+    read = reading.read(tmp_path / f"all.{suffix}")
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, expected)

@@ -10,8 +10,8 @@ import soundfile
 import torch
 from scipy import signal
 
-from speakerverif import augment
-from speakerverif.augment import Augment, Recordings
+from speakerverif.audio import augment
+from speakerverif.audio.augment import Augment, Recordings
 from speakerverif.config import AugmentConfig, SpecAugmentConfig
 from speakerverif.errors import InputError
 from speakerverif.spec_augment import spec_augment

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from speakerverif import codec
-from speakerverif.augment import Augment, power
+from speakerverif.audio import codec
+from speakerverif.audio.augment import Augment, power
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
 from tests.conftest import RATE, voice

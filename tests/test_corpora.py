@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio
-from speakerverif.augment import Recordings, read_recording
+from speakerverif.audio import reading
+from speakerverif.audio.augment import Recordings, read_recording
 from speakerverif.corpora import musan, rirs, speechocean762
 from speakerverif.corpora._prepared import balanced_trials, durations
 from speakerverif.data.lists import Manifest, TrialList
@@ -204,7 +204,7 @@ def test_rirs_are_those_of_the_corpus_lists_and_not_its_noises(tmp_path: Path) -
     prepared = rirs.prepare(root, tmp_path / "out")
     assert prepared.lists["real"].read_text() == f"{root}/real_rirs_isotropic_noises/air_rir.wav\n"
     assert prepared.lists["simulated"].read_text().endswith("Room001-00001.wav\n")
-    assert audio.info(prepared.lists["real"].read_text().strip()).sample_rate == 16000
+    assert reading.info(prepared.lists["real"].read_text().strip()).sample_rate == 16000
     with pytest.raises(InputError, match=r"not RIRS_NOISES; expected real_rirs_isotropic_noises/rir_list"):
         rirs.prepare(tmp_path, tmp_path / "out")
     (root / "simulated_rirs/smallroom/rir_list").write_text("--rir-id 1 somewhere.wav\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
@@ -80,7 +80,7 @@ def plain(tiny_recipe: Recipe) -> Recipe:
 def test_a_crop_is_a_part_of_its_recording(plain: Recipe, tiny_manifest: Manifest) -> None:
     dataset = CropDataset(tiny_manifest, plain, None)
     crop, label, row = dataset[(0, 7)]
-    whole = audio.read(tiny_manifest[7].path)
+    whole = reading.read(tiny_manifest[7].path)
     assert crop.shape == (9600,) and crop.dtype == np.float32
     assert (label, row) == (1, 7)
     windows = np.lib.stride_tricks.sliding_window_view(whole, len(crop))
@@ -90,7 +90,7 @@ def test_a_crop_is_a_part_of_its_recording(plain: Recipe, tiny_manifest: Manifes
 def test_a_short_recording_is_repeated(plain: Recipe, tiny_manifest: Manifest) -> None:
     recipe = dataclasses.replace(plain, train=dataclasses.replace(plain.train, crop_s=2.5))
     crop, _, _ = CropDataset(tiny_manifest, recipe, None)[(0, 0)]
-    whole = audio.read(tiny_manifest[0].path)
+    whole = reading.read(tiny_manifest[0].path)
     np.testing.assert_allclose(crop, np.resize(whole, 40000), atol=1e-6)
 
 
@@ -100,7 +100,7 @@ def test_the_cache_gives_parts_of_the_same_recordings(plain: Recipe, tiny_manife
     cold = dataset[(0, 3)][0]
     dataset[(1, 3)]
     assert np.array_equal(cold, dataset[(0, 3)][0])
-    windows = np.lib.stride_tricks.sliding_window_view(audio.read(tiny_manifest[3].path), len(cold))
+    windows = np.lib.stride_tricks.sliding_window_view(reading.read(tiny_manifest[3].path), len(cold))
     assert np.abs(windows - cold).max(axis=1).min() < 1e-4
 
 

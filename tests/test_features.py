@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from speakerverif import features
-from speakerverif.audio import read
+from speakerverif.audio.reading import read
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 

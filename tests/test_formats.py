@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.config import format_toml, to_dict
@@ -205,9 +205,9 @@ def test_wespeaker_shards_are_read_in_place(shards, monkeypatch):
     assert [(u.id, u.speaker) for u in found] == [("id1-a", "id1"), ("id1-b", "id1"), ("id2-a", "id2")]
     for utterance in found:
         samples = sounds[utterance.id] / np.float32(32768)
-        np.testing.assert_array_equal(audio.read(utterance.path), samples)
-        np.testing.assert_array_equal(audio.read(utterance.path, 0.1, 0.2), samples[1600:4800])
-        assert audio.info(utterance.path).duration_s == 0.5
+        np.testing.assert_array_equal(reading.read(utterance.path), samples)
+        np.testing.assert_array_equal(reading.read(utterance.path, 0.1, 0.2), samples[1600:4800])
+        assert reading.info(utterance.path).duration_s == 0.5
     monkeypatch.chdir(path.parent)
     assert [u.path for u in read_manifest("shard.list")] == [u.path for u in found]
     elsewhere = path.parent / "lists"
@@ -224,9 +224,9 @@ def test_ffmpeg_reads_what_is_in_a_shard(shards, tmp_path):
     shard(tmp_path / "0.tar", [("z.m4a", b"not audio"), ("a.m4a", (tmp_path / "x.m4a").read_bytes())])
     path.write_text("0.tar\n")
     broken, whole = read_manifest(path)
-    np.testing.assert_array_equal(audio.read(whole.path), audio.read(tmp_path / "x.m4a"))
+    np.testing.assert_array_equal(reading.read(whole.path), reading.read(tmp_path / "x.m4a"))
     with pytest.raises(InputError, match=r"0\.tar:512:9: ffmpeg finds no audio"):
-        audio.info(broken.path)
+        reading.info(broken.path)
 
 
 def test_broken_shards_are_named_with_their_line(shards):
@@ -258,10 +258,10 @@ def test_a_part_of_an_archive_that_changed(shards):
     found = read_manifest(path)[0]
     (path.parent / "0.tar").write_bytes((path.parent / "0.tar").read_bytes()[:3000])
     with pytest.raises(InputError, match="cut off: 1464 of"):
-        audio.read(found.path)
+        reading.read(found.path)
     (path.parent / "0.tar").unlink()
     with pytest.raises(InputError, match="no such file"):
-        audio.read(found.path)
+        reading.read(found.path)
 
 
 def cut(**changes) -> dict:
@@ -346,10 +346,10 @@ def test_rttm(tmp_path):
     with pytest.raises(InputError, match=r"0 files named meeting\.\*"):
         read_manifest(path)
     soundfile.write(tmp_path / "meeting.flac", np.zeros(64000), 16000)
-    audio = str(tmp_path / "meeting.flac")
+    reading = str(tmp_path / "meeting.flac")
     assert list(read_manifest(path)) == [
-        Utterance("meeting-0000500-0001750-ann", audio, "ann", 0.5, 1.25),
-        Utterance("meeting-0001750-0003750-bob", audio, "bob", 1.75, 2.0),
+        Utterance("meeting-0000500-0001750-ann", reading, "ann", 0.5, 1.25),
+        Utterance("meeting-0001750-0003750-bob", reading, "bob", 1.75, 2.0),
     ]
 
 

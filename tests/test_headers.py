@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.corpora import _headers
 from speakerverif.corpora._headers import duration_s
 from speakerverif.errors import InputError
@@ -32,7 +32,7 @@ SAMPLES = np.zeros((4321, 2), np.float32)
 def test_durations_are_soundfiles(tmp_path: Path, suffix: str, subtype: str, format: str) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, SAMPLES, 8000, subtype=subtype, format=format)
-    assert duration_s(str(path)) == audio.info(path).duration_s
+    assert duration_s(str(path)) == reading.info(path).duration_s
 
 
 def wav(path: Path, announced: int | None = None, before: bytes = b"", samples: int = 100) -> str:
@@ -113,7 +113,7 @@ def test_ffmpegs_own_m4a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path = tmp_path / "a.m4a"
     command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-ac", "1", "-c:a", "aac", path]
     subprocess.run(command, check=True)
-    decoded_s = len(audio.read(path)) / 16000
+    decoded_s = len(reading.read(path)) / 16000
     monkeypatch.setattr(_headers.audio, "info", None)  # would fail: nothing is started for it
     assert duration_s(str(path)) == pytest.approx(4321 / 16000, abs=1e-3)
     assert -1e-3 <= decoded_s - duration_s(str(path)) <= 0.064

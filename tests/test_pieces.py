@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio, pieces
+from speakerverif import pieces
 from speakerverif._util import resources
+from speakerverif.audio import reading
 from speakerverif.data.lists import Manifest, Utterance
 from tests.conftest import RATE, voice
 
@@ -59,18 +60,18 @@ def test_batches_hold_every_piece_once_within_bounds() -> None:
 class Counted:
     """The module `audio`, counting how often a file is opened for reading."""
 
-    info = staticmethod(audio.info)
+    info = staticmethod(reading.info)
 
     def __init__(self) -> None:
         self.reads, self.passes = 0, 0
 
     def read(self, *asked: object) -> np.ndarray:
         self.reads += 1
-        return audio.read(*asked)  # type: ignore[arg-type]
+        return reading.read(*asked)  # type: ignore[arg-type]
 
     def blocks(self, *asked: object):
         self.passes += 1
-        return audio.blocks(*asked)  # type: ignore[arg-type]
+        return reading.blocks(*asked)  # type: ignore[arg-type]
 
 
 def test_hundreds_of_pieces_do_not_reach_past_the_end(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_hundreds_of_pieces_do_not_reach_past_the_end(tmp_path: Path) -> None:
     )
     soundfile.write(tmp_path / "a.wav", samples, RATE)
     utterances = [Utterance("a", str(tmp_path / "a.wav"), "")]
-    readings = [r for batch in pieces.read_ahead(audio, utterances, cut, RATE, 50, 1.0) for r in batch]
+    readings = [r for batch in pieces.read_ahead(reading, utterances, cut, RATE, 50, 1.0) for r in batch]
     assert {len(reading.waveform) for reading in readings} == {100}
 
 
@@ -110,7 +111,7 @@ def test_a_long_recording_is_read_in_one_pass(
     for row in range(2):
         parts = [reading.waveform for batch in batches for reading in batch if reading.row == row]
         assert len(parts) == cut.parts[row]
-        whole = audio.read(utterances[row].path)
+        whole = reading.read(utterances[row].path)
         joined = np.concatenate(parts)
         assert abs(len(joined) - len(whole)) <= len(parts)
         np.testing.assert_array_equal(joined, whole[: len(joined)])
@@ -123,7 +124,7 @@ def test_a_recording_that_ends_early_is_named(tmp_path: Path, monkeypatch: pytes
     soundfile.write(path, voice(0, 0, 2.5), RATE)
     cut = pieces.cut(np.zeros(1), np.array([4.0]), np.array([True]), 0, 2.0)
     manifest = Manifest.from_utterances([Utterance("a", str(path), "s", 0.0, 4.0)])
-    readings = [r for batch in pieces.read_ahead(audio, manifest, cut, RATE, 1, 1.0) for r in batch]
+    readings = [r for batch in pieces.read_ahead(reading, manifest, cut, RATE, 1, 1.0) for r in batch]
     assert [reading.status for reading in readings[:2]] == ["ok", "ok"]
     assert all("a.wav" in reading.status and "ends" in reading.status for reading in readings[2:])
 

@@ -5,8 +5,8 @@ import pytest
 import soxr
 import torch
 
-from speakerverif import quality
-from speakerverif.audio import read
+from speakerverif.audio import speech_check
+from speakerverif.audio.reading import read
 
 
 def noise(seconds: float, level: float = 0.1) -> np.ndarray:
@@ -50,16 +50,16 @@ def spoilt(value: float) -> np.ndarray:
     ],
 )
 def test_status(status, samples):
-    found = quality.assess(samples, 16000)
+    found = speech_check.assess(samples, 16000)
     assert found.status == status
-    assert status == "ok" or status in quality.REASONS
-    assert quality.assess(torch.as_tensor(samples), 16000) == found
+    assert status == "ok" or status in speech_check.REASONS
+    assert speech_check.assess(torch.as_tensor(samples), 16000) == found
 
 
 def test_levels_by_hand():
     """A square wave of amplitude 0.1 is at -20 dBFS; 100 ms hold 8 frames of 25 ms every 10 ms."""
     samples = np.tile(np.array([0.1, -0.1], np.float32), 800)
-    np.testing.assert_allclose(quality.frame_levels(samples, 16000), np.full(8, -20.0), atol=1e-3)
+    np.testing.assert_allclose(speech_check.frame_levels(samples, 16000), np.full(8, -20.0), atol=1e-3)
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.1, 0.01])
@@ -69,23 +69,23 @@ def test_active_seconds(gain, background, rate):
     """One second of three is loud; how loud all of it is, and at what rate, makes no difference."""
     samples = np.random.default_rng(0).standard_normal(3 * rate)
     samples *= np.where(abs(np.arange(3 * rate) / rate - 1.5) < 0.5, 0.1, background)
-    assert quality.assess(gain * samples, rate).speech_s == pytest.approx(1.0, abs=0.04)
+    assert speech_check.assess(gain * samples, rate).speech_s == pytest.approx(1.0, abs=0.04)
 
 
 def test_assessing_is_deterministic_and_changes_nothing():
     samples = noise(1.0)
     before = samples.copy()
-    assert quality.assess(samples, 16000) == quality.assess(samples, 16000)
+    assert speech_check.assess(samples, 16000) == speech_check.assess(samples, 16000)
     assert np.array_equal(samples, before)
 
 
 def test_bandwidth_by_hand():
     """A tone has its own frequency for bandwidth, to a few of the 31.25 Hz bins; noise has all of it."""
     time = np.arange(16000) / 16000
-    assert quality.bandwidth_hz(np.sin(2 * np.pi * 3000 * time), 16000) == pytest.approx(3000, abs=200)
-    assert quality.bandwidth_hz(noise(1.0), 16000) == 8000
-    assert quality.bandwidth_hz(np.zeros(16000), 16000) == 0
-    assert quality.bandwidth_hz(noise(0.01), 16000) == 0
+    assert speech_check.bandwidth_hz(np.sin(2 * np.pi * 3000 * time), 16000) == pytest.approx(3000, abs=200)
+    assert speech_check.bandwidth_hz(noise(1.0), 16000) == 8000
+    assert speech_check.bandwidth_hz(np.zeros(16000), 16000) == 0
+    assert speech_check.bandwidth_hz(noise(0.01), 16000) == 0
 
 
 @pytest.mark.corpus
@@ -94,10 +94,10 @@ def test_real_speech_is_ok_and_wide(shared):
     folder = shared / "corpora" / "speechocean762"
     for line in (folder / "dev" / "wav.scp").read_text().splitlines()[::60]:
         waveform = read(folder / line.split()[1])
-        found = quality.assess(waveform, 16000)
+        found = speech_check.assess(waveform, 16000)
         assert found.status == "ok", line
         assert 0.25 < found.speech_s / (len(waveform) / 16000) < 0.95
-        assert quality.assess(waveform * 10**-1.5, 16000).status == "ok"
+        assert speech_check.assess(waveform * 10**-1.5, 16000).status == "ok"
         telephone = soxr.resample(soxr.resample(waveform, 16000, 8000), 8000, 16000)
-        assert quality.bandwidth_hz(telephone, 16000) < quality.NARROW_BAND_HZ
-        assert quality.bandwidth_hz(waveform, 16000) > quality.NARROW_BAND_HZ
+        assert speech_check.bandwidth_hz(telephone, 16000) < speech_check.NARROW_BAND_HZ
+        assert speech_check.bandwidth_hz(waveform, 16000) > speech_check.NARROW_BAND_HZ

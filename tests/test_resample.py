@@ -7,7 +7,7 @@ import pytest
 import soxr
 from scipy import signal
 
-from speakerverif.resample import resample
+from speakerverif.audio.resample import resample
 
 RATIOS = [Fraction(10, 9), Fraction(10, 11), Fraction(20, 21), Fraction(100, 97), Fraction(1, 2), Fraction(2)]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.cli import main
 from speakerverif.corpora import _m4a, _voxtree, voxceleb
 from speakerverif.data.lists import Manifest, TrialList
@@ -353,13 +353,13 @@ def test_m4a_is_decoded_once(compressed: Path, monkeypatch: pytest.MonkeyPatch) 
     prepared = take(compressed)
     train = Manifest.read(prepared.train)
     assert train[0].path == str(compressed.parent / "out" / "wav" / train[0].id)
-    decoded = audio.read(compressed / "voxceleb2" / "dev" / "aac" / train[0].id.replace(".wav", ".m4a"))
+    decoded = reading.read(compressed / "voxceleb2" / "dev" / "aac" / train[0].id.replace(".wav", ".m4a"))
     written, rate = soundfile.read(train[0].path, dtype="float32")
     assert rate == 16000 and np.abs(written - decoded).max() <= 1 / 32768
     assert train[0].duration_s == len(decoded) / 16000
     assert any("9 recordings decoded from m4a" in note for note in prepared.notes)
 
-    read, calls = audio.read, []
+    read, calls = reading.read, []
 
     def counted(path: str, **options: object) -> np.ndarray:
         calls.append(path)

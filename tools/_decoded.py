@@ -4,7 +4,7 @@ from pathlib import Path
 
 import soundfile
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.data.lists import Manifest, Utterance
 
 
@@ -16,7 +16,7 @@ def decode(manifest: Manifest, folder: Path) -> Manifest:
         for u in manifest:
             wav = (folder / u.id).with_suffix(".wav").absolute()
             wav.parent.mkdir(parents=True, exist_ok=True)
-            samples = audio.read(u.path, u.start_s, u.duration_s)
+            samples = reading.read(u.path, u.start_s, u.duration_s)
             soundfile.write(wav, samples, 16000)
             utterances.append(Utterance(u.id, str(wav), u.speaker, 0.0, len(samples) / 16000))
         Manifest.from_utterances(utterances).write(path)

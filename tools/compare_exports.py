@@ -23,8 +23,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import audio, metrics  # noqa: E402
+from speakerverif import metrics  # noqa: E402
 from speakerverif._util.progress import Progress  # noqa: E402
+from speakerverif.audio import reading  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
 from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
@@ -42,7 +43,7 @@ def embed(models: dict, paths: dict[str, Path]) -> tuple[dict[str, np.ndarray], 
     rate = next(iter(models.values())).sample_rate
     with torch.inference_mode(), Progress(len(paths), "embed", "recording") as progress:
         for path in paths.values():
-            waveform = torch.from_numpy(audio.read(path, sample_rate=rate))[None]
+            waveform = torch.from_numpy(reading.read(path, sample_rate=rate))[None]
             for name, model in models.items():
                 begin = time.process_time()
                 vector = model(waveform)

@@ -35,7 +35,7 @@ CROP_S, CLEAN_BATCH = 3.0, 16
 
 def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Path) -> dict[str, float]:
     """Train our recipe for about `minutes`, its schedules stretched to fit; return what was measured."""
-    from speakerverif import audio
+    from speakerverif.audio import reading
     from speakerverif.checkpoint import load_model
     from speakerverif.config import load_recipe
     from speakerverif.data.lists import Manifest
@@ -68,7 +68,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     folder = load_model(out / "model")
 
     files = _dev_files(data)
-    waveforms = {name: audio.read(path) for name, path in files.items()}
+    waveforms = {name: reading.read(path) for name, path in files.items()}
     started = time.monotonic()
     ids = sorted(files, key=lambda name: len(waveforms[name]))
     blocks = [ids[i : i + 16] for i in range(0, len(ids), 16)]
@@ -96,14 +96,14 @@ def train_speechbrain(data: Path, out: Path, seconds: float, seed: int) -> dict[
     from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
     from speechbrain.processing.features import InputNormalization
 
-    from speakerverif import audio
+    from speakerverif.audio import reading
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     table = [line.split() for line in (data / "train" / "wav.scp").read_text().splitlines()]
     speaker_of = dict(line.split() for line in (data / "train" / "utt2spk").read_text().splitlines())
     speakers = sorted(set(speaker_of.values()))
-    recordings = [audio.read(data / path) for _, path in table]
+    recordings = [reading.read(data / path) for _, path in table]
     labels = np.array([speakers.index(speaker_of[name]) for name, _ in table])
 
     features, normalise = Fbank(n_mels=80), InputNormalization(norm_type="sentence", std_norm=False)
@@ -154,7 +154,7 @@ def train_speechbrain(data: Path, out: Path, seconds: float, seed: int) -> dict[
 
     encoder.eval()
     files = _dev_files(data)
-    waveforms = {name: torch.from_numpy(audio.read(path))[None] for name, path in files.items()}
+    waveforms = {name: torch.from_numpy(reading.read(path))[None] for name, path in files.items()}
     started = time.monotonic()
     with torch.inference_mode():
         vectors = [
@@ -178,7 +178,7 @@ def _crop(recording: np.ndarray, samples: int, rng: np.random.Generator) -> np.n
 
 def _annotation(folder: Path, out: Path) -> str:
     """Write SpeechBrain's table of a folder of recordings and return its path."""
-    from speakerverif import audio
+    from speakerverif.audio import reading
 
     path = out / f"{folder.name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def _annotation(folder: Path, out: Path) -> str:
         writer = csv.writer(file)
         writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
         for recording in sorted(folder.glob("*.flac")):
-            writer.writerow([recording.stem, audio.info(recording).duration_s, recording, "flac", ""])
+            writer.writerow([recording.stem, reading.info(recording).duration_s, recording, "flac", ""])
     return str(path)
 
 

@@ -32,9 +32,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import audio, score  # noqa: E402
+from speakerverif import score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.augment import (  # noqa: E402
+from speakerverif.audio import reading  # noqa: E402
+from speakerverif.audio.augment import (
     Recordings,
     convolve,
     mix,
@@ -42,9 +43,9 @@ from speakerverif.augment import (  # noqa: E402
     read_response,
     simulated_room,
     speed,
-)
+)  # noqa: E402
+from speakerverif.audio.codec import transcode  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
-from speakerverif.codec import transcode  # noqa: E402
 from speakerverif.config import nearest  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
@@ -128,13 +129,13 @@ class Changed:
     def __init__(self, root: Path, change: Change, seed: int) -> None:
         self.root, self.change, self.seed = root, change, seed
 
-    def info(self, path: str, /) -> audio.AudioInfo:
-        return audio.info(self.root / path)
+    def info(self, path: str, /) -> reading.AudioInfo:
+        return reading.info(self.root / path)
 
     def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> Waveform:
         if sample_rate != RATE:
             raise InputError(f"expected a model of {RATE} Hz, found {sample_rate} Hz")
-        waveform = audio.read(self.root / path, start_s, duration_s, RATE)
+        waveform = reading.read(self.root / path, start_s, duration_s, RATE)
         rng = np.random.default_rng((self.seed, zlib.crc32(path.encode())))
         return _within(self.change(waveform, rng).astype(np.float32, copy=False))
 

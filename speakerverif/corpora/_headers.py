@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 
-from speakerverif import audio
+from speakerverif.audio import reading
 from speakerverif.errors import InputError
 
 HEAD_BYTES = 4096  # enough for the chunks that stand before the samples, in nearly all files
@@ -43,7 +43,7 @@ def duration_s(path: str) -> float:
         os.close(file)
     if seconds is None:
         try:
-            seconds = audio.info(path).duration_s
+            seconds = reading.info(path).duration_s
         except InputError as error:
             raise InputError(f"broken: {str(error).removeprefix(f'{path}: ')}") from error
     if seconds <= 0:

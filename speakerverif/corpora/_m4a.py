@@ -10,9 +10,9 @@ from pathlib import Path
 
 import soundfile
 
-from speakerverif import audio
 from speakerverif._util.files import replacing, write_json
 from speakerverif._util.progress import Progress
+from speakerverif.audio import reading
 from speakerverif.corpora._headers import duration_s
 from speakerverif.corpora._voxtree import HEADER
 from speakerverif.data.lists import Manifest, Utterance
@@ -93,7 +93,7 @@ def _converted(folder: Path, utterance: Utterance) -> tuple[str, float, str]:
         try:
             return str(target), duration_s(str(target)), ""
         except InputError:  # not there, or left by a machine that went down
-            samples = audio.read(utterance.path, sample_rate=RATE)
+            samples = reading.read(utterance.path, sample_rate=RATE)
     except InputError as error:
         return "", 0.0, str(error).removeprefix(f"{utterance.path}: ")
     if len(samples) / RATE < float(utterance.duration_s or 0) - SHORTER_S:

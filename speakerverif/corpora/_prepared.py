@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif import audio
 from speakerverif._util.files import write_json
+from speakerverif.audio import reading
 from speakerverif.data.lists import Manifest, TrialList, Utterance, named
 from speakerverif.errors import InputError
 
@@ -104,7 +104,7 @@ def durations(paths: Sequence[Path]) -> list[float]:
         try:
             if path.stat().st_size == 0:
                 return 0.0, "empty"
-            duration_s = audio.info(path).duration_s
+            duration_s = reading.info(path).duration_s
             return duration_s, "" if duration_s > 0 else "without samples"
         except FileNotFoundError:
             return 0.0, "missing"

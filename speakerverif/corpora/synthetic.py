@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 from scipy import fft
 
-from speakerverif import augment
 from speakerverif._util.files import write_json
+from speakerverif.audio import augment
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
 from speakerverif.data.lists import Manifest, Utterance

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from speakerverif import audio
-from speakerverif.augment import Augment, speed
+from speakerverif.audio import reading
+from speakerverif.audio.augment import Augment, speed
 from speakerverif.config import Recipe, TrainConfig
 from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
@@ -229,7 +229,7 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         else:
             available = utterance.duration_s
             if available is None:
-                available = audio.info(utterance.path).duration_s - utterance.start_s
+                available = reading.info(utterance.path).duration_s - utterance.start_s
             room = max(0.0, available - length / self.sample_rate)
             start_s = utterance.start_s + float(rng.random()) * room
             crop = self._read(utterance.path, start_s, min(available, length / self.sample_rate))
@@ -238,7 +238,7 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         return crop[:length]
 
     def _read(self, path: str, start_s: float, duration_s: float | None) -> np.ndarray:
-        samples = audio.read(path, start_s, duration_s, self.sample_rate)
+        samples = reading.read(path, start_s, duration_s, self.sample_rate)
         if len(samples) == 0 or not np.isfinite(samples).all():
             found = "no samples" if len(samples) == 0 else "samples that are not finite"
             raise InputError(f"{path}: {found} in a training crop")

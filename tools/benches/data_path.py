@@ -12,9 +12,10 @@ import soundfile
 import torch
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif import audio, features
-from speakerverif.augment import coloured_noise, simulated_room
-from speakerverif.codec import CODECS, transcode
+from speakerverif import features
+from speakerverif.audio import reading
+from speakerverif.audio.augment import coloured_noise, simulated_room
+from speakerverif.audio.codec import CODECS, transcode
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.training.batches import BatchOrder, CropDataset, collate
@@ -140,7 +141,7 @@ def _decode(threads: int, suffix: str, subtype: str | None) -> Case:
 
     def ours() -> None:
         for path in paths:
-            audio.read(path, start / RATE, CROP_S)
+            reading.read(path, start / RATE, CROP_S)
 
     def libsndfile() -> None:
         for path in paths:

@@ -12,7 +12,7 @@ import torch
 
 from benches._case import Case, Limit, Work, left_out
 from speakerverif._util.allocator import keep_freed_memory
-from speakerverif.augment import coloured_noise
+from speakerverif.audio.augment import coloured_noise
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.config import Recipe
 from speakerverif.data.lists import Utterance

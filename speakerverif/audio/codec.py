@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 from scipy import signal
 
+from speakerverif.audio.resample import resample
 from speakerverif.errors import InputError
-from speakerverif.resample import resample
 
 Waveform = np.ndarray  # float32 (samples,)
 AAC_DELAY = 1024  # samples that ffmpeg's encoder puts in front; a bare AAC stream does not say so

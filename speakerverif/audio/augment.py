@@ -15,11 +15,11 @@ import soundfile
 import soxr
 from scipy import fft, signal
 
-from speakerverif import audio
-from speakerverif.codec import check, transcode
+from speakerverif.audio import reading
+from speakerverif.audio.codec import check, transcode
+from speakerverif.audio.resample import resample
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
-from speakerverif.resample import resample
 
 Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 as well
 # Excerpts of other speech for babble: (generator, number of samples) -> float32 of that many samples.
@@ -186,11 +186,11 @@ class Recordings:
         path = self.paths[rng.integers(len(self.paths))]
         start = rng.random()
         if path not in self._decoded:
-            duration_s = audio.info(path).duration_s
+            duration_s = reading.info(path).duration_s
             samples = int(duration_s * self.sample_rate)
             if samples * 4 > self._room and samples > num_samples:
                 crop_s = num_samples / self.sample_rate
-                part = audio.read(path, start * (duration_s - crop_s), crop_s, self.sample_rate)
+                part = reading.read(path, start * (duration_s - crop_s), crop_s, self.sample_rate)
                 return np.resize(part, num_samples)
         whole = self._whole(path)
         if len(whole) > num_samples:
@@ -210,7 +210,7 @@ class Recordings:
 
 def read_recording(path: str, sample_rate: int) -> Waveform:
     """Return a whole recording of noise or music."""
-    return audio.read(path, sample_rate=sample_rate)
+    return reading.read(path, sample_rate=sample_rate)
 
 
 def read_response(path: str, sample_rate: int) -> Waveform:
@@ -225,7 +225,7 @@ def read_response(path: str, sample_rate: int) -> Waveform:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: {error.error_string}") from error
-    response = soxr.resample(samples[:, 0], rate, sample_rate, quality=audio.QUALITY)
+    response = soxr.resample(samples[:, 0], rate, sample_rate, quality=reading.QUALITY)
     return room_response(response, path)
 
 
