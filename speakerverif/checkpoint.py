@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from speakerverif import hub
 from speakerverif._util.files import write_atomically
-from speakerverif.calibrate import Calibration
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
 from speakerverif.model import SpeakerModel
 from speakerverif.onnx_engine import OnnxModel
+from speakerverif.scoring.calibration import Calibration
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
 CALIBRATION = "calibration.toml"  # where fitted

@@ -11,8 +11,8 @@ from speakerverif import cli_sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.calibrate import DecisionPoint
     from speakerverif.checkpoint import ModelFolder
+    from speakerverif.scoring.calibration import DecisionPoint
 
 SCORES = {  # what a score is, to somebody who reads one
     "cosine": "cosine similarity",
@@ -80,7 +80,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 def verify(arguments: argparse.Namespace) -> int:
     """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
     from speakerverif._util.files import write_json
-    from speakerverif.calibrate import bayes_threshold
+    from speakerverif.scoring.calibration import bayes_threshold
     from speakerverif.verify import verify as compare
     from speakerverif.verify import verify_enrolled
 
@@ -133,10 +133,10 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
-    from speakerverif.calibrate import fit
     from speakerverif.data.audit import files_of, read_enroll_map, units_of
     from speakerverif.data.lists import TrialList
     from speakerverif.metrics import DetCurve, act_dcf
+    from speakerverif.scoring.calibration import fit
 
     stored = arguments.model
     if not stored and not arguments.out:
@@ -165,7 +165,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     written = [arguments.out] if arguments.out else []
     if stored:
         from speakerverif.checkpoint import CALIBRATION
-        from speakerverif.scoring import Scoring
+        from speakerverif.scoring.scorer import Scoring
 
         written.insert(0, stored / CALIBRATION)
         fingerprint = _model(arguments, stored).fingerprint

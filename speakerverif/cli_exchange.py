@@ -60,7 +60,7 @@ def export(arguments: argparse.Namespace) -> int:
     from speakerverif.checkpoint import load_model
     from speakerverif.export import export_onnx
     from speakerverif.export_torch import export_program, export_torchscript
-    from speakerverif.scoring import Scoring
+    from speakerverif.scoring.scorer import Scoring
 
     folder = load_model(arguments.model)
     scoring = Scoring.load(folder.path, folder.fingerprint).name

@@ -12,7 +12,7 @@ from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
     from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
-    from speakerverif.scoring import Scoring
+    from speakerverif.scoring.scorer import Scoring
 
 EnrollMap = dict[str, list[str]]
 KINDS = ("cosine", "plda", "normalized", "llr")
@@ -231,7 +231,7 @@ def calibrated(
         InputError: a calibration of another model or back end, of other kinds of scores, or of quality measures
             that nothing is known of.
     """
-    from speakerverif.calibrate import Calibration
+    from speakerverif.scoring.calibration import Calibration
 
     calibration = Calibration.load(args.calibration)
     for what, theirs, ours in (
@@ -240,17 +240,17 @@ def calibrated(
     ):
         if theirs and ours and theirs != ours:
             raise InputError(f"{args.calibration}: fitted on {what} {theirs!r}, these are of {ours!r}")
-    measures = quality(calibration.measures, args, source, enroll_map)
+    quality_measures = quality(calibration.measures, args, source, enroll_map)
     facts = {"calibrated_on": calibration.trials, "p_target": calibration.p_target}
-    return calibration.apply(source.systems, measures), facts
+    return calibration.apply(source.systems, quality_measures), facts
 
 
 def quality(
     names: list[str], args: argparse.Namespace, source: Source, enroll_map: EnrollMap | None
 ) -> dict[str, Any]:
     """Return the columns of quality measures of a source's trials."""
-    from speakerverif import measures
     from speakerverif.data.formats.tables import read_table
+    from speakerverif.scoring import quality_measures
 
     if not names:
         return {}
@@ -259,7 +259,7 @@ def quality(
         raise InputError(
             f"quality measures {', '.join(names)}: name the files' embeddings with --quality-from E.npz"
         )
-    return measures.of_trials(names, source.systems[0].trials, table, enroll_map)
+    return quality_measures.of_trials(names, source.systems[0].trials, table, enroll_map)
 
 
 def _scoring(
@@ -268,7 +268,7 @@ def _scoring(
     """Return the scoring that the arguments ask for, else the model's own."""
     from speakerverif.config import override
     from speakerverif.data.formats.tables import read_table
-    from speakerverif.scoring import Plan, Scoring, fit
+    from speakerverif.scoring.scorer import Plan, Scoring, fit
 
     if model is not None and args.backend is None and args.norm is None:
         return Scoring.load(model, fingerprint)

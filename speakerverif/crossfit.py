@@ -4,10 +4,10 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from speakerverif.calibrate import fit_affine
 from speakerverif.data.audit import Units
 from speakerverif.data.lists import ScoreList
 from speakerverif.errors import InputError
+from speakerverif.scoring.calibration import fit_affine
 
 FOLDS = 5
 

@@ -32,7 +32,7 @@ from speakerverif.metrics import DetCurve
 from speakerverif.model import SpeakerModel
 from speakerverif.pieces import Utterances
 from speakerverif.prepare import PREPARED, lists_of, options_of, prepare_recipe
-from speakerverif.scoring import Scoring, check, fit, needs_training, plan_of
+from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 
 EMBEDDINGS, OF_TRAINING = "embeddings.npz", "embeddings_train.npz"

@@ -12,7 +12,7 @@ from speakerverif.errors import InputError
 from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
 
 if TYPE_CHECKING:
-    from speakerverif.backends._linear import Backend
+    from speakerverif.scoring.backends._linear import Backend
 
 AUDITED = ("missing", "self_pairs", "duplicates", "mirrored")
 BLOCK = 1024  # trials gathered at once: both sides of a block stay in the processor's cache

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.errors import InputError
-from speakerverif.norm import owner_sums, unit
+from speakerverif.scoring.normalization import owner_sums, unit
 
 _BUSY_S = 60.0  # how long a writer waits for the others
 _READ_ROWS = 20_000  # embeddings read from the file at a time

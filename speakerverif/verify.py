@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif import measures
 from speakerverif.checkpoint import ModelFolder
 from speakerverif.data.lists import EmbeddingTable, ScoreKind, TrialList
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
-from speakerverif.scoring import Scoring
+from speakerverif.scoring import quality_measures
+from speakerverif.scoring.scorer import Scoring
 from speakerverif.store import Store
 
 
@@ -131,7 +131,7 @@ def compare(
                 f"{folder.path}: calibrated on scores of {calibration.scoring}, but now scores by "
                 f"{scoring.name}; calibrate it again"
             )
-        quality = measures.of_trials(calibration.measures, trial, table, enroll_map)
+        quality = quality_measures.of_trials(calibration.measures, trial, table, enroll_map)
         llr = float(calibration.apply([scores], quality).scores[0])
         if llr_threshold is None and calibration.point is not None:
             llr_threshold = calibration.point.threshold

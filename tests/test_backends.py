@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 from scipy import linalg
 from scipy.stats import multivariate_normal
 
-from speakerverif.backends import cosine, lda, plda, wccn
 from speakerverif.errors import InputError
+from speakerverif.scoring.backends import cosine, lda, plda, wccn
 
 FITTED = [
     cosine.build(cosine.Config(subtract_mean=True)),
@@ -279,7 +279,7 @@ def test_blocks_change_nothing(backend, monkeypatch):
     backend.fit(*draw(rng))
     values, _ = draw(rng, 6, 2)
     whole = backend.score(values, values, *all_pairs(12, 12))
-    monkeypatch.setattr("speakerverif.backends._linear._BLOCK_VALUES", 35)
+    monkeypatch.setattr("speakerverif.scoring.backends._linear._BLOCK_VALUES", 35)
     assert_allclose(backend.score(values, values, *all_pairs(12, 12)), whole, rtol=1e-12, atol=1e-12)
 
 

@@ -7,9 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
-from speakerverif import calibrate, measures, metrics
+from speakerverif import metrics
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
+from speakerverif.scoring import calibration, quality_measures
 
 
 def gaussian(rng, targets, nontargets, gap=3.0, spread=1.0):
@@ -32,7 +33,7 @@ def listed(scores, labels, kind="cosine", prefix="u"):
 def test_the_fit_recovers_the_analytic_likelihood_ratio(p_target):
     """For equal variances: LLR = gap / spread² · score − gap² / (2 spread²), here 6 s − 4.5."""
     scores, labels = gaussian(np.random.default_rng(0), 100_000, 300_000, gap=1.5, spread=0.5)
-    weights, bias = calibrate.fit_affine(scores[:, None], labels, p_target)
+    weights, bias = calibration.fit_affine(scores[:, None], labels, p_target)
     assert_allclose([weights[0], bias], [6.0, -4.5], rtol=0.03)
 
 
@@ -41,7 +42,7 @@ def test_the_fit_agrees_with_scikit_learn():
     rng = np.random.default_rng(1)
     labels = np.arange(600) < 200
     inputs = rng.standard_normal((600, 3)) * [1, 5, 0.2] + labels[:, None] * [1, 2, 0.1]
-    weights, bias = calibrate.fit_affine(inputs, labels, 0.2)
+    weights, bias = calibration.fit_affine(inputs, labels, 0.2)
     share = np.where(labels, 0.2 / 200, 0.8 / 400)
     oracle = linear_model.LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000, solver="newton-cholesky")
     oracle.fit(inputs, labels, sample_weight=share)
@@ -51,19 +52,19 @@ def test_the_fit_agrees_with_scikit_learn():
 
 def test_the_fit_does_not_mind_order_or_how_often_a_class_is_repeated():
     scores, labels = gaussian(np.random.default_rng(2), 300, 700)
-    weights, bias = calibrate.fit_affine(scores[:, None], labels, 0.05)
+    weights, bias = calibration.fit_affine(scores[:, None], labels, 0.05)
     order = np.random.default_rng(3).permutation(1000)
-    again = calibrate.fit_affine(scores[order, None], labels[order], 0.05)
+    again = calibration.fit_affine(scores[order, None], labels[order], 0.05)
     assert_allclose([again[0][0], again[1]], [weights[0], bias], rtol=1e-6)
     twice = np.concatenate([scores, scores[~labels]])  # the prior, not the counts, weighs the classes
-    again = calibrate.fit_affine(twice[:, None], np.append(labels, np.zeros(700, bool)), 0.05)
+    again = calibration.fit_affine(twice[:, None], np.append(labels, np.zeros(700, bool)), 0.05)
     assert_allclose([again[0][0], again[1]], [weights[0], bias], rtol=0.02)
 
 
 def test_separable_scores_do_not_diverge():
     scores = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     labels = scores > 0.5
-    weights, bias = calibrate.fit_affine(scores[:, None], labels, 0.5)
+    weights, bias = calibration.fit_affine(scores[:, None], labels, 0.5)
     llr = scores * weights[0] + bias
     assert np.isfinite(llr).all()
     assert llr[3] > 0 > llr[2]
@@ -75,10 +76,10 @@ def test_far_lands_within_sampling_error_on_held_out_trials():
     rng, rates = np.random.default_rng(4), []
     for _ in range(10):
         scores, labels = gaussian(rng, 300, 5000)
-        fitted = calibrate.fit([listed(scores, labels)], far=0.01)
+        fitted = calibration.fit([listed(scores, labels)], far=0.01)
         held_out, answers = gaussian(rng, 300, 5000)
         llr = fitted.apply([listed(held_out, answers)]).scores
-        rates.append(calibrate.operating_point(llr, answers, fitted.point.threshold).p_fa)
+        rates.append(calibration.operating_point(llr, answers, fitted.point.threshold).p_fa)
     error = np.sqrt(0.01 * 0.99 * 2 / 5000)  # of the threshold's own sample and of the held-out one
     assert abs(np.mean(rates) - 0.01) < 3 * error / np.sqrt(10)
     assert np.max(np.abs(np.array(rates) - 0.01)) < 4 * error
@@ -88,27 +89,27 @@ def test_threshold_at_far_by_hand_with_ties():
     labels = np.array([True, *[False] * 10])
     scores = np.array([0.95, 0.9, 0.8, 0.8, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.0])
     for far, accepted in ((0.1, 1), (0.2, 1), (0.3, 3), (0.35, 3)):  # the two at 0.8 can't be told apart
-        threshold = calibrate.threshold_at_far(scores, labels, far)
+        threshold = calibration.threshold_at_far(scores, labels, far)
         assert (scores[~labels] >= threshold).sum() == accepted
     with pytest.raises(InputError, match=r"10 non-target trials can show, 0\.1 or more"):
-        calibrate.threshold_at_far(scores, labels, 0.05)
+        calibration.threshold_at_far(scores, labels, 0.05)
 
 
 def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
     rng = np.random.default_rng(5)
     scores, labels = gaussian(rng, 3000, 30_000)
-    fitted = calibrate.fit([listed(np.tanh(scores / 4), labels)])
+    fitted = calibration.fit([listed(np.tanh(scores / 4), labels)])
     held_out, answers = gaussian(rng, 3000, 30_000)
     llr = fitted.apply([listed(np.tanh(held_out / 4), answers)]).scores
     actual = metrics.act_dcf(llr, answers, 0.05)
-    assert_allclose(actual.threshold, calibrate.bayes_threshold(0.05))
+    assert_allclose(actual.threshold, calibration.bayes_threshold(0.05))
     assert actual.cost < 1.1 * metrics.det_curve(llr, answers).min_dcf(0.05).cost
 
 
 def test_bayes_threshold_by_hand():
-    assert_allclose(calibrate.bayes_threshold(0.5), 0.0, atol=1e-15)
-    assert_allclose(calibrate.bayes_threshold(0.05), np.log(19))
-    assert_allclose(calibrate.bayes_threshold(0.5, c_miss=10, c_fa=1), -np.log(10))
+    assert_allclose(calibration.bayes_threshold(0.5), 0.0, atol=1e-15)
+    assert_allclose(calibration.bayes_threshold(0.05), np.log(19))
+    assert_allclose(calibration.bayes_threshold(0.5, c_miss=10, c_fa=1), -np.log(10))
 
 
 def test_fusion_beats_either_system_and_matches_pairs_in_any_order():
@@ -116,7 +117,7 @@ def test_fusion_beats_either_system_and_matches_pairs_in_any_order():
     first, labels = gaussian(rng, 2000, 20_000, gap=2)
     second, _ = gaussian(rng, 2000, 20_000, gap=2)
     one, other = listed(first, labels), listed(second, labels, kind="plda")
-    fused = calibrate.fit([one, other], p_target=0.5)
+    fused = calibration.fit([one, other], p_target=0.5)
     assert_allclose(fused.weights, [2, 2], rtol=0.1)  # independent systems: their LLRs add up
     assert_allclose(fused.bias, -4, rtol=0.1)
 
@@ -149,11 +150,11 @@ def test_quality_measures_tell_short_recordings_apart():
     scores, labels = gaussian(rng, 4000, 40_000, gap=2)
     logs = rng.uniform(-2, 2, (2, len(labels)))
     shifted = listed(scores + np.minimum(*logs), labels)
-    quality = measures.both_sides("log_duration", *logs)
+    quality = quality_measures.both_sides("log_duration", *logs)
     assert set(quality) == {"log_duration_low", "log_duration_high"}
-    fitted = calibrate.fit([shifted], quality, p_target=0.5)
+    fitted = calibration.fit([shifted], quality, p_target=0.5)
     assert_allclose(fitted.weights, [2, -2, 0], atol=0.15)
-    mirrored = measures.both_sides("log_duration", *logs[::-1])
+    mirrored = quality_measures.both_sides("log_duration", *logs[::-1])
     assert_allclose(fitted.apply([shifted], mirrored).scores, fitted.apply([shifted], quality).scores)
 
 
@@ -162,15 +163,15 @@ def test_intervals_cover_the_truth_and_widen_where_speakers_repeat():
     inside = 0
     for _ in range(200):
         scores, labels = gaussian(rng, 50, 400, gap=2)
-        point = calibrate.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
+        point = calibration.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
         inside += point.p_fa_ci95[0] <= 0.1 <= point.p_fa_ci95[1]
     assert inside >= 186  # 95 % or more are meant; 93 % would be 2 standard errors short of that
 
     speaker = np.repeat(np.arange(20), 50)  # 20 speakers with 50 trials each, alike within a speaker
     scores = rng.standard_normal(20)[speaker] + 0.1 * rng.standard_normal(1000)
     labels = np.arange(1000) % 2 == 0
-    loose = calibrate.operating_point(scores, labels, 0.5, (speaker, speaker))
-    tight = calibrate.operating_point(scores, labels, 0.5)
+    loose = calibration.operating_point(scores, labels, 0.5, (speaker, speaker))
+    tight = calibration.operating_point(scores, labels, 0.5)
     assert np.ptp(loose.p_fa_ci95) > 2 * np.ptp(tight.p_fa_ci95)
     assert (loose.speakers, tight.speakers) == (20, 0)
 
@@ -179,7 +180,7 @@ def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial():
     rng = np.random.default_rng(9)
     enroll, test = rng.integers(0, 5, (2, 60))
     wrong = rng.random(60) < 0.3
-    rates = calibrate._bootstrapped_rates(wrong, enroll, test, 5, samples=50)
+    rates = calibration._bootstrapped_rates(wrong, enroll, test, 5, samples=50)
     draws = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), 50)
     for rate, n in zip(rates, draws, strict=True):
         weights = np.where(enroll == test, n[enroll], n[enroll] * n[test])
@@ -188,9 +189,9 @@ def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial():
 
 def test_a_calibration_reads_back_as_it_was_written(tmp_path):
     scores, labels = gaussian(np.random.default_rng(10), 200, 2000)
-    fitted = calibrate.fit([listed(scores, labels)], far=0.01, fingerprint="f00d")
+    fitted = calibration.fit([listed(scores, labels)], far=0.01, fingerprint="f00d")
     fitted.save(tmp_path / "calibration.toml")
-    assert calibrate.Calibration.load(tmp_path / "calibration.toml") == fitted
+    assert calibration.Calibration.load(tmp_path / "calibration.toml") == fitted
     assert fitted.trials_sha256 == "abc"
     threshold = fitted.score_threshold(fitted.point.threshold)
     assert (
@@ -199,25 +200,25 @@ def test_a_calibration_reads_back_as_it_was_written(tmp_path):
 
     (tmp_path / "broken.toml").write_text("bias = 1.0\n")
     with pytest.raises(InputError, match=r"broken\.toml: not a calibration"):
-        calibrate.Calibration.load(tmp_path / "broken.toml")
+        calibration.Calibration.load(tmp_path / "broken.toml")
 
 
 def test_errors_name_what_is_wrong():
     scores, labels = gaussian(np.random.default_rng(11), 100, 100)
     one = listed(scores, labels)
     with pytest.raises(InputError, match="has no labels"):
-        calibrate.fit([dataclasses.replace(one, trials=dataclasses.replace(one.trials, labels=None))])
+        calibration.fit([dataclasses.replace(one, trials=dataclasses.replace(one.trials, labels=None))])
     with pytest.raises(InputError, match="target trials score lower"):
-        calibrate.fit([dataclasses.replace(one, scores=-scores)])
+        calibration.fit([dataclasses.replace(one, scores=-scores)])
     with pytest.raises(InputError, match="200 target trials of 200"):
-        calibrate.fit([listed(scores, np.ones(200, bool))])
+        calibration.fit([listed(scores, np.ones(200, bool))])
     with pytest.raises(InputError, match=r"inputs \[1\] of the calibration"):
-        calibrate.fit([one], {"snr": np.full(200, 7.0)})
+        calibration.fit([one], {"snr": np.full(200, 7.0)})
     with pytest.raises(InputError, match=r"inputs \[1\] of the calibration"):
-        calibrate.fit([one], {"snr": np.append(np.arange(199.0), np.nan)})
+        calibration.fit([one], {"snr": np.append(np.arange(199.0), np.nan)})
     with pytest.raises(InputError, match="quality measure snr: 3 values for 200"):
-        calibrate.fit([one], {"snr": np.arange(3.0)})
-    fitted = calibrate.fit([one])
+        calibration.fit([one], {"snr": np.arange(3.0)})
+    fitted = calibration.fit([one])
     with pytest.raises(InputError, match="expected scores of kind cosine and measures none; found plda"):
         fitted.apply([dataclasses.replace(one, kind="plda")])
 
@@ -229,6 +230,6 @@ def test_binomial_intervals_are_scipys(errors, trials):
     labels = np.arange(2 * trials) < trials
     scores = np.where(labels, 1.0, 0.0)
     scores[:errors] = -1.0
-    point = calibrate.operating_point(scores, labels, 0.5)
+    point = calibration.operating_point(scores, labels, 0.5)
     expected = stats.binomtest(errors, trials).proportion_ci(0.95, method="exact")
     assert_allclose(point.p_miss_ci95, [expected.low, expected.high], rtol=1e-9)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif.calibrate import Calibration
 from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.data.lists import Utterance
 from speakerverif.embed import embed
-from speakerverif.scoring import Plan, fit
+from speakerverif.scoring.calibration import Calibration
+from speakerverif.scoring.scorer import Plan, fit
 from tests.conftest import RATE, voice
 
 
@@ -116,7 +116,7 @@ def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
     from speakerverif.checkpoint import load_model
     from speakerverif.data.lists import EmbeddingTable
     from speakerverif.embed import embed_all
-    from speakerverif.scoring import Plan, fit
+    from speakerverif.scoring.scorer import Plan, fit
 
     paths = [tiny_corpus / f"spk{s}" / f"{n}.wav" for s in range(6) for n in range(4)]
     table = embed_all(load_model(model), paths)

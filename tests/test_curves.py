@@ -6,13 +6,13 @@ from scipy.special import logit
 from test_breakdown import random_task
 
 from speakerverif import crossfit
-from speakerverif.calibrate import fit_affine
 from speakerverif.crossfit import held_out_llrs
 from speakerverif.curves import bayes_error
 from speakerverif.data.audit import units_of
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
 from speakerverif.metrics import act_dcf, cllr, det_curve
+from speakerverif.scoring.calibration import fit_affine
 
 LLRS = np.array([2.0, 0.5, -1.0, 1.0, -0.5, -2.0, -3.0])
 LABELS = np.array([True, True, True, False, False, False, False])

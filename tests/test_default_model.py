@@ -16,7 +16,7 @@ import speakerverif
 from speakerverif.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.cli import main
 from speakerverif.data.lists import EmbeddingTable
-from speakerverif.scoring import ARRAYS, COHORT, FILE
+from speakerverif.scoring.scorer import ARRAYS, COHORT, FILE
 from tests.conftest import RATE, voice
 
 

@@ -13,7 +13,7 @@ from speakerverif.config import Recipe, from_dict, override, to_dict
 from speakerverif.data.lists import Manifest
 from speakerverif.embed import embed
 from speakerverif.errors import InputError
-from speakerverif.scoring import COHORT, Scoring
+from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.train import train
 from tests.conftest import load_tool
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from speakerverif import measures, norm
 from speakerverif._util import registry
 from speakerverif.cli import main
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.scoring import Plan, Scoring, fit, transformed
+from speakerverif.scoring import normalization, quality_measures
+from speakerverif.scoring.scorer import Plan, Scoring, fit, transformed
 
 SPEAKERS, DIM = 30, 6
 
@@ -77,11 +77,11 @@ def test_normalised_and_raw_scores_come_together(kind: str) -> None:
     found, raw = scoring.score(pairs(), TEST)
     assert raw is not None and found.kind == "normalized" and raw.kind == "cosine"
     seen, others = (transformed(scoring.backend, table) for table in (TEST, TRAIN))
-    cohort = norm.speaker_means(others, {i: i[:7] for i in TRAIN.ids})
+    cohort = normalization.speaker_means(others, {i: i[:7] for i in TRAIN.ids})
     expected = (
-        norm.as_norm(raw, seen, cohort, 10)
+        normalization.as_norm(raw, seen, cohort, 10)
         if kind == "asnorm"
-        else norm.normalize(raw, seen, cohort, kind[0])
+        else normalization.normalize(raw, seen, cohort, kind[0])
     )
     assert_allclose(found.scores, expected.scores)
     assert len(cohort) == scoring.facts()["norm"]["cohort_size"] == SPEAKERS
@@ -154,17 +154,17 @@ def test_quality_measures_by_hand() -> None:
     columns = np.array([2, 8, 4], np.float32)
     table = EmbeddingTable(["a", "b", "c"], np.diag([3.0, 4.0, 5.0]), columns, columns / 2, ["ok"] * 3, "")
     trials = TrialList(("a", "b", "m"), np.array([0, 1, 2]), np.array([1, 0, 0]), None)
-    found = measures.of_trials(
+    found = quality_measures.of_trials(
         ["duration", "magnitude"], trials, table, {"m": ["b", "c"], "a": ["a"], "b": ["b"]}
     )
     assert_allclose(np.exp(found["duration_low"]), [2, 2, 2])
     assert_allclose(np.exp(found["duration_high"]), [8, 8, 12])  # a model's seconds add up
     assert_allclose(np.exp(found["magnitude_high"]), [4, 4, 4.5])  # its lengths are averaged
     with pytest.raises(InputError, match="did you mean 'speech'"):
-        measures.of_trials(["speach"], trials, table)
+        quality_measures.of_trials(["speach"], trials, table)
     with pytest.raises(InputError, match="not known or 0 for b"):
         table.durations[1] = np.nan
-        measures.of_trials(["duration"], trials, table, {"m": ["a"]})
+        quality_measures.of_trials(["duration"], trials, table, {"m": ["a"]})
 
 
 @pytest.fixture

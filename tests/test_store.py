@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from speakerverif import norm
 from speakerverif.errors import InputError
+from speakerverif.scoring import normalization
 from speakerverif.store import Store
 
 ENROLL_FOREVER = """
@@ -30,8 +30,8 @@ def writer(folder, who):
 
 def clusters(rng, speakers, dim, utterances=1, cosine=0.7):
     """Return models and queries whose expected similarity to their model is `cosine`."""
-    centres = norm.unit(rng.standard_normal((speakers, dim), dtype=np.float32))
-    noise = norm.unit(rng.standard_normal((speakers * utterances, dim), dtype=np.float32))
+    centres = normalization.unit(rng.standard_normal((speakers, dim), dtype=np.float32))
+    noise = normalization.unit(rng.standard_normal((speakers * utterances, dim), dtype=np.float32))
     own = np.repeat(centres, utterances, axis=0)
     return centres, cosine * own + np.sqrt(1 - cosine**2, dtype=np.float32) * noise
 
@@ -55,7 +55,7 @@ def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
     store, other = Store(tmp_path, "model", create=True), Store(tmp_path, "model")
     for i in range(50):
         store.enroll(f"s{i:02}", utterances[3 * i : 3 * i + 3])
-    models = norm.unit_means(utterances.astype(np.float64), np.repeat(np.arange(50), 3), 50)
+    models = normalization.unit_means(utterances.astype(np.float64), np.repeat(np.arange(50), 3), 50)
     names, found = store.models()
     assert names == [f"s{i:02}" for i in range(50)]
     assert_allclose(found, models, atol=1e-6)

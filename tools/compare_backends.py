@@ -29,14 +29,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import calibrate, measures, metrics  # noqa: E402
+from speakerverif import metrics  # noqa: E402
 from speakerverif.checkpoint import load_model  # noqa: E402
 from speakerverif.corpora import speechocean762  # noqa: E402
 from speakerverif.crossfit import held_out_fusion  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
-from speakerverif.scoring import Plan, fit  # noqa: E402
+from speakerverif.scoring import calibration, quality_measures  # noqa: E402
+from speakerverif.scoring.scorer import Plan, fit  # noqa: E402
 
 LISTS = ("trials", "trials_hard")
 RANDOM = "trials"  # the list whose non-targets are any two speakers, as in all pairs
@@ -104,7 +105,7 @@ def task(trials: TrialList, models: list[tuple[str, EmbeddingTable, EmbeddingTab
     first, _, dev = models[0]
     label = f"{first} {CALIBRATED[-1]}, calibrated with durations and magnitudes"
     systems[label] = systems[f"{first} {CALIBRATED[-1]}"]
-    quality[label] = measures.of_trials(["duration", "magnitude"], trials, dev)
+    quality[label] = quality_measures.of_trials(["duration", "magnitude"], trials, dev)
     return Task(trials, units, systems, quality)
 
 
@@ -166,13 +167,13 @@ def split(here: Task, fitted: Task, system: str, seed: int) -> dict[str, float]:
     half = np.random.default_rng(seed).permutation(count) < count // 2
     fitted_on = half[fitted.units.enroll] & half[fitted.units.test]
     given, labels = inputs(fitted, system)[fitted_on], np.asarray(fitted.trials.labels)[fitted_on]
-    weights, bias = calibrate.fit_affine(given, labels, PRIOR)
-    threshold = calibrate.threshold_at_far(given @ weights + bias, labels, FAR)
+    weights, bias = calibration.fit_affine(given, labels, PRIOR)
+    threshold = calibration.threshold_at_far(given @ weights + bias, labels, FAR)
     tested_on = ~half[here.units.enroll] & ~half[here.units.test]
     held = inputs(here, system)[tested_on] @ weights + bias
     answers = np.asarray(here.trials.labels)[tested_on]
     units = here.units.enroll[tested_on], here.units.test[tested_on]
-    point = calibrate.operating_point(held, answers, threshold, units)
+    point = calibration.operating_point(held, answers, threshold, units)
     curve = metrics.det_curve(held, answers)
     return {
         "eer": curve.eer().rate,

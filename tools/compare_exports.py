@@ -31,7 +31,7 @@ from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
 from speakerverif.export import LEAST_COSINE, export_onnx  # noqa: E402
 from speakerverif.onnx_engine import OnnxModel  # noqa: E402
-from speakerverif.scoring import Plan, fit  # noqa: E402
+from speakerverif.scoring.scorer import Plan, fit  # noqa: E402
 
 SAMPLES, SEED = 1000, 0
 

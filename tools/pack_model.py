@@ -29,7 +29,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import calibrate, score  # noqa: E402
+from speakerverif import score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
 from speakerverif.checkpoint import (  # noqa: E402
     CALIBRATION,
@@ -46,7 +46,8 @@ from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utteran
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.metrics import DetCurve  # noqa: E402
-from speakerverif.scoring import Scoring, fit, needs_training, plan_of  # noqa: E402
+from speakerverif.scoring import calibration  # noqa: E402
+from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of  # noqa: E402
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -142,7 +143,7 @@ def pack(
     full, table = embedded(before, heard, "as trained"), embedded(folder, heard, "rounded")
     scores, _ = scoring.score(trials, table)
     units = units_of(trials)
-    fitted = calibrate.fit(
+    fitted = calibration.fit(
         [scores],
         p_target=p_target,
         far=far,

@@ -52,7 +52,7 @@ from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.metrics import bootstrap, det_curve, interval  # noqa: E402
-from speakerverif.scoring import Scoring  # noqa: E402
+from speakerverif.scoring.scorer import Scoring  # noqa: E402
 
 RATE = 16000
 CLEAN = "as they are"

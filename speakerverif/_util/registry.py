@@ -56,13 +56,13 @@ def backend(table: dict[str, Any]) -> Any:
     Raises:
         InputError: as `encoder`.
     """
-    module, config = _resolve("backends", table)
+    module, config = _resolve("scoring.backends", table)
     return module.build(config)
 
 
 def _resolve(folder: str, table: dict[str, Any]) -> tuple[ModuleType, Any]:
     """Return the module that `table["name"]` picks and its `Config` filled from the other keys."""
-    where = f"[{folder.removesuffix('s')}]"
+    where = f"[{folder.rpartition('.')[2].removesuffix('s')}]"
     known = names(folder)
     name = table.get("name")
     if name not in known:

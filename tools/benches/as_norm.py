@@ -4,8 +4,8 @@ import numpy as np
 
 from benches._case import Case, product
 from speakerverif.data.lists import EmbeddingTable, TrialList
-from speakerverif.norm import as_norm
 from speakerverif.score import cosine
+from speakerverif.scoring.normalization import as_norm
 
 FILES, TRIALS, COHORT, DIM, TOP = 145_160, 581_480, 5_994, 192, 300
 

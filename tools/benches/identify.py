@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif.norm import unit
+from speakerverif.scoring.normalization import unit
 from speakerverif.store import Store
 
 SPEAKERS, DIM, QUERIES = 1_000_000, 192, 200

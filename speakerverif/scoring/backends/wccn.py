@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from speakerverif.backends._linear import LinearCosine
-from speakerverif.backends._statistics import cholesky, class_means
+from speakerverif.scoring.backends._linear import LinearCosine
+from speakerverif.scoring.backends._statistics import cholesky, class_means
 
 
 @dataclass(frozen=True)

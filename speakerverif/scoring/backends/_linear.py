@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from speakerverif._util.files import replacing
 from speakerverif.data.lists import ScoreKind
 from speakerverif.errors import InputError
-from speakerverif.norm import unit, unit_means
+from speakerverif.scoring.normalization import unit, unit_means
 
 _BLOCK_VALUES = 4_000_000  # gathered values a side at a time: 32 MB in float64
 

@@ -15,12 +15,12 @@ import numpy as np
 from speakerverif import score
 from speakerverif._util import registry
 from speakerverif._util.files import write_atomically
-from speakerverif.backends._linear import Backend, LinearCosine
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.data.audit import EnrollMap, speakers_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.norm import as_norm, normalize, speaker_means
+from speakerverif.scoring.backends._linear import Backend, LinearCosine
+from speakerverif.scoring.normalization import as_norm, normalize, speaker_means
 
 NormKind = Literal["none", "znorm", "tnorm", "snorm", "asnorm"]
 FILE, ARRAYS, COHORT = "scoring.toml", "backend.npz", "cohort.npz"

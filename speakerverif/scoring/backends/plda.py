@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from speakerverif.backends._linear import Backend, owners, paired_products
-from speakerverif.backends._statistics import cholesky, class_means, lda_directions
 from speakerverif.errors import InputError
-from speakerverif.norm import unit
+from speakerverif.scoring.backends._linear import Backend, owners, paired_products
+from speakerverif.scoring.backends._statistics import cholesky, class_means, lda_directions
+from speakerverif.scoring.normalization import unit
 
 Array = NDArray[np.float64]
 

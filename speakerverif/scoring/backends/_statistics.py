@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from speakerverif.errors import InputError
-from speakerverif.norm import owner_sums
+from speakerverif.scoring.normalization import owner_sums
 
 
 def class_means(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.backends._linear import LinearCosine
-from speakerverif.backends._statistics import lda_directions
+from speakerverif.scoring.backends._linear import LinearCosine
+from speakerverif.scoring.backends._statistics import lda_directions
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.backends._linear import LinearCosine
+from speakerverif.scoring.backends._linear import LinearCosine
 
 
 @dataclass(frozen=True)
