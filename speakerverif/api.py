@@ -8,11 +8,12 @@ import soxr
 import torch
 from torch import Tensor
 
-from speakerverif import checkpoint, engines
+from speakerverif import engines
 from speakerverif.audio import reading
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
+from speakerverif.models import checkpoint
 from speakerverif.verify import Verification, compare
 
 Recording = str | Path | np.ndarray | Tensor

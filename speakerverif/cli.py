@@ -316,9 +316,9 @@ def _heads(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
-    from speakerverif.checkpoint import load_model
     from speakerverif.config import to_dict
-    from speakerverif.model import SpeakerModel
+    from speakerverif.models.checkpoint import load_model
+    from speakerverif.models.model import SpeakerModel
 
     folder = load_model(arguments.model)
     weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None

@@ -11,7 +11,7 @@ from speakerverif import cli_sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.checkpoint import ModelFolder
+    from speakerverif.models.checkpoint import ModelFolder
     from speakerverif.scoring.calibration import DecisionPoint
 
 SCORES = {  # what a score is, to somebody who reads one
@@ -164,7 +164,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     fingerprint, scoring = source.fingerprint, source.scoring
     written = [arguments.out] if arguments.out else []
     if stored:
-        from speakerverif.checkpoint import CALIBRATION
+        from speakerverif.models.checkpoint import CALIBRATION
         from speakerverif.scoring.scorer import Scoring
 
         written.insert(0, stored / CALIBRATION)

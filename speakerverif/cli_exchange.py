@@ -57,9 +57,9 @@ def export(arguments: argparse.Namespace) -> int:
         raise InputError("export: give --onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt")
     if arguments.precision != "float32" and not arguments.onnx:
         raise InputError("--precision does nothing without --onnx F.onnx")
-    from speakerverif.checkpoint import load_model
     from speakerverif.export import export_onnx
     from speakerverif.export_torch import export_program, export_torchscript
+    from speakerverif.models.checkpoint import load_model
     from speakerverif.scoring.scorer import Scoring
 
     folder = load_model(arguments.model)

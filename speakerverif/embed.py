@@ -16,11 +16,11 @@ from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
-from speakerverif.checkpoint import ModelFolder
 from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.model import SpeakerModel
-from speakerverif.onnx_engine import OnnxModel
+from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.model import SpeakerModel
+from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.pieces import Reading, Source, Utterances
 
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.

@@ -15,13 +15,14 @@ from typing import Literal, get_args
 
 import torch
 
-from speakerverif import __version__, checkpoint
-from speakerverif.checkpoint import ModelFolder
+from speakerverif import __version__
 from speakerverif.errors import InputError
 from speakerverif.export import export_onnx
-from speakerverif.model import SpeakerModel
-from speakerverif.onnx_engine import OnnxModel
-from speakerverif.packing import pack
+from speakerverif.models import checkpoint
+from speakerverif.models._cpu.packing import pack
+from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.model import SpeakerModel
+from speakerverif.models.onnx_model import OnnxModel
 
 Engine = Literal["auto", "torch", "onnx"]
 FASTER_IN_ONNX = {"resnet"}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from speakerverif import __version__
 from speakerverif._util.files import write_atomically
-from speakerverif.checkpoint import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.config import to_dict
 from speakerverif.errors import InputError
-from speakerverif.model import SpeakerModel
-from speakerverif.onnx_engine import INSTALL, METADATA, OnnxModel
+from speakerverif.models.checkpoint import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
+from speakerverif.models.model import SpeakerModel
+from speakerverif.models.onnx_model import INSTALL, METADATA, OnnxModel
 
 OPSET = 17
 # What the least cosine with the model's own embeddings must exceed. Noise, and networks that were never trained, are

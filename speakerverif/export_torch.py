@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from speakerverif._util.files import write_atomically
-from speakerverif.checkpoint import ModelFolder
 from speakerverif.errors import InputError
 from speakerverif.export import LEAST_COSINE, least_cosine, metadata, plain_model
-from speakerverif.model import SpeakerModel
+from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.model import SpeakerModel
 
 SHORTEST_S, LONGEST_S = 0.3, 3600.0  # of what an exported program takes; a shorter waveform is padded
 LARGEST_BATCH = 4096

@@ -12,7 +12,7 @@ from speakerverif._util import registry
 from speakerverif.config import Recipe
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.lists import Manifest, TrialList
-from speakerverif.model import SpeakerModel
+from speakerverif.models.model import SpeakerModel
 from speakerverif.training.batches import BatchOrder
 
 BYTES = (

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from speakerverif import hub
-from speakerverif.checkpoint import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, load_model
 from speakerverif.errors import InputError
+from speakerverif.models import hub
+from speakerverif.models.checkpoint import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, load_model
 
 
 def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:

@@ -19,7 +19,6 @@ from speakerverif import distributed, plan, score
 from speakerverif._util.files import write_json
 from speakerverif.audio.augment import Augment
 from speakerverif.breakdown import breakdown
-from speakerverif.checkpoint import ModelFolder, fingerprint
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.audit import speakers_of, units_of
@@ -29,7 +28,8 @@ from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.engines import load_model
 from speakerverif.errors import InputError
 from speakerverif.metrics import DetCurve
-from speakerverif.model import SpeakerModel
+from speakerverif.models.checkpoint import ModelFolder, fingerprint
+from speakerverif.models.model import SpeakerModel
 from speakerverif.pieces import Utterances
 from speakerverif.prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of

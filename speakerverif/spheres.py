@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif import _sphere_plots as plots
-from speakerverif import features
 from speakerverif._sphere_plots import Sphere, Target
 from speakerverif._util import registry
 from speakerverif._util.files import write_atomically
 from speakerverif._util.progress import Progress
 from speakerverif.config import FeatureConfig
 from speakerverif.corpora import synthetic
+from speakerverif.models import features
 
 SPEAKERS, SESSIONS, UTTERANCES = 10, 6, 8  # the last session of every speaker is not trained on
 PER_SPEAKER = 4  # crops of every speaker in a batch, as the losses on pairs need

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.checkpoint import ModelFolder
 from speakerverif.data.lists import EmbeddingTable, ScoreKind, TrialList
 from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
+from speakerverif.models.checkpoint import ModelFolder
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.scorer import Scoring
 from speakerverif.store import Store

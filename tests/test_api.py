@@ -103,7 +103,7 @@ def test_what_can_not_be_embedded_is_named(model, given, rate, found):
 
 
 def test_verify_is_the_command_lines(model, files, tiny_model):
-    from speakerverif import checkpoint
+    from speakerverif.models import checkpoint
 
     expected = verify(checkpoint.load_model(tiny_model), files[0], files[2], threshold=0.3)
     found = model.verify(files[0], files[2], threshold=0.3)

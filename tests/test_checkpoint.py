@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from speakerverif import checkpoint
-from speakerverif.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
 from speakerverif.errors import InputError
+from speakerverif.models import checkpoint
+from speakerverif.models.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
 
 
 def copy_of(model: Path, to: Path) -> Path:

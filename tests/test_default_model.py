@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 import speakerverif
-from speakerverif.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.cli import main
 from speakerverif.data.lists import EmbeddingTable
+from speakerverif.models.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.scoring.scorer import ARRAYS, COHORT, FILE
 from tests.conftest import RATE, voice
 

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 
 from speakerverif import pieces
-from speakerverif.checkpoint import ModelFolder, load_model
 from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.embed import embed
 from speakerverif.errors import InputError
+from speakerverif.models.checkpoint import ModelFolder, load_model
 from tests.conftest import RATE, voice
 
 

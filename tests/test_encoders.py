@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif import config, encoders
+from speakerverif import config
 from speakerverif._util import registry
-from speakerverif.encoders import ecapa, redimnet, xvector
-from speakerverif.encoders._maps import MapConv
-from speakerverif.encoders._tdnn import TimeConv, _ShiftedProducts
 from speakerverif.errors import InputError
-from speakerverif.packing import pack
+from speakerverif.models import encoders
+from speakerverif.models._cpu.packing import pack
+from speakerverif.models.encoders import ecapa, redimnet, xvector
+from speakerverif.models.encoders._maps import MapConv
+from speakerverif.models.encoders._tdnn import TimeConv, _ShiftedProducts
 
 NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
@@ -52,7 +53,7 @@ VARIANTS = [
 
 
 def count_parameters(name: str, num_mels: int = 80, **settings) -> int:
-    module = importlib.import_module(f"speakerverif.encoders.{name}")
+    module = importlib.import_module(f"speakerverif.models.encoders.{name}")
     with torch.device("meta"):  # no memory, no initial values
         return sum(p.numel() for p in module.build(module.Config(**settings), num_mels).parameters())
 
@@ -90,7 +91,7 @@ def test_shape_and_dtype(encoder):
 
 def test_unknown_key_is_an_error():
     for name in NAMES:
-        module = importlib.import_module(f"speakerverif.encoders.{name}")
+        module = importlib.import_module(f"speakerverif.models.encoders.{name}")
         with pytest.raises(InputError, match="no_such_key"):
             config.from_dict(module.Config, {"no_such_key": 1}, name)
 

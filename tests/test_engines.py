@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import speakerverif
-from speakerverif import EmbeddingTransformer, InputError, checkpoint, engines
+from speakerverif import EmbeddingTransformer, InputError, engines
 from speakerverif.cli import main
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.embed import embed_all
-from speakerverif.model import SpeakerModel
-from speakerverif.onnx_engine import OnnxModel
-from speakerverif.packing import PackableLinear
+from speakerverif.models import checkpoint
+from speakerverif.models._cpu.packing import PackableLinear
+from speakerverif.models.model import SpeakerModel
+from speakerverif.models.onnx_model import OnnxModel
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,14 @@ import torch
 
 from speakerverif import export
 from speakerverif._util import registry
-from speakerverif.checkpoint import load_model, save_model
 from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.export import export_onnx
 from speakerverif.export_torch import TEXTS
-from speakerverif.model import SpeakerModel
+from speakerverif.models.checkpoint import load_model, save_model
+from speakerverif.models.model import SpeakerModel
 
 
 @pytest.fixture(scope="module")

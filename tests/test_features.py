@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from speakerverif import features
 from speakerverif.audio.reading import read
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
+from speakerverif.models import features
 
 
 def noise(*lengths: int, filler: float = float("nan")) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,13 @@ import pytest
 import soundfile
 
 from speakerverif.audio import reading
-from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.config import format_toml, to_dict
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table, write_table
 from speakerverif.data.lists import EmbeddingTable, Utterance
 from speakerverif.errors import InputError
+from speakerverif.models.checkpoint import load_model
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 from hub_stub import Hub
 from huggingface_hub import constants
 
-from speakerverif import hub as client
-from speakerverif.checkpoint import load_model
 from speakerverif.cli import main
 from speakerverif.errors import InputError
 from speakerverif.importers import import_model
+from speakerverif.models import hub as client
+from speakerverif.models.checkpoint import load_model
 from speakerverif.push import push
 
 

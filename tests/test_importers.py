@@ -12,10 +12,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from speakerverif.checkpoint import load_model
 from speakerverif.errors import InputError
 from speakerverif.importers import import_model, kinds
 from speakerverif.importers._files import read_yaml
+from speakerverif.models.checkpoint import load_model
 
 LENGTHS = (4000, 8000, 16123, 52345)
 SOME = (4000, 40123)  # where the references take their time

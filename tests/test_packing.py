@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._maps import ConvNorm, MapConv
-from speakerverif.encoders._tdnn import PACKED_CHANNELS, TimeConv
-from speakerverif.packing import ROWS, WEIGHTS, PackableLinear, pack
+from speakerverif.models._cpu.packing import ROWS, WEIGHTS, PackableLinear, pack
+from speakerverif.models.encoders._maps import ConvNorm, MapConv
+from speakerverif.models.encoders._tdnn import PACKED_CHANNELS, TimeConv
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: PackableLinear(5, 7), (2, 9, 5)),

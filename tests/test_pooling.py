@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from speakerverif import pooling
+from speakerverif.models import pooling
 
 
 def ragged() -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from torch import nn
 
-from speakerverif.encoders import ecapa, xvector
+from speakerverif.models.encoders import ecapa, xvector
 
 NUM_MELS = 20
 NUM_FRAMES = torch.tensor([60, 23, 41, 9])

@@ -14,12 +14,12 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from speakerverif.checkpoint import STATE, WEIGHTS, load_model
 from speakerverif.cli import main
 from speakerverif.config import AugmentConfig, Recipe, format_toml, to_dict
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.log import read_log
+from speakerverif.models.checkpoint import STATE, WEIGHTS, load_model
 from speakerverif.train import train
 
 

@@ -14,9 +14,9 @@ from speakerverif._util.files import write_json
 from speakerverif.cli import main
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data.lists import TrialList
-from speakerverif.encoders import redimnet
 from speakerverif.errors import InputError
-from speakerverif.features import build as build_features
+from speakerverif.models.encoders import redimnet
+from speakerverif.models.features import build as build_features
 from speakerverif.recipe import finetuned, run
 from speakerverif.schedules import learning_rate, margin_fraction
 from speakerverif.training.batches import BatchOrder

@@ -58,11 +58,11 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     import torch
 
     from _decoded import decode
-    from speakerverif.checkpoint import ModelFolder, fingerprint, load_model
     from speakerverif.config import load_recipe
     from speakerverif.data.lists import Manifest
     from speakerverif.embed import embed
-    from speakerverif.model import SpeakerModel
+    from speakerverif.models.checkpoint import ModelFolder, fingerprint, load_model
+    from speakerverif.models.model import SpeakerModel
     from speakerverif.train import train
 
     torch.set_num_threads(1)

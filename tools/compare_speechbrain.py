@@ -36,10 +36,10 @@ CROP_S, CLEAN_BATCH = 3.0, 16
 def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Path) -> dict[str, float]:
     """Train our recipe for about `minutes`, its schedules stretched to fit; return what was measured."""
     from speakerverif.audio import reading
-    from speakerverif.checkpoint import load_model
     from speakerverif.config import load_recipe
     from speakerverif.data.lists import Manifest
     from speakerverif.embed import embed_waveforms
+    from speakerverif.models.checkpoint import load_model
     from speakerverif.train import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from speakerverif import features
 from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
+from speakerverif.models import features
 
 RATE, MELS = 16000, 80
 SINGLE_S = 4.0

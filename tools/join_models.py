@@ -21,12 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 from speakerverif._util import registry  # noqa: E402
 from speakerverif._util.progress import Progress  # noqa: E402
-from speakerverif.checkpoint import ModelFolder, load_model, save_model  # noqa: E402
 from speakerverif.config import Recipe, load_recipe  # noqa: E402
 from speakerverif.data.lists import Manifest  # noqa: E402
-from speakerverif.encoders.ensemble import Ensemble  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.model import SpeakerModel  # noqa: E402
+from speakerverif.models.checkpoint import ModelFolder, load_model, save_model  # noqa: E402
+from speakerverif.models.encoders.ensemble import Ensemble  # noqa: E402
+from speakerverif.models.model import SpeakerModel  # noqa: E402
 from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader  # noqa: E402
 
 

@@ -31,7 +31,13 @@ sys.path.insert(0, str(ROOT))
 
 from speakerverif import score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.checkpoint import (  # noqa: E402
+from speakerverif.config import Recipe, from_dict, override, to_dict  # noqa: E402
+from speakerverif.data.audit import units_of  # noqa: E402
+from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
+from speakerverif.embed import embed  # noqa: E402
+from speakerverif.errors import InputError  # noqa: E402
+from speakerverif.metrics import DetCurve  # noqa: E402
+from speakerverif.models.checkpoint import (
     CALIBRATION,
     CONFIG,
     WEIGHTS,
@@ -39,13 +45,7 @@ from speakerverif.checkpoint import (  # noqa: E402
     load_model,
     read_config,
     save_model,
-)
-from speakerverif.config import Recipe, from_dict, override, to_dict  # noqa: E402
-from speakerverif.data.audit import units_of  # noqa: E402
-from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
-from speakerverif.embed import embed  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.metrics import DetCurve  # noqa: E402
+)  # noqa: E402
 from speakerverif.scoring import calibration  # noqa: E402
 from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of  # noqa: E402
 

@@ -45,13 +45,13 @@ from speakerverif.audio.augment import (
     speed,
 )  # noqa: E402
 from speakerverif.audio.codec import transcode  # noqa: E402
-from speakerverif.checkpoint import load_model  # noqa: E402
 from speakerverif.config import nearest  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.metrics import bootstrap, det_curve, interval  # noqa: E402
+from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.scoring.scorer import Scoring  # noqa: E402
 
 RATE = 16000

@@ -31,7 +31,7 @@ def encoder(table: dict[str, Any], num_mels: int) -> "nn.Module":
     Raises:
         InputError: unknown name, key or value; the alternatives are named; an ensemble of nobody.
     """
-    module, config = _resolve("encoders", table)
+    module, config = _resolve("models.encoders", table)
     if not hasattr(config, "members"):
         return module.build(config, num_mels)
     if not config.members:

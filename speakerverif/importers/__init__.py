@@ -13,11 +13,11 @@ from types import ModuleType
 
 import torch
 
-from speakerverif import hub
-from speakerverif.checkpoint import CONFIG, save_model
 from speakerverif.config import Recipe, nearest
 from speakerverif.errors import InputError
 from speakerverif.importers._foreign import Foreign, fitted
+from speakerverif.models import hub
+from speakerverif.models.checkpoint import CONFIG, save_model
 
 
 def kinds() -> dict[str, ModuleType]:

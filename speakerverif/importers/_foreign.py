@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speakerverif import features
 from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
+from speakerverif.models import features
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from speakerverif.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
-from speakerverif.encoders.redimnet import SIZES, Size, Stage
-from speakerverif.encoders.resnet import BLOCKS as RESNET_BLOCKS
 from speakerverif.errors import InputError
 from speakerverif.importers._foreign import Network, count, numbered, size, within
+from speakerverif.models.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
+from speakerverif.models.encoders.redimnet import SIZES, Size, Stage
+from speakerverif.models.encoders.resnet import BLOCKS as RESNET_BLOCKS
 
 State = Mapping[str, Tensor]
 INPUT = {"conv1": "input.conv", "bn1": "input.norm"}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benches._case import Work, gflop, left_out
-from speakerverif.encoders import ecapa, resnet, xvector
+from speakerverif.models.encoders import ecapa, resnet, xvector
 
 
 @dataclass(frozen=True)

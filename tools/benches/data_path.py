@@ -12,12 +12,12 @@ import soundfile
 import torch
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif import features
 from speakerverif.audio import reading
 from speakerverif.audio.augment import coloured_noise, simulated_room
 from speakerverif.audio.codec import CODECS, transcode
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
 from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.models import features
 from speakerverif.training.batches import BatchOrder, CropDataset, collate
 
 RATE, CROP_S, BATCH = 16000, 2.0, 32

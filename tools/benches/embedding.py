@@ -13,12 +13,12 @@ import torch
 from benches._case import Case, Limit, Work, left_out
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.audio.augment import coloured_noise
-from speakerverif.checkpoint import ModelFolder
 from speakerverif.config import Recipe
 from speakerverif.data.lists import Utterance
 from speakerverif.embed import embed
-from speakerverif.model import SpeakerModel
-from speakerverif.packing import pack
+from speakerverif.models._cpu.packing import pack
+from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.model import SpeakerModel
 
 RATE = 16000
 SHORTEST_S, LONGEST_S = 2.0, 20.0

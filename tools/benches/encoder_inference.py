@@ -9,7 +9,7 @@ import torch
 
 from benches._case import Case, Work, left_out, product
 from benches._models import MODELS
-from speakerverif.packing import pack
+from speakerverif.models._cpu.packing import pack
 
 SAMPLE_RATE = 16_000
 

@@ -5,9 +5,9 @@ import functools
 import torch
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif import features
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.config import FeatureConfig
+from speakerverif.models import features
 
 RATE, MELS = 16000, 80
 SIZES = {"1 x 4 s": (1, 4 * RATE), "32 x 3 s": (32, 3 * RATE)}

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speakerverif import pooling
-from speakerverif.encoders._maps import (
+from speakerverif.models import pooling
+from speakerverif.models.encoders._maps import (
     ConvNorm,
     MapConv,
     Residual,
@@ -25,7 +25,7 @@ from speakerverif.encoders._maps import (
     stages,
     zero_padding,
 )
-from speakerverif.pooling import Pooling
+from speakerverif.models.pooling import Pooling
 
 BLOCKS = (3, 4, 6, 3)
 CEILING = 20.0  # of every activation but the first

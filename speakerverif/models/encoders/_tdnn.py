@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting, runs_plainly_on_cpu
-from speakerverif.packing import ConvKernel, Kernel, Packable, PackableLinear
-from speakerverif.pooling import FrameNorm, frame_mask
+from speakerverif.models._cpu.graphs import is_exporting, runs_plainly_on_cpu
+from speakerverif.models._cpu.packing import ConvKernel, Kernel, Packable, PackableLinear
+from speakerverif.models.pooling import FrameNorm, frame_mask
 
 Padding = Literal["zeros", "reflect", "none"]
 # From so many channels on oneDNN's convolution, its kernel in order, is faster than shifted products.

@@ -15,10 +15,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from speakerverif.encoders._tdnn import TDNN, Padding
 from speakerverif.errors import InputError
-from speakerverif.graphs import is_exporting
-from speakerverif.pooling import StatisticsPooling
+from speakerverif.models._cpu.graphs import is_exporting
+from speakerverif.models.encoders._tdnn import TDNN, Padding
+from speakerverif.models.pooling import StatisticsPooling
 
 
 @dataclass(frozen=True)

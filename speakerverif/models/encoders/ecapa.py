@@ -24,9 +24,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._tdnn import TDNN, ConvRoom, Padding
-from speakerverif.graphs import may_overwrite
-from speakerverif.pooling import AttentiveStatisticsPooling, masked_mean, stacked_scales_and_offsets
+from speakerverif.models._cpu.graphs import may_overwrite
+from speakerverif.models.encoders._tdnn import TDNN, ConvRoom, Padding
+from speakerverif.models.pooling import AttentiveStatisticsPooling, masked_mean, stacked_scales_and_offsets
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import may_overwrite, runs_plainly_on_cpu
+from speakerverif.models._cpu.graphs import may_overwrite, runs_plainly_on_cpu
 
 # From so many rows and weights on, a product gains more than packing in every call takes.
 ROWS, WEIGHTS = 1024, 2**18

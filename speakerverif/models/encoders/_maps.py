@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif.graphs import is_exporting, may_overwrite
-from speakerverif.packing import ConvKernel, Kernel, LinearKernel, Packable
-from speakerverif.pooling import FrameNorm, frame_mask
+from speakerverif.models._cpu.graphs import is_exporting, may_overwrite
+from speakerverif.models._cpu.packing import ConvKernel, Kernel, LinearKernel, Packable
+from speakerverif.models.pooling import FrameNorm, frame_mask
 
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:

@@ -27,7 +27,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._maps import (
+from speakerverif.errors import InputError
+from speakerverif.models.encoders._maps import (
     ConvNorm,
     MapConv,
     as_frames,
@@ -36,8 +37,7 @@ from speakerverif.encoders._maps import (
     second_layer,
     zero_padding,
 )
-from speakerverif.errors import InputError
-from speakerverif.pooling import AttentiveStatisticsPooling, FrameNorm, frame_mask, masked_mean
+from speakerverif.models.pooling import AttentiveStatisticsPooling, FrameNorm, frame_mask, masked_mean
 
 HEADS = 4
 LAYER_NORM_EPS = 1e-6

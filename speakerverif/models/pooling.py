@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speakerverif.graphs import is_exporting, runs_plainly_on_cpu
-from speakerverif.packing import PackableLinear
+from speakerverif.models._cpu.graphs import is_exporting, runs_plainly_on_cpu
+from speakerverif.models._cpu.packing import PackableLinear
 
 Pooling = Literal["average", "statistics", "attentive", "multi_query"]
 

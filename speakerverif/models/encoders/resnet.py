@@ -20,8 +20,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from speakerverif import pooling
-from speakerverif.encoders._maps import (
+from speakerverif.models import pooling
+from speakerverif.models.encoders._maps import (
     BasicBlock,
     ConvNorm,
     Residual,
@@ -31,7 +31,7 @@ from speakerverif.encoders._maps import (
     stages,
     zero_padding,
 )
-from speakerverif.pooling import Pooling
+from speakerverif.models.pooling import Pooling
 
 BLOCKS = {
     18: (2, 2, 2, 2),

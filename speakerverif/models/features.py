@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
-from speakerverif.graphs import is_exporting
+from speakerverif.models._cpu.graphs import is_exporting
 
 # Frames worked on at a time. Their spectra stay in the processor's cache (a batch of 32 x 3 s in one piece
 # took 1.5 times as long), and an hour of audio needs little more memory than a minute.

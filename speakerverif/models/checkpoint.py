@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from speakerverif import hub
 from speakerverif._util.files import write_atomically
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.errors import InputError
-from speakerverif.model import SpeakerModel
-from speakerverif.onnx_engine import OnnxModel
+from speakerverif.models import hub
+from speakerverif.models.model import SpeakerModel
+from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.calibration import Calibration
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
@@ -32,7 +32,7 @@ HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else ne
 STATE = "training/state.safetensors"
 # What a folder may hold besides: the calibration, back end and cohort (`scoring.py`), the training head.
 BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
-DEFAULT = Path(__file__).parent / "default_model"  # what the package ships; tools/pack_model.py makes it
+DEFAULT = Path(__file__).parents[1] / "default_model"  # what the package ships; tools/pack_model.py makes it
 
 
 @dataclass(frozen=True)

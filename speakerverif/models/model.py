@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif import features
 from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
+from speakerverif.models import features
 
 
 class SpeakerModel(nn.Module):

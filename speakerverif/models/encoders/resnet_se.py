@@ -21,9 +21,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speakerverif.encoders._maps import ConvNorm, MapConv, Residual, as_maps, norm_maps, stages, zero_padding
 from speakerverif.errors import InputError
-from speakerverif.pooling import AttentiveStatisticsPooling, FrameNorm, masked_mean
+from speakerverif.models.encoders._maps import (
+    ConvNorm,
+    MapConv,
+    Residual,
+    as_maps,
+    norm_maps,
+    stages,
+    zero_padding,
+)
+from speakerverif.models.pooling import AttentiveStatisticsPooling, FrameNorm, masked_mean
 
 STAGES = 4
 

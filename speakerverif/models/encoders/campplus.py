@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speakerverif import pooling
-from speakerverif.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
-from speakerverif.encoders._tdnn import TimeConv
-from speakerverif.packing import PackableLinear
-from speakerverif.pooling import FrameNorm, Pooling
+from speakerverif.models import pooling
+from speakerverif.models._cpu.packing import PackableLinear
+from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
+from speakerverif.models.encoders._tdnn import TimeConv
+from speakerverif.models.pooling import FrameNorm, Pooling
 
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers of each dense block and their dilation
 SEGMENT = 100  # frames that share a mask: about two seconds, since the first layer's stride is 2
