@@ -237,7 +237,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from speakerverif.prepare import prepare
+    from speakerverif.corpora._prepare import prepare
 
     options = {**_places(arguments), **({"partial": True} if arguments.partial else {})}
     for note in prepare(arguments.corpus, arguments.root, arguments.out, **options).notes:

@@ -20,6 +20,7 @@ from speakerverif._util.files import write_json
 from speakerverif.audio.augment import Augment
 from speakerverif.breakdown import breakdown
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
+from speakerverif.corpora._prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.audit import speakers_of, units_of
 from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList
@@ -31,7 +32,6 @@ from speakerverif.metrics import DetCurve
 from speakerverif.models.checkpoint import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
 from speakerverif.pieces import Utterances
-from speakerverif.prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 
