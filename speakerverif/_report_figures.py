@@ -9,8 +9,8 @@ from scipy.special import logit, ndtri
 from speakerverif._report_map import Map
 from speakerverif._report_result import Calibrated, System
 from speakerverif._report_svg import Plot, nice_ticks
-from speakerverif.curves import bayes_error
 from speakerverif.data.lists import ScoreList
+from speakerverif.evaluation.bayes_error import bayes_error
 
 RATES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 PRIORS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)

@@ -8,9 +8,9 @@ from typing import Any
 from speakerverif._report_audio import EXCERPT_S, excerpt
 from speakerverif._report_figures import SYSTEM_STYLES, interval_svg
 from speakerverif._report_result import Result, System
-from speakerverif.breakdown import TOO_FEW
 from speakerverif.errors import InputError
-from speakerverif.metrics import PairedDifference
+from speakerverif.evaluation.breakdown import TOO_FEW
+from speakerverif.evaluation.metrics import PairedDifference
 
 SIGNIFICANT = 0.05
 

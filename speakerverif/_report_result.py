@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.crossfit import held_out_llrs
 from speakerverif.data.audit import Units
 from speakerverif.data.lists import ScoreList
 from speakerverif.errors import InputError
-from speakerverif.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap
+from speakerverif.evaluation.cross_calibration import held_out_llrs
+from speakerverif.evaluation.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap
 
 
 @dataclass(frozen=True)

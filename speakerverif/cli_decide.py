@@ -135,7 +135,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
     from speakerverif.data.audit import files_of, read_enroll_map, units_of
     from speakerverif.data.lists import TrialList
-    from speakerverif.metrics import DetCurve, act_dcf
+    from speakerverif.evaluation.metrics import DetCurve, act_dcf
     from speakerverif.scoring.calibration import fit
 
     stored = arguments.model

@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input.
     """
     from speakerverif._report_result import Result
-    from speakerverif.breakdown import breakdown
     from speakerverif.data.audit import read_speakers, units_of
     from speakerverif.data.lists import EmbeddingTable, TrialList
     from speakerverif.data.metadata import durations_of, read_columns
+    from speakerverif.evaluation.breakdown import breakdown
     from speakerverif.report import write_report
 
     paths = [args.scores] if args.against is None else [args.scores, args.against]
@@ -99,7 +99,7 @@ def _system(
 ) -> "System":
     from speakerverif._report_result import System
     from speakerverif.data.lists import ScoreList
-    from speakerverif.score import evaluate
+    from speakerverif.evaluation.score import evaluate
 
     scores = ScoreList.read(path, trials, kind)
     record = evaluate(

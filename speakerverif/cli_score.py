@@ -59,15 +59,15 @@ def run(args: argparse.Namespace) -> int:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
     from speakerverif._util.files import WrongRows, write_json
-    from speakerverif.breakdown import breakdown, format_breakdown
     from speakerverif.data.audit import audit, files_of, read_enroll_map, units_of
     from speakerverif.data.lists import TrialList
     from speakerverif.data.metadata import read_columns
-    from speakerverif.score import evaluate, format_record
+    from speakerverif.evaluation.breakdown import breakdown, format_breakdown
+    from speakerverif.evaluation.score import evaluate, format_record
 
     _check(args)
     if args.memory_mb is not None:
-        from speakerverif.streaming import evaluate_on_disk
+        from speakerverif.evaluation.out_of_core import evaluate_on_disk
 
         kind = (args.score_kind or ["cosine"])[0]
         record = evaluate_on_disk(args.trials, args.scores[0], kind, args.p_target, args.memory_mb)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from speakerverif import score
 from speakerverif.config import Recipe, from_dict, read_toml
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance
 from speakerverif.embed import embed
 from speakerverif.engines import load_model
+from speakerverif.evaluation import score
 from speakerverif.models.checkpoint import save_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.recipe import PREPARED, run

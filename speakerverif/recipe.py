@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif import distributed, plan, score
+from speakerverif import distributed, plan
 from speakerverif._util.files import write_json
 from speakerverif.audio.augment import Augment
-from speakerverif.breakdown import breakdown
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
 from speakerverif.corpora._prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.corpora._prepared import Prepared
@@ -28,7 +27,9 @@ from speakerverif.data.metadata import durations_of
 from speakerverif.embed import WHOLE, embed, print_failures
 from speakerverif.engines import load_model
 from speakerverif.errors import InputError
-from speakerverif.metrics import DetCurve
+from speakerverif.evaluation import score
+from speakerverif.evaluation.breakdown import breakdown
+from speakerverif.evaluation.metrics import DetCurve
 from speakerverif.models.checkpoint import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
 from speakerverif.pieces import Utterances

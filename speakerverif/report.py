@@ -16,7 +16,7 @@ from speakerverif._report_map import lay_out
 from speakerverif._report_result import Calibrated, Result, System
 from speakerverif._util.files import write_atomically
 from speakerverif.data.lists import EmbeddingTable
-from speakerverif.score import AUDITED, describe
+from speakerverif.evaluation.score import AUDITED, describe
 
 __all__ = ["Result", "System", "write_report"]
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif.breakdown import breakdown, format_breakdown, group_trials
 from speakerverif.data.audit import Units, units_of
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.data.metadata import Column
-from speakerverif.metrics import bootstrap, det_curve, interval
-from speakerverif.score import evaluate
+from speakerverif.evaluation.breakdown import breakdown, format_breakdown, group_trials
+from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.score import evaluate
 
 
 def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[ScoreList, Units, dict[str, Any]]:

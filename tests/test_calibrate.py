@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
-from speakerverif import metrics
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
+from speakerverif.evaluation import metrics
 from speakerverif.scoring import calibration, quality_measures
 
 

@@ -5,13 +5,13 @@ import pytest
 from scipy.special import logit
 from test_breakdown import random_task
 
-from speakerverif import crossfit
-from speakerverif.crossfit import held_out_llrs
-from speakerverif.curves import bayes_error
 from speakerverif.data.audit import units_of
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.metrics import act_dcf, cllr, det_curve
+from speakerverif.evaluation import cross_calibration
+from speakerverif.evaluation.bayes_error import bayes_error
+from speakerverif.evaluation.cross_calibration import held_out_llrs
+from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve
 from speakerverif.scoring.calibration import fit_affine
 
 LLRS = np.array([2.0, 0.5, -1.0, 1.0, -0.5, -2.0, -3.0])
@@ -52,7 +52,7 @@ def test_nobody_is_calibrated_by_speakers_of_their_own(monkeypatch: pytest.Monke
         seen.append(set(inputs[:, 0].tolist()))
         return np.array([1.0]), float(len(seen))  # the bias tells which fit a trial got
 
-    monkeypatch.setattr(crossfit, "fit_affine", spy)
+    monkeypatch.setattr(cross_calibration, "fit_affine", spy)
     which = np.round(held_out_llrs(scores, units).scores - scores.scores).astype(int)
     assert which.min() == 1 and which.max() == len(seen) == 15
     for k, fitted_on in enumerate(seen, 1):

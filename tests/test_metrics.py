@@ -10,7 +10,7 @@ from sklearn.metrics import roc_curve
 
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.metrics import (
+from speakerverif.evaluation.metrics import (
     DetCurve,
     act_dcf,
     bootstrap,

@@ -19,15 +19,15 @@ from speakerverif import _report_audio, _report_map
 from speakerverif._report_figures import det_png
 from speakerverif._report_result import Calibrated
 from speakerverif._report_svg import Plot, nice_ticks
-from speakerverif.breakdown import breakdown
 from speakerverif.cli import main
-from speakerverif.crossfit import held_out_llrs
 from speakerverif.data.audit import units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.data.metadata import Column
-from speakerverif.metrics import act_dcf, cllr, det_curve, paired_bootstrap
+from speakerverif.evaluation.breakdown import breakdown
+from speakerverif.evaluation.cross_calibration import held_out_llrs
+from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve, paired_bootstrap
+from speakerverif.evaluation.score import describe, evaluate
 from speakerverif.report import Result, System, write_report
-from speakerverif.score import describe, evaluate
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from test_report import heard, with_second
 
-from speakerverif.breakdown import breakdown
 from speakerverif.data.metadata import Column
+from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.report import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -14,7 +14,7 @@ from speakerverif import cli_score
 from speakerverif.data.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.score import cosine, evaluate, format_record
+from speakerverif.evaluation.score import cosine, evaluate, format_record
 from speakerverif.scoring.normalization import as_norm
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif import streaming
 from speakerverif.cli import main
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.score import evaluate
+from speakerverif.evaluation import out_of_core
+from speakerverif.evaluation.score import evaluate
 
 
 def write(
@@ -57,10 +57,10 @@ def test_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         scores[:] = 0.5
     trials, scored = write(tmp_path, scores, labels, rng)
     kind = ("cosine", "llr")[seed % 2]
-    monkeypatch.setattr(streaming, "LEAST_MB", 0)
-    monkeypatch.setattr(streaming, "TEXT_FACTOR", 300)  # parts of a few hundred bytes
-    monkeypatch.setattr(streaming, "PER_SCORE", int(rng.integers(1 << 13, 1 << 15)))
-    found = streaming.evaluate_on_disk(trials, scored, kind, (0.01, 0.05, 0.5), 1)
+    monkeypatch.setattr(out_of_core, "LEAST_MB", 0)
+    monkeypatch.setattr(out_of_core, "TEXT_FACTOR", 300)  # parts of a few hundred bytes
+    monkeypatch.setattr(out_of_core, "PER_SCORE", int(rng.integers(1 << 13, 1 << 15)))
+    found = out_of_core.evaluate_on_disk(trials, scored, kind, (0.01, 0.05, 0.5), 1)
     read = TrialList.read(trials)
     expected = ScoreList.read(scored, read, kind)
     same(found, evaluate(expected, p_targets=(0.01, 0.05, 0.5), samples=0))
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_named_by_the_files_given(tmp_path: Path) -> None:
     ):
         trials.write_text(changed)
         with pytest.raises(InputError, match=expected):
-            streaming.evaluate_on_disk(trials, scored, "cosine", (0.05,), 256)
+            out_of_core.evaluate_on_disk(trials, scored, "cosine", (0.05,), 256)
 
 
 @pytest.mark.slow

@@ -29,12 +29,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import metrics  # noqa: E402
 from speakerverif.corpora import speechocean762  # noqa: E402
-from speakerverif.crossfit import held_out_fusion  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
+from speakerverif.evaluation import metrics  # noqa: E402
+from speakerverif.evaluation.cross_calibration import held_out_fusion  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.scoring import calibration, quality_measures  # noqa: E402
 from speakerverif.scoring.scorer import Plan, fit  # noqa: E402

@@ -23,11 +23,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import metrics  # noqa: E402
 from speakerverif._util.progress import Progress  # noqa: E402
 from speakerverif.audio import reading  # noqa: E402
 from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
+from speakerverif.evaluation import metrics  # noqa: E402
 from speakerverif.export import LEAST_COSINE, export_onnx  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.models.onnx_model import OnnxModel  # noqa: E402

@@ -127,8 +127,8 @@ def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     """Return the figures of one head, from the embeddings of its runs."""
     from speakerverif.data.audit import units_of
     from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
-    from speakerverif.metrics import bootstrap, det_curve
-    from speakerverif.score import cosine
+    from speakerverif.evaluation.metrics import bootstrap, det_curve
+    from speakerverif.evaluation.score import cosine
 
     speaker_of = {u.id: u.speaker for u in Manifest.read(arguments.out / "data" / "dev.tsv")}
     lists = [TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS]
@@ -168,7 +168,7 @@ def spread(embeddings: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
 
 def print_table(rows: dict[str, Row], beside: str) -> None:
     """Print the rows as a Markdown table, best first."""
-    from speakerverif.metrics import interval
+    from speakerverif.evaluation.metrics import interval
 
     print(
         f"| head | EER % | by seed | less {beside} | hard EER % | minDCF(0.01) | within ° | nearest ° | crops/s |"

@@ -263,8 +263,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from speakerverif.corpora import speechocean762
     from speakerverif.data.audit import units_of
     from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
-    from speakerverif.metrics import det_curve, paired_bootstrap
-    from speakerverif.score import cosine
+    from speakerverif.evaluation.metrics import det_curve, paired_bootstrap
+    from speakerverif.evaluation.score import cosine
 
     prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "prepared").absolute())
     decode(Manifest.read(prepared.train), arguments.out / "wav")

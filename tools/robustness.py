@@ -32,7 +32,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif import score  # noqa: E402
 from speakerverif._util.files import write_json  # noqa: E402
 from speakerverif.audio import reading  # noqa: E402
 from speakerverif.audio.augment import (
@@ -50,7 +49,8 @@ from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
 from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.metrics import bootstrap, det_curve, interval  # noqa: E402
+from speakerverif.evaluation import score  # noqa: E402
+from speakerverif.evaluation.metrics import bootstrap, det_curve, interval  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.scoring.scorer import Scoring  # noqa: E402
 

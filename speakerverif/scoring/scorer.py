@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speakerverif import score
 from speakerverif._util import registry
 from speakerverif._util.files import write_atomically
 from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
 from speakerverif.data.audit import EnrollMap, speakers_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
+from speakerverif.evaluation import score
 from speakerverif.scoring.backends._linear import Backend, LinearCosine
 from speakerverif.scoring.normalization import as_norm, normalize, speaker_means
 

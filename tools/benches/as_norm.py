@@ -4,7 +4,7 @@ import numpy as np
 
 from benches._case import Case, product
 from speakerverif.data.lists import EmbeddingTable, TrialList
-from speakerverif.score import cosine
+from speakerverif.evaluation.score import cosine
 from speakerverif.scoring.normalization import as_norm
 
 FILES, TRIALS, COHORT, DIM, TOP = 145_160, 581_480, 5_994, 192, 300

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from benches._case import Case, Limit, Work, left_out
-from speakerverif.metrics import det_curve
+from speakerverif.evaluation.metrics import det_curve
 
 
 def scores(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from speakerverif.data.audit import EnrollMap, Units, audit, units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreKind, ScoreList, TrialList, named
 from speakerverif.errors import InputError
-from speakerverif.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
+from speakerverif.evaluation.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
 
 if TYPE_CHECKING:
     from speakerverif.scoring.backends._linear import Backend

@@ -9,7 +9,7 @@ import numpy as np
 from speakerverif.data.audit import EnrollMap, Units
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.data.metadata import Column
-from speakerverif.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
 
 MIN_TRIALS = 30  # of each class: under it no rate is told
 MAX_STEP = 0.1  # one more error must not move a normalised cost by more than this

@@ -24,8 +24,8 @@ from speakerverif.data._trial_files import read_labels, tell_labels_first, tell_
 from speakerverif.data.audit import KNOWN_FILES, audit
 from speakerverif.data.lists import ScoreKind, ScoreList, TrialList
 from speakerverif.errors import InputError
-from speakerverif.metrics import DetCurve, bayes_costs
-from speakerverif.score import figures_of
+from speakerverif.evaluation.metrics import DetCurve, bayes_costs
+from speakerverif.evaluation.score import figures_of
 
 LEAST_MB = 256  # of which a block of text and what is made of it take most
 TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with room to spare

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speakerverif.metrics import det_curve
+from speakerverif.evaluation.metrics import det_curve
 
 
 @dataclass(frozen=True)
