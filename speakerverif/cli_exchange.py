@@ -41,7 +41,7 @@ def add_push(command: argparse.ArgumentParser) -> None:
 
 def import_model(arguments: argparse.Namespace) -> int:
     """Write the model folder of another toolkit's checkpoint."""
-    from speakerverif.importers import import_model as convert
+    from speakerverif.exchange.importers import import_model as convert
 
     foreign = convert(arguments.kind, arguments.source, arguments.out)
     print(
@@ -57,8 +57,8 @@ def export(arguments: argparse.Namespace) -> int:
         raise InputError("export: give --onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt")
     if arguments.precision != "float32" and not arguments.onnx:
         raise InputError("--precision does nothing without --onnx F.onnx")
-    from speakerverif.export import export_onnx
-    from speakerverif.export_torch import export_program, export_torchscript
+    from speakerverif.exchange.to_onnx import export_onnx
+    from speakerverif.exchange.to_torch import export_program, export_torchscript
     from speakerverif.models.checkpoint import load_model
     from speakerverif.scoring.scorer import Scoring
 
@@ -80,7 +80,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 def push(arguments: argparse.Namespace) -> int:
     """Upload a model folder to the Hugging Face hub."""
-    from speakerverif.push import push as upload
+    from speakerverif.exchange.push import push as upload
 
     print(upload(arguments.model, arguments.name, license=arguments.license, private=arguments.private))
     return 0

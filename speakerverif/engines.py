@@ -17,7 +17,7 @@ import torch
 
 from speakerverif import __version__
 from speakerverif.errors import InputError
-from speakerverif.export import export_onnx
+from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.models import checkpoint
 from speakerverif.models._cpu.packing import pack
 from speakerverif.models.checkpoint import ModelFolder

@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 import torch
 
-from speakerverif import export
 from speakerverif._util import registry
 from speakerverif.cli import main
 from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.errors import InputError
-from speakerverif.export import export_onnx
-from speakerverif.export_torch import TEXTS
+from speakerverif.exchange import to_onnx
+from speakerverif.exchange.to_onnx import export_onnx
+from speakerverif.exchange.to_torch import TEXTS
 from speakerverif.models.checkpoint import load_model, save_model
 from speakerverif.models.model import SpeakerModel
 
@@ -144,7 +144,7 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx")
     for seconds, batch in ((0.5, 1), (1.7, 3)):
         assert cosines(session(tmp_path / "m.onnx"), network, seconds, batch).min() > 0.9999
-    monkeypatch.setitem(export.LEAST_COSINE, "float32", 1.1)  # as if the embeddings differed
+    monkeypatch.setitem(to_onnx.LEAST_COSINE, "float32", 1.1)  # as if the embeddings differed
     with pytest.raises(InputError, match="not written"):
         export_onnx(load_model(tmp_path / "model"), tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
@@ -290,5 +290,5 @@ def test_a_calibration_of_another_back_end_stays_behind(model):
     other = dataclasses.replace(
         folder, calibration=dataclasses.replace(folder.calibration, scoring="plda 01234567")
     )
-    assert "calibration.toml" in export.metadata(folder)
-    assert "calibration.toml" not in export.metadata(other)
+    assert "calibration.toml" in to_onnx.metadata(folder)
+    assert "calibration.toml" not in to_onnx.metadata(other)

@@ -9,10 +9,10 @@ from huggingface_hub import constants
 
 from speakerverif.cli import main
 from speakerverif.errors import InputError
-from speakerverif.importers import import_model
+from speakerverif.exchange.importers import import_model
+from speakerverif.exchange.push import push
 from speakerverif.models import hub as client
 from speakerverif.models.checkpoint import load_model
-from speakerverif.push import push
 
 
 @pytest.fixture

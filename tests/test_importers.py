@@ -13,8 +13,8 @@ import torchaudio
 from torch import Tensor
 
 from speakerverif.errors import InputError
-from speakerverif.importers import import_model, kinds
-from speakerverif.importers._files import read_yaml
+from speakerverif.exchange.importers import import_model, kinds
+from speakerverif.exchange.importers._files import read_yaml
 from speakerverif.models.checkpoint import load_model
 
 LENGTHS = (4000, 8000, 16123, 52345)

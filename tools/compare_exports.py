@@ -28,7 +28,7 @@ from speakerverif.audio import reading  # noqa: E402
 from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
 from speakerverif.evaluation import metrics  # noqa: E402
-from speakerverif.export import LEAST_COSINE, export_onnx  # noqa: E402
+from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.models.onnx_model import OnnxModel  # noqa: E402
 from speakerverif.scoring.scorer import Plan, fit  # noqa: E402

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from speakerverif._util.files import write_atomically
 from speakerverif.errors import InputError
-from speakerverif.export import LEAST_COSINE, least_cosine, metadata, plain_model
+from speakerverif.exchange.to_onnx import LEAST_COSINE, least_cosine, metadata, plain_model
 from speakerverif.models.checkpoint import ModelFolder
 from speakerverif.models.model import SpeakerModel
 

@@ -7,9 +7,9 @@ the whole recording and of five crops; here the embedding is that of the whole r
 from pathlib import Path
 
 from speakerverif.config import FeatureConfig
-from speakerverif.importers._files import find, read_tensors
-from speakerverif.importers._foreign import Foreign, check_mel, recognised
-from speakerverif.importers._frames import taoruijie_ecapa
+from speakerverif.exchange.importers._files import find, read_tensors
+from speakerverif.exchange.importers._foreign import Foreign, check_mel, recognised
+from speakerverif.exchange.importers._frames import taoruijie_ecapa
 
 KIND = "taoruijie"
 FILES = ("*.model",)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from speakerverif.errors import InputError
-from speakerverif.importers._foreign import Network, count, numbered, size, within
+from speakerverif.exchange.importers._foreign import Network, count, numbered, size, within
 from speakerverif.models.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
 from speakerverif.models.encoders.redimnet import SIZES, Size, Stage
 from speakerverif.models.encoders.resnet import BLOCKS as RESNET_BLOCKS

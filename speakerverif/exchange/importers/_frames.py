@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from speakerverif.importers._foreign import Network, count, numbered, size, within
+from speakerverif.exchange.importers._foreign import Network, count, numbered, size, within
 
 
 def speechbrain_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:

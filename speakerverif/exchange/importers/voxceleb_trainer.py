@@ -11,9 +11,9 @@ weight a frame, no pre-emphasis.
 from pathlib import Path
 
 from speakerverif.config import FeatureConfig
-from speakerverif.importers._files import find, read_tensors
-from speakerverif.importers._foreign import Foreign, check_mel, recognised
-from speakerverif.importers._maps import voxceleb_trainer_resnet
+from speakerverif.exchange.importers._files import find, read_tensors
+from speakerverif.exchange.importers._foreign import Foreign, check_mel, recognised
+from speakerverif.exchange.importers._maps import voxceleb_trainer_resnet
 
 KIND = "voxceleb_trainer"
 FILES = ("*.model",)

@@ -7,10 +7,10 @@ bands is read from the tensors.
 from pathlib import Path
 
 from speakerverif.config import FeatureConfig
-from speakerverif.importers._files import find, read_tensors
-from speakerverif.importers._foreign import Foreign, recognised
-from speakerverif.importers._frames import speechbrain_ecapa, wespeaker_xvector
-from speakerverif.importers._maps import campplus, eres2net, resnet
+from speakerverif.exchange.importers._files import find, read_tensors
+from speakerverif.exchange.importers._foreign import Foreign, recognised
+from speakerverif.exchange.importers._frames import speechbrain_ecapa, wespeaker_xvector
+from speakerverif.exchange.importers._maps import campplus, eres2net, resnet
 
 KIND = "3dspeaker"
 FILES = ("*.ckpt", "*.bin", "*.pt")

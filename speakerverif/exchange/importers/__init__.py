@@ -15,7 +15,7 @@ import torch
 
 from speakerverif.config import Recipe, nearest
 from speakerverif.errors import InputError
-from speakerverif.importers._foreign import Foreign, fitted
+from speakerverif.exchange.importers._foreign import Foreign, fitted
 from speakerverif.models import hub
 from speakerverif.models.checkpoint import CONFIG, save_model
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
-from speakerverif.importers._files import find, read_tensors, read_yaml
-from speakerverif.importers._foreign import Foreign, recognised
-from speakerverif.importers._frames import wespeaker_ecapa, wespeaker_xvector
-from speakerverif.importers._maps import campplus, eres2net, redimnet, resnet
+from speakerverif.exchange.importers._files import find, read_tensors, read_yaml
+from speakerverif.exchange.importers._foreign import Foreign, recognised
+from speakerverif.exchange.importers._frames import wespeaker_ecapa, wespeaker_xvector
+from speakerverif.exchange.importers._maps import campplus, eres2net, redimnet, resnet
 
 KIND = "wespeaker"
 FILES = ("config.yaml", "avg_model.pt")

@@ -58,7 +58,7 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
     try:
         import onnx
 
-        from speakerverif import _onnx_precision
+        from speakerverif.exchange import _onnx_precision
     except ImportError as error:
         raise InputError(f"--onnx: {INSTALL}") from error
     model = plain_model(folder.model)

@@ -12,10 +12,10 @@ from typing import Any
 
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
-from speakerverif.importers._files import find, read_tensors, read_yaml
-from speakerverif.importers._foreign import Foreign, recognised
-from speakerverif.importers._frames import speechbrain_ecapa, speechbrain_xvector
-from speakerverif.importers._maps import speechbrain_resnet
+from speakerverif.exchange.importers._files import find, read_tensors, read_yaml
+from speakerverif.exchange.importers._foreign import Foreign, recognised
+from speakerverif.exchange.importers._frames import speechbrain_ecapa, speechbrain_xvector
+from speakerverif.exchange.importers._maps import speechbrain_resnet
 
 KIND = "speechbrain"
 FILES = ("hyperparams.yaml", "embedding_model.ckpt", "label_encoder.*")
