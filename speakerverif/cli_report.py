@@ -9,8 +9,8 @@ from speakerverif import cli_sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif._report_result import System
     from speakerverif.data.lists import ScoreKind, TrialList
+    from speakerverif.report.results import System
 
 KINDS = ("cosine", "plda", "normalized", "llr")
 
@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input.
     """
-    from speakerverif._report_result import Result
     from speakerverif.data.audit import read_speakers, units_of
     from speakerverif.data.lists import EmbeddingTable, TrialList
     from speakerverif.data.metadata import durations_of, read_columns
     from speakerverif.evaluation.breakdown import breakdown
-    from speakerverif.report import write_report
+    from speakerverif.report.page import write_report
+    from speakerverif.report.results import Result
 
     paths = [args.scores] if args.against is None else [args.scores, args.against]
     names = args.names or _distinct_names(paths)
@@ -97,9 +97,9 @@ def _system(
     speakers: dict[str, str] | None,
     args: argparse.Namespace,
 ) -> "System":
-    from speakerverif._report_result import System
     from speakerverif.data.lists import ScoreList
     from speakerverif.evaluation.score import evaluate
+    from speakerverif.report.results import System
 
     scores = ScoreList.read(path, trials, kind)
     record = evaluate(

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, record)
     if args.report:
-        from speakerverif.report import Result, System, write_report
+        from speakerverif.report.page import Result, System, write_report
 
         name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
         raw = None

@@ -349,7 +349,7 @@ class _Run:
             print(score.format_record(record) + "\n")
 
     def _report(self) -> None:
-        from speakerverif.report import Result, System, write_report
+        from speakerverif.report.page import Result, System, write_report
 
         table, results = EmbeddingTable.load(self.out / EMBEDDINGS), []
         for name, path in self.trials.items():

@@ -15,10 +15,6 @@ import soundfile
 from matplotlib.image import imread
 from test_breakdown import random_task
 
-from speakerverif import _report_audio, _report_map
-from speakerverif._report_figures import det_png
-from speakerverif._report_result import Calibrated
-from speakerverif._report_svg import Plot, nice_ticks
 from speakerverif.cli import main
 from speakerverif.data.audit import units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
@@ -27,13 +23,17 @@ from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.cross_calibration import held_out_llrs
 from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve, paired_bootstrap
 from speakerverif.evaluation.score import describe, evaluate
-from speakerverif.report import Result, System, write_report
+from speakerverif.report import embedding_map, excerpts
+from speakerverif.report.figures import det_png
+from speakerverif.report.page import Result, System, write_report
+from speakerverif.report.results import Calibrated
+from speakerverif.report.svg import Plot, nice_ticks
 
 
 @pytest.fixture(autouse=True)
 def _no_png(monkeypatch: pytest.MonkeyPatch) -> None:
     """Don't draw the same PNG for every page: it takes longer than all the rest."""
-    monkeypatch.setattr("speakerverif._report_figures.det_png", lambda systems: b"")
+    monkeypatch.setattr("speakerverif.report.figures.det_png", lambda systems: b"")
 
 
 class Page(HTMLParser):
@@ -253,7 +253,7 @@ def test_excerpts_are_of_the_loudest_part(tmp_path: Path) -> None:
     waveform = 0.01 * rng.normal(size=20 * 16000)
     waveform[9 * 16000 : 12 * 16000] *= 20
     soundfile.write(tmp_path / "long.wav", waveform, 16000)
-    found = _report_audio.excerpt(tmp_path / "long.wav")
+    found = excerpts.excerpt(tmp_path / "long.wav")
     assert (found.duration_s, found.whole_s) == (5.0, 20.0)
     assert 7.0 <= found.start_s <= 9.0
     assert len(found.sound) < 120_000  # WAV would be 213,000
@@ -261,7 +261,7 @@ def test_excerpts_are_of_the_loudest_part(tmp_path: Path) -> None:
 
 def test_a_tone_is_a_line_at_its_frequency() -> None:
     t = np.arange(16000) / 16000
-    picture = imread(io.BytesIO(_report_audio.spectrogram_png(0.5 * np.sin(2 * np.pi * 2000 * t))))
+    picture = imread(io.BytesIO(excerpts.spectrogram_png(0.5 * np.sin(2 * np.pi * 2000 * t))))
     assert picture.shape[:2] == (128, 101)
     brightness = picture[:, 20:80, :3].sum(axis=(1, 2))
     assert abs(brightness.argmax() - (127 - 2000 / 8000 * 128)) <= 1
@@ -271,9 +271,9 @@ def test_a_tone_is_a_line_at_its_frequency() -> None:
 def test_the_map_says_how_it_was_laid_out(
     tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, installed: str
 ) -> None:
-    find = _report_map.importlib.util.find_spec
+    find = embedding_map.importlib.util.find_spec
     monkeypatch.setattr(
-        _report_map.importlib.util,
+        embedding_map.importlib.util,
         "find_spec",
         lambda name: find(name) if name not in ("umap", "sklearn") or name == installed else None,
     )
@@ -282,22 +282,22 @@ def test_the_map_says_how_it_was_laid_out(
     result, table = heard(tiny_corpus)
     page = written(tmp_path, result, table=table)
     assert {"umap": "UMAP", "sklearn": "t-SNE", "": "PCA"}[installed] in page.text
-    found = _report_map.lay_out(table, result.speaker_of)
+    found = embedding_map.lay_out(table, result.speaker_of)
     owner = np.array(found.owner)
     nearest = np.linalg.norm(found.points[:, None] - found.points[None], axis=2) + 1e9 * np.eye(len(owner))
     assert np.mean(owner[nearest.argmin(axis=1)] == owner) > 0.6
-    assert _report_map.lay_out(table, dict.fromkeys(table.ids, "one")) is None
+    assert embedding_map.lay_out(table, dict.fromkeys(table.ids, "one")) is None
 
 
 def test_pca_turns_and_does_not_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unit vectors in a plane keep their distances to each other."""
-    monkeypatch.setattr(_report_map.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedding_map.importlib.util, "find_spec", lambda name: None)
     angles = np.linspace(0, 3, 8)
     flat = np.stack((np.cos(angles), np.sin(angles)), 1)
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))
     ids = [f"{'ab'[k % 2]}/{k}" for k in range(8)]
     table = EmbeddingTable(ids, flat @ turn[:2], np.ones(8), np.ones(8), ["ok"] * 8, "")
-    found = _report_map.lay_out(table, {name: name[0] for name in ids})
+    found = embedding_map.lay_out(table, {name: name[0] for name in ids})
     rows = [ids.index(name) for name in found.ids]
     expected = np.linalg.norm(flat[rows][:, None] - flat[rows][None], axis=2)
     np.testing.assert_allclose(

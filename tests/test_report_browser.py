@@ -16,7 +16,7 @@ from test_report import heard, with_second
 
 from speakerverif.data.metadata import Column
 from speakerverif.evaluation.breakdown import breakdown
-from speakerverif.report import write_report
+from speakerverif.report.page import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_S = 60
@@ -187,8 +187,8 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
     system = dataclasses.replace(result.system, name=name)
     result = with_second(dataclasses.replace(result, system=system))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speakerverif.report.HEARD", 3)
-        patch.setattr("speakerverif._report_figures.det_png", lambda systems: b"")
+        patch.setattr("speakerverif.report.page.HEARD", 3)
+        patch.setattr("speakerverif.report.figures.det_png", lambda systems: b"")
         folder, made = tmp_path_factory.mktemp("report"), [("command", name)]
         return write_report([result], folder, table=table, audio_root=tiny_corpus, made=made)
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif import plan, report
+from speakerverif import plan
 from speakerverif._util import registry
 from speakerverif._util.files import write_json
 from speakerverif.cli import main
@@ -18,6 +18,7 @@ from speakerverif.errors import InputError
 from speakerverif.models.encoders import redimnet
 from speakerverif.models.features import build as build_features
 from speakerverif.recipe import finetuned, run
+from speakerverif.report import page
 from speakerverif.schedules import learning_rate, margin_fraction
 from speakerverif.training.batches import BatchOrder
 from tests import voxceleb_tree
@@ -183,7 +184,7 @@ def test_a_rehearsal(
 ) -> None:
     """All stages on 40 speakers with three recordings each; the second run does nothing."""
     if system != "ecapa_512":  # the page is drawn once: it takes half of the time, and no encoder changes it
-        monkeypatch.setattr(report, "write_report", lambda results, out, **_: write_json(out / "drawn", 1))
+        monkeypatch.setattr(page, "write_report", lambda results, out, **_: write_json(out / "drawn", 1))
     narrow = [f"encoder.{setting}" for setting in NARROW[recipe(system).encoder["name"]]]
     sets = [part for text in (*SHORT, *narrow) for part in ("--set", text)]
     command = ["run", str(FOLDER / f"{system}.toml"), "--data", str(lists), "--out", str(tmp_path), *sets]

@@ -5,12 +5,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from speakerverif._report_audio import EXCERPT_S, excerpt
-from speakerverif._report_figures import SYSTEM_STYLES, interval_svg
-from speakerverif._report_result import Result, System
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import TOO_FEW
 from speakerverif.evaluation.metrics import PairedDifference
+from speakerverif.report.excerpts import EXCERPT_S, excerpt
+from speakerverif.report.figures import SYSTEM_STYLES, interval_svg
+from speakerverif.report.results import Result, System
 
 SIGNIFICANT = 0.05
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import speakerverif
-from speakerverif import _report_figures as figures
-from speakerverif import _report_html as parts
-from speakerverif._report_map import lay_out
-from speakerverif._report_result import Calibrated, Result, System
 from speakerverif._util.files import write_atomically
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.evaluation.score import AUDITED, describe
+from speakerverif.report import elements as parts
+from speakerverif.report import figures
+from speakerverif.report.embedding_map import lay_out
+from speakerverif.report.results import Calibrated, Result, System
 
 __all__ = ["Result", "System", "write_report"]
 
@@ -60,7 +60,7 @@ def write_report(
         "MADE": _definitions(_made(results, made)),
         "RECORDS": _json([_record(system) for result in results for system in result.systems]),
     }
-    template = (resources.files("speakerverif") / "report.html").read_text("utf-8")
+    template = (resources.files("speakerverif.report") / "page.html").read_text("utf-8")
     # In one pass: what is filled in may hold any text.
     page = re.sub(r"%([A-Z]+)%", lambda found: filled[found[1]], template)
     for k, result in enumerate(results):

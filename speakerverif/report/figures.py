@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logit, ndtri
 
-from speakerverif._report_map import Map
-from speakerverif._report_result import Calibrated, System
-from speakerverif._report_svg import Plot, nice_ticks
 from speakerverif.data.lists import ScoreList
 from speakerverif.evaluation.bayes_error import bayes_error
+from speakerverif.report.embedding_map import Map
+from speakerverif.report.results import Calibrated, System
+from speakerverif.report.svg import Plot, nice_ticks
 
 RATES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 PRIORS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
