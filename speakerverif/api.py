@@ -8,13 +8,13 @@ import soxr
 import torch
 from torch import Tensor
 
-from speakerverif import engines
 from speakerverif.audio import reading
 from speakerverif.data.lists import EmbeddingTable
-from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
+from speakerverif.inference import engines
+from speakerverif.inference.embed import embed_all
+from speakerverif.inference.verify import Verification, compare
 from speakerverif.models import checkpoint
-from speakerverif.verify import Verification, compare
 
 Recording = str | Path | np.ndarray | Tensor
 
@@ -100,7 +100,7 @@ class Model:
         threshold: float | None = None,
         llr_threshold: float | None = None,
     ) -> Verification:
-        """Return how alike the speakers of two recordings are; thresholds as `speakerverif.verify.verify`'s.
+        """Return how alike the speakers of two recordings are; thresholds as `speakerverif.inference.verify.verify`'s.
 
         Raises:
             InputError: as `embed`.

@@ -266,8 +266,8 @@ def _embed(arguments: argparse.Namespace) -> int:
     from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.data.formats.tables import write_table
     from speakerverif.data.lists import Utterance
-    from speakerverif.embed import embed, print_failures
-    from speakerverif.engines import load_model
+    from speakerverif.inference.embed import embed, print_failures
+    from speakerverif.inference.engines import load_model
 
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")

@@ -80,9 +80,9 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 def verify(arguments: argparse.Namespace) -> int:
     """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
     from speakerverif._util.files import write_json
+    from speakerverif.inference.verify import verify as compare
+    from speakerverif.inference.verify import verify_enrolled
     from speakerverif.scoring.calibration import bayes_threshold
-    from speakerverif.verify import verify as compare
-    from speakerverif.verify import verify_enrolled
 
     folder = _model(arguments)
     costs = arguments.c_miss, arguments.c_fa
@@ -209,8 +209,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
 def enroll(arguments: argparse.Namespace) -> int:
     """Add recordings of a speaker to a store; all of them or none."""
-    from speakerverif.embed import embed_all
-    from speakerverif.store import Store
+    from speakerverif.inference.embed import embed_all
+    from speakerverif.inference.enrollment import Store
 
     folder = _model(arguments)
     vectors = embed_all(folder, arguments.files, arguments.device).embeddings
@@ -222,9 +222,9 @@ def enroll(arguments: argparse.Namespace) -> int:
 def identify(arguments: argparse.Namespace) -> int:
     """Show the enrolled speakers most like a recording, and name one where a threshold allows."""
     from speakerverif._util.files import write_json
-    from speakerverif.embed import embed_all
-    from speakerverif.store import Store
-    from speakerverif.verify import compare
+    from speakerverif.inference.embed import embed_all
+    from speakerverif.inference.enrollment import Store
+    from speakerverif.inference.verify import compare
 
     folder = _model(arguments)
     threshold, calibration = arguments.threshold, folder.calibration
@@ -258,7 +258,7 @@ def identify(arguments: argparse.Namespace) -> int:
 
 def _model(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
     from speakerverif._util import resources
-    from speakerverif.engines import load_model
+    from speakerverif.inference.engines import load_model
 
     resources.use(arguments.threads)
     return load_model(path or arguments.model, arguments.device, arguments.engine)

@@ -302,8 +302,8 @@ def _embed(
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
     from speakerverif._util import resources
     from speakerverif.data.lists import Utterance
-    from speakerverif.embed import embed
-    from speakerverif.engines import load_model
+    from speakerverif.inference.embed import embed
+    from speakerverif.inference.engines import load_model
 
     resources.use(args.threads)
     model = load_model(args.model, args.device, args.engine)

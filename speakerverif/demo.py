@@ -9,9 +9,9 @@ import torch
 from speakerverif.config import Recipe, from_dict, read_toml
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance
-from speakerverif.embed import embed
-from speakerverif.engines import load_model
 from speakerverif.evaluation import score
+from speakerverif.inference.embed import embed
+from speakerverif.inference.engines import load_model
 from speakerverif.models.checkpoint import save_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.recipe import PREPARED, run

@@ -24,15 +24,15 @@ from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.audit import speakers_of, units_of
 from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList
 from speakerverif.data.metadata import durations_of
-from speakerverif.embed import WHOLE, embed, print_failures
-from speakerverif.engines import load_model
 from speakerverif.errors import InputError
 from speakerverif.evaluation import score
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.metrics import DetCurve
+from speakerverif.inference.chunks import Utterances
+from speakerverif.inference.embed import WHOLE, embed, print_failures
+from speakerverif.inference.engines import load_model
 from speakerverif.models.checkpoint import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
-from speakerverif.pieces import Utterances
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.train import Validate, train
 

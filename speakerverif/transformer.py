@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from speakerverif.api import Recording, load_model
-from speakerverif.engines import Engine
+from speakerverif.inference.engines import Engine
 
 
 class EmbeddingTransformer(TransformerMixin, BaseEstimator):

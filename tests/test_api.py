@@ -14,7 +14,7 @@ import torch
 
 import speakerverif
 from speakerverif import EmbeddingTransformer, InputError, load_model
-from speakerverif.verify import verify
+from speakerverif.inference.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import soundfile
 
 from speakerverif.cli import main
 from speakerverif.data.lists import Utterance
-from speakerverif.embed import embed
+from speakerverif.inference.embed import embed
 from speakerverif.models.checkpoint import load_model
 from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Plan, fit
@@ -114,7 +114,7 @@ def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
     model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from speakerverif.data.lists import EmbeddingTable
-    from speakerverif.embed import embed_all
+    from speakerverif.inference.embed import embed_all
     from speakerverif.models.checkpoint import load_model
     from speakerverif.scoring.scorer import Plan, fit
 
@@ -240,7 +240,7 @@ def test_a_store_survives_a_second_voice_of_the_same_name(model: Path, tmp_path:
         soundfile.write(tmp_path / f"{n}.wav", voice(1, n, 1.0), RATE)
         store = ["--store", str(tmp_path / "store"), "--model", str(model)]
         assert main(["enroll", "ann", str(tmp_path / f"{n}.wav"), *store]) == 0
+    from speakerverif.inference.enrollment import Store
     from speakerverif.models.checkpoint import load_model
-    from speakerverif.store import Store
 
     assert Store(tmp_path / "store", load_model(model).fingerprint).names() == ["ann"]

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from speakerverif.config import Recipe, from_dict, override, to_dict
 from speakerverif.data.lists import Manifest
-from speakerverif.embed import embed
 from speakerverif.errors import InputError
+from speakerverif.inference.embed import embed
 from speakerverif.models.checkpoint import CALIBRATION, CONFIG, HEAD, WEIGHTS, load_model
 from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.train import train

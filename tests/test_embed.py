@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import pieces
 from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
-from speakerverif.embed import embed
 from speakerverif.errors import InputError
+from speakerverif.inference import chunks
+from speakerverif.inference.embed import embed
 from speakerverif.models.checkpoint import ModelFolder, load_model
 from tests.conftest import RATE, voice
 
@@ -92,8 +92,8 @@ def test_long_recordings_are_cut_and_averaged(
     soundfile.write(tmp_path / "long.wav", np.concatenate(parts), RATE)
     for n, part in enumerate(parts):
         soundfile.write(tmp_path / f"{n}.wav", part, RATE)
-    monkeypatch.setattr(pieces, "WHOLE_S", 2.0)
-    monkeypatch.setattr(pieces, "LONGEST_PIECE_S", 1.0)
+    monkeypatch.setattr(chunks, "WHOLE_S", 2.0)
+    monkeypatch.setattr(chunks, "LONGEST_PIECE_S", 1.0)
     table = embed(folder, [Utterance(n, str(tmp_path / f"{n}.wav"), "") for n in ("long", "0", "1", "2")])
     units = [vector(table, n) / np.linalg.norm(vector(table, n)) for n in "012"]
     np.testing.assert_allclose(vector(table, "long"), np.mean(units, axis=0), atol=1e-4)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import speakerverif
-from speakerverif import EmbeddingTransformer, InputError, engines
+from speakerverif import EmbeddingTransformer, InputError
 from speakerverif.cli import main
 from speakerverif.data.lists import EmbeddingTable
-from speakerverif.embed import embed_all
+from speakerverif.inference import engines
+from speakerverif.inference.embed import embed_all
 from speakerverif.models import checkpoint
 from speakerverif.models._cpu.packing import PackableLinear
 from speakerverif.models.model import SpeakerModel

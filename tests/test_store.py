@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from speakerverif.errors import InputError
+from speakerverif.inference.enrollment import Store
 from speakerverif.scoring import normalization
-from speakerverif.store import Store
 
 ENROLL_FOREVER = """
 import sys, numpy as np
@@ -151,7 +151,7 @@ def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, m
     pytest.importorskip("faiss").omp_set_num_threads(
         1
     )  # threads that wait for each other stall on a busy machine
-    monkeypatch.setattr("speakerverif.store._COARSE_FROM", coarse_from)
+    monkeypatch.setattr("speakerverif.inference.enrollment._COARSE_FROM", coarse_from)
     rng = np.random.default_rng(1)
     models, queries = clusters(rng, 700, 32)
     store = Store(tmp_path, "model", create=True)

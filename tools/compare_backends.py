@@ -32,9 +32,9 @@ sys.path.insert(0, str(ROOT))
 from speakerverif.corpora import speechocean762  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance  # noqa: E402
-from speakerverif.embed import embed  # noqa: E402
 from speakerverif.evaluation import metrics  # noqa: E402
 from speakerverif.evaluation.cross_calibration import held_out_fusion  # noqa: E402
+from speakerverif.inference.embed import embed  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.scoring import calibration, quality_measures  # noqa: E402
 from speakerverif.scoring.scorer import Plan, fit  # noqa: E402

@@ -60,7 +60,7 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     from _decoded import decode
     from speakerverif.config import load_recipe
     from speakerverif.data.lists import Manifest
-    from speakerverif.embed import embed
+    from speakerverif.inference.embed import embed
     from speakerverif.models.checkpoint import ModelFolder, fingerprint, load_model
     from speakerverif.models.model import SpeakerModel
     from speakerverif.train import train

@@ -38,7 +38,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif.audio import reading
     from speakerverif.config import load_recipe
     from speakerverif.data.lists import Manifest
-    from speakerverif.embed import embed_waveforms
+    from speakerverif.inference.embed import embed_waveforms
     from speakerverif.models.checkpoint import load_model
     from speakerverif.train import train
 

@@ -33,10 +33,10 @@ from speakerverif._util.files import write_json  # noqa: E402
 from speakerverif.config import Recipe, from_dict, override, to_dict  # noqa: E402
 from speakerverif.data.audit import units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
-from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.evaluation import score  # noqa: E402
 from speakerverif.evaluation.metrics import DetCurve  # noqa: E402
+from speakerverif.inference.embed import embed  # noqa: E402
 from speakerverif.models.checkpoint import (
     CALIBRATION,
     CONFIG,

@@ -47,10 +47,10 @@ from speakerverif.audio.codec import transcode  # noqa: E402
 from speakerverif.config import nearest  # noqa: E402
 from speakerverif.data.audit import Units, units_of  # noqa: E402
 from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
-from speakerverif.embed import embed  # noqa: E402
 from speakerverif.errors import InputError  # noqa: E402
 from speakerverif.evaluation import score  # noqa: E402
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval  # noqa: E402
+from speakerverif.inference.embed import embed  # noqa: E402
 from speakerverif.models.checkpoint import load_model  # noqa: E402
 from speakerverif.scoring.scorer import Scoring  # noqa: E402
 

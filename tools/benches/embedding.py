@@ -15,7 +15,7 @@ from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.audio.augment import coloured_noise
 from speakerverif.config import Recipe
 from speakerverif.data.lists import Utterance
-from speakerverif.embed import embed
+from speakerverif.inference.embed import embed
 from speakerverif.models._cpu.packing import pack
 from speakerverif.models.checkpoint import ModelFolder
 from speakerverif.models.model import SpeakerModel

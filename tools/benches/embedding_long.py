@@ -8,7 +8,7 @@ import torch
 from benches._case import Case
 from benches.embedding import mixed, model, recordings
 from speakerverif._util.allocator import keep_freed_memory
-from speakerverif.embed import embed
+from speakerverif.inference.embed import embed
 
 HOUR_S = 3600.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from benches._case import Case, Limit, Work, left_out
+from speakerverif.inference.enrollment import Store
 from speakerverif.scoring.normalization import unit
-from speakerverif.store import Store
 
 SPEAKERS, DIM, QUERIES = 1_000_000, 192, 200
 GROUPS, WITHIN, OWN = (

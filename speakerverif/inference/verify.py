@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.data.lists import EmbeddingTable, ScoreKind, TrialList
-from speakerverif.embed import embed_all
 from speakerverif.errors import InputError
+from speakerverif.inference.embed import embed_all
+from speakerverif.inference.enrollment import Store
 from speakerverif.models.checkpoint import ModelFolder
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.scorer import Scoring
-from speakerverif.store import Store
 
 
 @dataclass(frozen=True)

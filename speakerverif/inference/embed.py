@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speakerverif import pieces
 from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
 from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
 from speakerverif.errors import InputError
+from speakerverif.inference import chunks
+from speakerverif.inference.chunks import Reading, Source, Utterances
 from speakerverif.models.checkpoint import ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
-from speakerverif.pieces import Reading, Source, Utterances
 
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
@@ -69,11 +69,11 @@ def embed(
     batch_s = GPU_S if on_gpu else min(CORE_S * max(2, torch.get_num_threads()), MOST_CORE_S)
     batch_size = batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
     start_s, duration_s, told, status = _times(utterances, source)
-    cut = pieces.cut(start_s, duration_s, told, crops, folder.recipe.train.crop_s)
+    cut = chunks.cut(start_s, duration_s, told, crops, folder.recipe.train.crop_s)
     vectors = np.zeros((len(utterances), folder.model.embedding_dim), np.float32)
     speech_s = np.zeros(len(utterances), np.float32)
     waiting: dict[int, list[Result]] = {}
-    batches = pieces.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
+    batches = chunks.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
     released, release_s = time.monotonic(), RELEASE_LONG_S if cut.in_turn.any() else RELEASE_S
     with Progress(len(cut), label, "piece") as progress:
         for readings in batches:
