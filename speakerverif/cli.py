@@ -218,8 +218,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
-    from speakerverif.distributed import processes
-    from speakerverif.recipe import STAGES, run
+    from speakerverif.training.distributed import processes
+    from speakerverif.training.stages import STAGES, run
 
     recipe = _recipe(arguments)
     stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
@@ -248,8 +248,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
     from speakerverif.data.formats.manifests import read_training_manifest
-    from speakerverif.distributed import processes
-    from speakerverif.recipe import train_recipe
+    from speakerverif.training.distributed import processes
+    from speakerverif.training.stages import train_recipe
 
     recipe = _recipe(arguments)
     given = arguments.manifest

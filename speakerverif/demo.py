@@ -14,7 +14,7 @@ from speakerverif.inference.embed import embed
 from speakerverif.inference.engines import load_model
 from speakerverif.models.checkpoint import save_model
 from speakerverif.models.model import SpeakerModel
-from speakerverif.recipe import PREPARED, run
+from speakerverif.training.stages import PREPARED, run
 
 
 def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif import distributed
 from speakerverif.config import Recipe, from_dict
 from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.training import distributed
 
 RATE = 16000
 
@@ -127,7 +127,7 @@ def tiny_model(
     tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, tiny_manifest: Manifest
 ) -> Path:
     """A model folder that training wrote."""
-    from speakerverif.train import train
+    from speakerverif.training.loop import train
 
     return train(tiny_recipe, tiny_manifest, tmp_path_factory.mktemp("tiny-model") / "model")
 

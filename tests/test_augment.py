@@ -14,7 +14,7 @@ from speakerverif.audio import augment
 from speakerverif.audio.augment import Augment, Recordings
 from speakerverif.config import AugmentConfig, SpecAugmentConfig
 from speakerverif.errors import InputError
-from speakerverif.spec_augment import spec_augment
+from speakerverif.training.spec_augment import spec_augment
 
 RATE = 16000
 KINDS = ("noise", "music", "babble", "reverb", "reverb+noise")

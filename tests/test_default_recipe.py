@@ -14,7 +14,7 @@ from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed
 from speakerverif.models.checkpoint import CALIBRATION, CONFIG, HEAD, WEIGHTS, load_model
 from speakerverif.scoring.scorer import COHORT, Scoring
-from speakerverif.train import train
+from speakerverif.training.loop import train
 from tests.conftest import load_tool
 
 

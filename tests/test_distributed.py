@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speakerverif import distributed
 from speakerverif.config import Recipe, SpecAugmentConfig, TrainConfig, format_toml, to_dict
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.log import read_log
 from speakerverif.models.checkpoint import HEAD, WEIGHTS, load_model
-from speakerverif.spec_augment import spec_augment
-from speakerverif.train import train
+from speakerverif.training import distributed
 from speakerverif.training.batches import BatchOrder
+from speakerverif.training.log import read_log
+from speakerverif.training.loop import train
+from speakerverif.training.spec_augment import spec_augment
 from tests.conftest import in_two_processes
 
 

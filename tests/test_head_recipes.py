@@ -11,8 +11,8 @@ from speakerverif._util import registry
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.log import read_log
-from speakerverif.train import train
+from speakerverif.training.log import read_log
+from speakerverif.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(p for p in (ROOT / "recipes" / "heads").glob("*.toml") if p.stem not in ("small", "pairs"))

@@ -14,7 +14,7 @@ from speakerverif.corpora import synthetic
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.recipe import run
+from speakerverif.training.stages import run
 from tests.conftest import RATE, in_two_processes, voice
 
 
@@ -141,8 +141,8 @@ def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
 
 def test_a_training_run_goes_on_where_it_stopped(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:
     """A run killed in the middle of training leaves state; running it again gives the same weights."""
-    from speakerverif import recipe as recipe_module
-    from speakerverif.train import train
+    from speakerverif.training import stages as recipe_module
+    from speakerverif.training.loop import train
 
     recipe = dataclasses.replace(recipe, finetune={})
     run(recipe, tmp_path / "whole", data_dir=corpus)

@@ -3,7 +3,7 @@
 import pytest
 
 from speakerverif.config import ScheduleConfig, TrainConfig
-from speakerverif.schedules import learning_rate, margin_fraction
+from speakerverif.training.schedules import learning_rate, margin_fraction
 
 
 def test_exponential_is_wespeakers() -> None:

@@ -18,9 +18,9 @@ from speakerverif.cli import main
 from speakerverif.config import AugmentConfig, Recipe, format_toml, to_dict
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.log import read_log
 from speakerverif.models.checkpoint import STATE, WEIGHTS, load_model
-from speakerverif.train import train
+from speakerverif.training.log import read_log
+from speakerverif.training.loop import train
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:

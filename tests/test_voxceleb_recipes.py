@@ -8,7 +8,6 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif import plan
 from speakerverif._util import registry
 from speakerverif._util.files import write_json
 from speakerverif.cli import main
@@ -17,10 +16,11 @@ from speakerverif.data.lists import TrialList
 from speakerverif.errors import InputError
 from speakerverif.models.encoders import redimnet
 from speakerverif.models.features import build as build_features
-from speakerverif.recipe import finetuned, run
 from speakerverif.report import page
-from speakerverif.schedules import learning_rate, margin_fraction
+from speakerverif.training import plan
 from speakerverif.training.batches import BatchOrder
+from speakerverif.training.schedules import learning_rate, margin_fraction
+from speakerverif.training.stages import finetuned, run
 from tests import voxceleb_tree
 from tests.conftest import RATE, voice
 

@@ -63,7 +63,7 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     from speakerverif.inference.embed import embed
     from speakerverif.models.checkpoint import ModelFolder, fingerprint, load_model
     from speakerverif.models.model import SpeakerModel
-    from speakerverif.train import train
+    from speakerverif.training.loop import train
 
     torch.set_num_threads(1)
     name = "small" if run.variant == UNTRAINED else run.variant

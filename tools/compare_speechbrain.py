@@ -40,7 +40,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif.data.lists import Manifest
     from speakerverif.inference.embed import embed_waveforms
     from speakerverif.models.checkpoint import load_model
-    from speakerverif.train import train
+    from speakerverif.training.loop import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
     config = load_recipe(recipe_path).train

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif import distributed, plan
 from speakerverif._util.files import write_json
 from speakerverif.audio.augment import Augment
 from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
@@ -34,7 +33,8 @@ from speakerverif.inference.engines import load_model
 from speakerverif.models.checkpoint import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
-from speakerverif.train import Validate, train
+from speakerverif.training import distributed, plan
+from speakerverif.training.loop import Validate, train
 
 EMBEDDINGS, OF_TRAINING = "embeddings.npz", "embeddings_train.npz"
 STAGES = ("prepare", "train", "finetune", "embed", "backend", "score", "report")

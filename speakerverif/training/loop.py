@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif import distributed
 from speakerverif._util import registry
 from speakerverif._util.progress import Progress
 from speakerverif.config import Recipe, to_dict
 from speakerverif.data.lists import Manifest
 from speakerverif.errors import InputError
-from speakerverif.log import TrainingLog
 from speakerverif.models import checkpoint
 from speakerverif.models.model import SpeakerModel
-from speakerverif.schedules import learning_rate, margin_fraction
-from speakerverif.spec_augment import spec_augment
+from speakerverif.training import distributed
 from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
+from speakerverif.training.log import TrainingLog
+from speakerverif.training.schedules import learning_rate, margin_fraction
+from speakerverif.training.spec_augment import spec_augment
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
