@@ -210,7 +210,7 @@ def _positive(text: str) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     _prepare_compute(arguments)
-    from speakerverif.demo import demo
+    from speakerverif.demos.demo import demo
 
     demo(arguments.out, device=arguments.device, seed=arguments.seed)
     return 0
@@ -307,7 +307,7 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 def _heads(arguments: argparse.Namespace) -> int:
     from speakerverif._util import resources
-    from speakerverif.spheres import write
+    from speakerverif.demos.head_gallery import write
 
     resources.use(arguments.threads)
     print(write(arguments.out, arguments.seed or 0))

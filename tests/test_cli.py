@@ -180,7 +180,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 def test_demo_takes_a_folder_and_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from speakerverif import demo
+    from speakerverif.demos import demo
 
     asked = {}
     monkeypatch.setattr(

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from speakerverif import _sphere_plots as plots
-from speakerverif import spheres
-from speakerverif._sphere_plots import Sphere
 from speakerverif._util import registry
+from speakerverif.demos import _sphere_plots as plots
+from speakerverif.demos import head_gallery
+from speakerverif.demos._sphere_plots import Sphere
 
 RIGHT_ANGLES = np.eye(3)
 
@@ -57,7 +57,7 @@ def test_alignment_undoes_a_turn_and_a_mirror_and_keeps_angles() -> None:
     sphere = around(centers, 0.2)
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
     for other in (turn, -turn):
-        back = spheres.aligned(spheres.turned(sphere, other), sphere)
+        back = head_gallery.aligned(head_gallery.turned(sphere, other), sphere)
         np.testing.assert_allclose(back.points, sphere.points, atol=1e-12)
         np.testing.assert_allclose(back.weights, centers, atol=1e-12)
         assert back.caption() == sphere.caption()
@@ -66,14 +66,14 @@ def test_alignment_undoes_a_turn_and_a_mirror_and_keeps_angles() -> None:
 def test_facing_brings_the_speakers_to_the_front() -> None:
     """All of them where they lie in one half of the sphere; angles stay."""
     sphere = around(-RIGHT_ANGLES, 0.2)
-    found = spheres.facing(sphere)
+    found = head_gallery.facing(sphere)
     assert (found.means() @ plots.VIEW[2] > 0.4).all()
     np.testing.assert_allclose(found.points @ found.points.T, sphere.points @ sphere.points.T, atol=1e-12)
 
 
 def test_gaps_are_those_of_the_formulas() -> None:
     """On an arc of p: none; 2 arcsin(m / (2 sin(p / 2))); m; p (m - 1) / (m + 1)."""
-    _, boundaries = spheres.target_curves()
+    _, boundaries = head_gallery.target_curves()
     plain, am, aam, multiplied = (target for *_, target in boundaries)
     for p in (1.0, 2.0, 3.0):
         assert plots.gap(plain, p) == pytest.approx(0, abs=1e-3)
@@ -84,29 +84,29 @@ def test_gaps_are_those_of_the_formulas() -> None:
 
 
 def test_every_head_has_its_picture() -> None:
-    drawn = {picture.head["name"] for row in spheres.EVERY for picture in row}
+    drawn = {picture.head["name"] for row in head_gallery.EVERY for picture in row}
     assert drawn == set(registry.names("heads"))
 
 
 def test_short_trainings_repeat_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page and all pictures of a few heads; so short a training says nothing yet of what a margin does."""
-    monkeypatch.setattr(spheres, "SESSIONS", 4)
-    monkeypatch.setattr(spheres, "UTTERANCES", 2)
-    speech = spheres.synthetic_features(seed=0)
-    shown = [spheres.NORMFACE, spheres.GROWING[0][-1]]
-    found = [spheres.train(picture, speech, seed=0, steps=60) for picture in shown]
-    again = spheres.train(shown[0], speech, seed=0, steps=60)
+    monkeypatch.setattr(head_gallery, "SESSIONS", 4)
+    monkeypatch.setattr(head_gallery, "UTTERANCES", 2)
+    speech = head_gallery.synthetic_features(seed=0)
+    shown = [head_gallery.NORMFACE, head_gallery.GROWING[0][-1]]
+    found = [head_gallery.train(picture, speech, seed=0, steps=60) for picture in shown]
+    again = head_gallery.train(shown[0], speech, seed=0, steps=60)
     np.testing.assert_array_equal(found[0].points, again.points)
     for sphere in found:
         assert ((sphere.caps() > 0) & (sphere.caps() < np.pi)).all()
     assert np.abs(found[0].points - found[1].points).max() > 0.01
-    assert found[0].unheard.sum() == spheres.SPEAKERS * spheres.UTTERANCES
+    assert found[0].unheard.sum() == head_gallery.SPEAKERS * head_gallery.UTTERANCES
     np.testing.assert_allclose(np.linalg.norm(found[0].points, axis=1), 1)
 
     assert plots.sphere_rows([found], "title", "subtitle").startswith(b"\x89PNG")
-    curves = plots.curves(*spheres.target_curves())
+    curves = plots.curves(*head_gallery.target_curves())
     assert curves.startswith(b"\x89PNG")
-    page = spheres.page([[found]] * 2, curves)
+    page = head_gallery.page([[found]] * 2, curves)
     held = re.search(r"const data = (\{.*\});\n", page)
     assert held and not re.search(r"%[A-Z]+%|https?://", page)
     data = json.loads(held[1])

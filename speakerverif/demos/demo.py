@@ -19,7 +19,7 @@ from speakerverif.training.stages import PREPARED, run
 
 def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
     """Run the demo's recipe on synthetic speech under `out` and print the untrained network beside the trained one."""
-    tables = read_toml(Path(str(files("speakerverif") / "demo.toml")))
+    tables = read_toml(Path(str(files("speakerverif.demos") / "demo.toml")))
     recipe = from_dict(Recipe, tables if seed is None else {**tables, "seed": seed}, "demo.toml")
     records = run(recipe, out, data_dir=out / "corpus", device=device)
     name, record = next(iter(records.items()))

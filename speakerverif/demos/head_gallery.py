@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speakerverif import _sphere_plots as plots
-from speakerverif._sphere_plots import Sphere, Target
 from speakerverif._util import registry
 from speakerverif._util.files import write_atomically
 from speakerverif._util.progress import Progress
 from speakerverif.config import FeatureConfig
 from speakerverif.corpora import synthetic
+from speakerverif.demos import _sphere_plots as plots
+from speakerverif.demos._sphere_plots import Sphere, Target
 from speakerverif.models import features
 
 SPEAKERS, SESSIONS, UTTERANCES = 10, 6, 8  # the last session of every speaker is not trained on
@@ -270,7 +270,7 @@ def page(groups: list[list[list[Sphere]]], curves: bytes) -> str:
             for heading, group in zip(HEADINGS, groups, strict=True)
         ],
     }
-    template = resources.files("speakerverif").joinpath("spheres.html").read_text("utf-8")
+    template = resources.files("speakerverif.demos").joinpath("head_gallery.html").read_text("utf-8")
     image = f"data:image/png;base64,{base64.b64encode(curves).decode()}"
     return (
         template.replace("%KEY%", KEY.replace("\n", "<br>"))
