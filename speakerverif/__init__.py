@@ -4,14 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speakerverif.api import Model, load_model
+    from speakerverif.api.model import Model, load_model
+    from speakerverif.api.transformer import EmbeddingTransformer
     from speakerverif.errors import InputError
-    from speakerverif.transformer import EmbeddingTransformer
 
 __version__ = "0.1.0"
 __all__ = ["EmbeddingTransformer", "InputError", "Model", "load_model"]
 
-_HOME = {"EmbeddingTransformer": "transformer", "InputError": "errors", "Model": "api", "load_model": "api"}
+_HOME = {
+    "EmbeddingTransformer": "api.transformer",
+    "InputError": "errors",
+    "Model": "api.model",
+    "load_model": "api.model",
+}
 
 
 def __getattr__(name: str) -> Any:

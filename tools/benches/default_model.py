@@ -11,7 +11,7 @@ import torch
 from benches._case import Case, Limit, as_installed
 from benches.embedding import recordings, resemblyzer
 from speakerverif._util.allocator import keep_freed_memory
-from speakerverif.api import load_model
+from speakerverif.api.model import load_model
 from speakerverif.models.checkpoint import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]

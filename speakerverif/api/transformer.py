@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from speakerverif.api import Recording, load_model
+from speakerverif.api.model import Recording, load_model
 from speakerverif.inference.engines import Engine
 
 

@@ -1,0 +1,1 @@
+"""The library for a notebook: models by name, recordings in, embeddings and decisions out."""
