@@ -2,6 +2,6 @@
 
 import sys
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 
 sys.exit(main())

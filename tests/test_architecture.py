@@ -62,5 +62,5 @@ def test_what_only_scores_imports_no_torch(package: str) -> None:
 
 
 def test_the_command_line_starts_without_numpy() -> None:
-    code = "import sys, speakerverif.cli; speakerverif.cli.parser(); sys.exit('numpy' in sys.modules)"
+    code = "import sys, speakerverif.cli.entry; speakerverif.cli.entry.parser(); sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent).returncode == 0

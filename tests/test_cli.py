@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from tests.conftest import RATE, voice
 
 COMMANDS = ["demo", "run", "prepare", "train", "embed", "score", "verify", "calibrate", "enroll", "identify"]
@@ -192,7 +192,7 @@ def test_demo_takes_a_folder_and_a_seed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys\nfrom speakerverif.cli import main\n"
+        "import sys\nfrom speakerverif.cli.entry import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0

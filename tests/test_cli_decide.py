@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import Utterance
 from speakerverif.inference.embed import embed
 from speakerverif.models.checkpoint import load_model

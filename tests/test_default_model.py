@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import speakerverif
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.models.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.scoring.scorer import ARRAYS, COHORT, FILE
@@ -98,7 +98,7 @@ def test_info_and_python_take_it_too(
 def test_verify_starts_without_what_it_does_not_need(voices: Path) -> None:
     slow = ("scipy", "sklearn", "torchaudio", "librosa", "speechbrain", "matplotlib", "onnxruntime")
     code = (
-        "import sys; from speakerverif.cli import main; main(['verify', 'a/0.wav', 'b/0.wav']);"
+        "import sys; from speakerverif.cli.entry import main; main(['verify', 'a/0.wav', 'b/0.wav']);"
         f"sys.exit(', '.join(name for name in {slow} if name in sys.modules) or 0)"
     )
     here = {**os.environ, "PYTHONPATH": str(Path(speakerverif.__file__).parents[1])}

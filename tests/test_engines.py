@@ -8,7 +8,7 @@ import pytest
 
 import speakerverif
 from speakerverif import EmbeddingTransformer, InputError
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from speakerverif._util import registry
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.data.lists import EmbeddingTable
 from speakerverif.errors import InputError

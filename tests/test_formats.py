@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from speakerverif.audio import reading
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.config import format_toml, to_dict
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table, write_table

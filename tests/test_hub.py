@@ -7,7 +7,7 @@ import pytest
 from hub_stub import Hub
 from huggingface_hub import constants
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers import import_model
 from speakerverif.exchange.push import push

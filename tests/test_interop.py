@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from speakerverif import load_model
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import EmbeddingTable
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.config import Recipe, format_toml, to_dict
 from speakerverif.corpora import synthetic
 from speakerverif.corpora._prepared import Prepared

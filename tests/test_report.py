@@ -15,7 +15,7 @@ import soundfile
 from matplotlib.image import imread
 from test_breakdown import random_task
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.audit import units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.data.metadata import Column

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif import cli_score
+from speakerverif.cli import score
 from speakerverif.data.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
@@ -253,7 +253,7 @@ def write_task(folder: Path) -> tuple[Path, Path, Path]:
 
 def command(*arguments: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    cli_score.add_arguments(parser)
+    score.add_arguments(parser)
     return parser.parse_args([str(argument) for argument in arguments])
 
 
@@ -264,7 +264,7 @@ def test_scores_and_embeddings_give_the_same_record(
     for source, name in (("--scores", scores), ("--embeddings", embeddings)):
         out = [tmp_path / f"{source[2:]}-out.{kind}" for kind in ("json", "txt")]
         options = ("--bootstrap", 20, "--p-target", 0.2, "--json", out[0], "--out-scores", out[1])
-        assert cli_score.run(command(trials, source, name, *options)) == 0
+        assert score.run(command(trials, source, name, *options)) == 0
         assert "EER" in capsys.readouterr().out
     records = [json.loads((tmp_path / f"{kind}-out.json").read_text()) for kind in ("scores", "embeddings")]
     assert [record.pop("model") for record in records] == [
@@ -299,9 +299,7 @@ def test_the_script_needs_no_torch_and_no_installation(tmp_path: Path) -> None:
 
 def test_report_of_the_command(tmp_path: Path) -> None:
     trials, scores, _ = write_task(tmp_path)
-    assert (
-        cli_score.run(command(trials, "--scores", scores, "--bootstrap", 0, "--report", tmp_path / "r")) == 0
-    )
+    assert score.run(command(trials, "--scores", scores, "--bootstrap", 0, "--report", tmp_path / "r")) == 0
     assert (tmp_path / "r" / "index.html").is_file()
 
 
@@ -316,7 +314,7 @@ def test_models_of_several_files_from_a_map(tmp_path: Path) -> None:
     ]
     (tmp_path / "t").write_text("\n".join(rows))
     options = ("--embeddings", embeddings, "--enroll-map", tmp_path / "map", "--json", tmp_path / "r.json")
-    assert cli_score.run(command(tmp_path / "t", *options, "--bootstrap", 10)) == 0
+    assert score.run(command(tmp_path / "t", *options, "--bootstrap", 10)) == 0
     record = json.loads((tmp_path / "r.json").read_text())
     assert (record["trials"], record["targets"], record["bootstrap"]["units"]) == (8, 4, 2)
 
@@ -328,7 +326,7 @@ def test_normalised_scores_are_those_of_the_library(tmp_path: Path) -> None:
     cohort.save(tmp_path / "c.npz")
     options = ("--norm", "asnorm", "--cohort", tmp_path / "c.npz", "--top-n", 10, "--bootstrap", 0)
     out = ("--out-scores", tmp_path / "s", "--json", tmp_path / "r.json")
-    assert cli_score.run(command(trials, "--embeddings", embeddings, *options, *out)) == 0
+    assert score.run(command(trials, "--embeddings", embeddings, *options, *out)) == 0
     read = TrialList.read(trials)
     raw = cosine(read, EmbeddingTable.load(embeddings))
     expected = as_norm(raw, EmbeddingTable.load(embeddings), cohort, 10)
@@ -344,7 +342,7 @@ def test_missing_audio_is_found_before_anything_is_embedded(tmp_path: Path) -> N
     with pytest.raises(
         InputError, match=r"1 wrong row: line 3: .*2 of 3 files are not in .*: b\.wav, c\.wav"
     ):
-        cli_score.run(command(tmp_path / "t", "--model", tmp_path / "no-model"))
+        score.run(command(tmp_path / "t", "--model", tmp_path / "no-model"))
 
 
 @pytest.mark.parametrize(
@@ -385,7 +383,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     if "--json" not in arguments:
         arguments = [*arguments, "--json", "r.json"]
     with pytest.raises(InputError, match=expected) as caught:
-        cli_score.run(command(*arguments))
+        score.run(command(*arguments))
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -403,7 +401,7 @@ def test_what_is_wrong_and_what_is_odd_is_reported_together(tmp_path: Path) -> N
     ]
     (tmp_path / "t").write_text("\n".join([*rows, *odd]))
     with pytest.raises(InputError) as caught:
-        cli_score.run(command(tmp_path / "t", "--embeddings", tmp_path / "e.npz"))
+        score.run(command(tmp_path / "t", "--embeddings", tmp_path / "e.npz"))
     message = str(caught.value)
     for part in (
         "2 wrong rows: line 53:",
@@ -422,7 +420,7 @@ def test_a_list_without_labels_can_be_scored_but_not_evaluated(
     table.save(tmp_path / "e.npz")
     (tmp_path / "t").write_text("id00/0.wav id00/1.wav\nid00/0.wav id01/1.wav\n")
     options = ("--embeddings", tmp_path / "e.npz", "--out-scores", tmp_path / "s")
-    assert cli_score.run(command(tmp_path / "t", *options)) == 0
+    assert score.run(command(tmp_path / "t", *options)) == 0
     assert "no labels" in capsys.readouterr().out
     assert len((tmp_path / "s").read_text().splitlines()) == 2
 
@@ -450,8 +448,7 @@ def test_voxsrc_in_any_row_order(shared: Path, tmp_path: Path) -> None:
         (paths["trials"], paths["scores"]),
     ):
         assert (
-            cli_score.run(command(trials, "--scores", scores, "--bootstrap", 20, "--json", tmp_path / "r"))
-            == 0
+            score.run(command(trials, "--scores", scores, "--bootstrap", 20, "--json", tmp_path / "r")) == 0
         )
         records.append(json.loads((tmp_path / "r").read_text()))
         records[-1].pop("list"), records[-1].pop("seconds")

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from speakerverif._util import registry
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
 from speakerverif.errors import InputError
 from speakerverif.scoring import normalization, quality_measures

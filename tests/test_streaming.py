@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import out_of_core
@@ -114,7 +114,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     with open(tmp_path / "s", "w") as file:
         file.writelines(f"{names[i]} {names[i - 1]} {s!r}\n" for i, s in enumerate(scores.tolist()))
     code = (
-        "import resource, sys\nfrom speakerverif.cli import main\nimport numpy, scipy.sparse\n"
+        "import resource, sys\nfrom speakerverif.cli.entry import main\nimport numpy, scipy.sparse\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert main(sys.argv[1:]) == 0\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, file=sys.stderr)"

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.config import AugmentConfig, Recipe, format_toml, to_dict
 from speakerverif.data.lists import Manifest, Utterance
 from speakerverif.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speakerverif.audio import reading
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.corpora import _m4a, _voxtree, voxceleb
 from speakerverif.data.lists import Manifest, TrialList
 from speakerverif.errors import InputError

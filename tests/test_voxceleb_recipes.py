@@ -10,7 +10,7 @@ import torch
 
 from speakerverif._util import registry
 from speakerverif._util.files import write_json
-from speakerverif.cli import main
+from speakerverif.cli.entry import main
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data.lists import TrialList
 from speakerverif.errors import InputError

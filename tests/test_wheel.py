@@ -46,7 +46,7 @@ def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
         f"assert speakerverif.__file__.startswith({str(site)!r}), speakerverif.__file__\n"
         "def refuse(*_): raise OSError('no network')\n"
         "socket.socket.connect = refuse\n"
-        "from speakerverif.cli import main\n"
+        "from speakerverif.cli.entry import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     here = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ from pathlib import Path
 if importlib.util.find_spec("speakerverif") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from speakerverif import cli_score
+from speakerverif.cli import score
 from speakerverif.errors import InputError
 
 
@@ -18,9 +18,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="score.py", description="Score a trial list: EER and minDCF with intervals."
     )
-    cli_score.add_arguments(parser)
+    score.add_arguments(parser)
     try:
-        return cli_score.run(parser.parse_args())
+        return score.run(parser.parse_args())
     except InputError as error:
         print(f"score.py: {error}", file=sys.stderr)
         return 2

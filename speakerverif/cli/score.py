@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from speakerverif import cli_sources
+from speakerverif.cli import sources
 from speakerverif.errors import InputError
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TRIALS",
         help="'label enroll test' or 'enroll test target|nontarget' rows",
     )
-    cli_sources.add_arguments(parser)
+    sources.add_arguments(parser)
     add(
         "--calibration",
         type=Path,
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "id, or two columns as spk2gender and utt2dur",
     )
     add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
-    cli_sources.add_bootstrap(parser)
+    sources.add_bootstrap(parser)
     add(
         "--memory-mb",
         type=int,
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the record")
     add("--report", type=Path, metavar="DIR", help="write index.html: DET curve, histograms, hardest trials")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    cli_sources.add_engine(parser)
+    sources.add_engine(parser)
     add("--threads", type=int, metavar="N", help="CPU threads (default: the machine's)")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
 
@@ -80,13 +80,13 @@ def run(args: argparse.Namespace) -> int:
     enroll_map = read_enroll_map(args.enroll_map) if args.enroll_map else None
     problems = [str(wrong)] if wrong.count else []
     try:
-        source = cli_sources.read(args, trials, enroll_map, sound=not problems)
+        source = sources.read(args, trials, enroll_map, sound=not problems)
         scores, made = source.systems[0], source.made
         if args.calibration:
-            scores, made["calibration"] = cli_sources.calibrated(args, source, enroll_map)
+            scores, made["calibration"] = sources.calibrated(args, source, enroll_map)
     except InputError as error:
         problems.append(str(error))
-    except cli_sources.NotEmbeddedError as error:
+    except sources.NotEmbeddedError as error:
         print(error, file=sys.stderr)
         return 1
     if problems:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.trials}: {'; '.join(problems)}; besides: {found}")
 
     if trials.labels is not None:
-        speakers = cli_sources.read_speakers(args, files_of(trials, enroll_map))
+        speakers = sources.read_speakers(args, files_of(trials, enroll_map))
         record = evaluate(
             scores,
             p_targets=args.p_target,
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise `InputError` where arguments contradict each other or would write over an input."""
-    cli_sources.check(args)
+    sources.check(args)
     if len(args.scores or []) > 1 and not args.calibration:
         raise InputError(
             f"{len(args.scores)} --scores: --calibration says how they are fused; `calibrate` makes it"
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--p-target {p_target:g}: expected a prior between 0 and 1, both excluded")
     if args.bootstrap < 0:
         raise InputError(f"--bootstrap {args.bootstrap}: expected 0 or more samples")
-    taken = cli_sources.inputs(args) | ({args.calibration.resolve()} if args.calibration else set())
+    taken = sources.inputs(args) | ({args.calibration.resolve()} if args.calibration else set())
     for name in ("out_scores", "json"):
         path = getattr(args, name)
         if path and path.resolve() in taken:

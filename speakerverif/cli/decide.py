@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif import cli_sources
+from speakerverif.cli import sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `calibrate`."""
     add = command.add_argument
     add("trials", type=Path, metavar="TRIALS", help="labelled trials of your own recordings")
-    cli_sources.add_arguments(command)
+    sources.add_arguments(command)
     add(
         "--quality",
         nargs="+",
@@ -153,12 +153,12 @@ def calibrate(arguments: argparse.Namespace) -> int:
         )
     if arguments.scores or arguments.embeddings:
         arguments.model = None  # the scores are there: the model only takes the calibration
-    cli_sources.check(arguments)
+    sources.check(arguments)
     trials = TrialList.read(arguments.trials)
     enroll_map = read_enroll_map(arguments.enroll_map) if arguments.enroll_map else None
     try:
-        source = cli_sources.read(arguments, trials, enroll_map, stored)
-    except cli_sources.NotEmbeddedError as error:
+        source = sources.read(arguments, trials, enroll_map, stored)
+    except sources.NotEmbeddedError as error:
         print(error, file=sys.stderr)
         return 1
     fingerprint, scoring = source.fingerprint, source.scoring
@@ -175,8 +175,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
                 f"{stored}: is model {fingerprint} and scores by {scoring}; found scores of "
                 f"{source.fingerprint or 'an unknown model'} by {source.scoring}"
             )
-    units = units_of(trials, cli_sources.read_speakers(arguments, files_of(trials, enroll_map)), enroll_map)
-    quality = cli_sources.quality(arguments.quality, arguments, source, enroll_map)
+    units = units_of(trials, sources.read_speakers(arguments, files_of(trials, enroll_map)), enroll_map)
+    quality = sources.quality(arguments.quality, arguments, source, enroll_map)
     fitted = fit(
         source.systems,
         quality,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif import cli_sources
+from speakerverif.cli import sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--audio-root", type=Path, metavar="DIR", help="where the recordings are: players and spectrograms")
     add("--embeddings", type=Path, metavar="E.npz", help="draw a map of these; their durations are a column")
-    cli_sources.add_bootstrap(parser)
+    sources.add_bootstrap(parser)
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add("--date", metavar="TEXT", help="to stand in the page (default: when SCORES was written)")
 

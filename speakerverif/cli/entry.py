@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif import cli_decide, cli_exchange, cli_report, cli_score, cli_sources
+from speakerverif.cli import decide, exchange, report, score, sources
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
@@ -116,39 +116,39 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="FILE")
     _add_compute(command)
-    cli_sources.add_engine(command)
+    sources.add_engine(command)
     _add_batch_size(command)
 
-    command = add("score", cli_score.run, "score a trial list: EER and minDCF with intervals")
-    cli_score.add_arguments(command)
+    command = add("score", score.run, "score a trial list: EER and minDCF with intervals")
+    score.add_arguments(command)
 
     for name, run, add_arguments, summary in (
-        ("verify", cli_decide.verify, cli_decide.add_verify, "compare the speakers of two recordings"),
-        ("calibrate", cli_decide.calibrate, cli_decide.add_calibrate, "fit and store a calibration"),
-        ("enroll", cli_decide.enroll, cli_decide.add_enroll, "add recordings of a speaker to a store"),
+        ("verify", decide.verify, decide.add_verify, "compare the speakers of two recordings"),
+        ("calibrate", decide.calibrate, decide.add_calibrate, "fit and store a calibration"),
+        ("enroll", decide.enroll, decide.add_enroll, "add recordings of a speaker to a store"),
         (
             "identify",
-            cli_decide.identify,
-            cli_decide.add_identify,
+            decide.identify,
+            decide.add_identify,
             "find the speaker of a recording in a store",
         ),
     ):
         command = add(name, run, summary)
         add_arguments(command)
         _add_compute(command)
-        cli_sources.add_engine(command)
+        sources.add_engine(command)
 
-    command = add("report", cli_report.run, "write a page on a score file, to look at and to listen to")
-    cli_report.add_arguments(command)
+    command = add("report", report.run, "write a page on a score file, to look at and to listen to")
+    report.add_arguments(command)
 
-    command = add("import", cli_exchange.import_model, "make a model folder of another toolkit's checkpoint")
-    cli_exchange.add_import(command)
+    command = add("import", exchange.import_model, "make a model folder of another toolkit's checkpoint")
+    exchange.add_import(command)
 
-    command = add("export", cli_exchange.export, "write a model as one file that runs anywhere")
-    cli_exchange.add_export(command)
+    command = add("export", exchange.export, "write a model as one file that runs anywhere")
+    exchange.add_export(command)
 
-    command = add("push", cli_exchange.push, "upload a model folder to the Hugging Face hub")
-    cli_exchange.add_push(command)
+    command = add("push", exchange.push, "upload a model folder to the Hugging Face hub")
+    exchange.add_push(command)
 
     command = add("heads", _heads, "pictures of the heads: spheres, target curves and boundaries")
     command.add_argument("--out", type=Path, default=Path("heads"), metavar="DIR", help="default: heads")
