@@ -1,23 +1,11 @@
-"""Recipes as typed data: dataclasses with defaults, and a strict TOML reader.
+"""Recipes: typed tables with defaults."""
 
-A recipe is a small TOML delta over the defaults below. Unknown keys and wrong types are errors that name the
-place and the nearest known key. `encoder`, `head` and `backend` are tables whose `name` picks a file in
-`encoders/`, `heads/` or `backends/`; their other keys belong to that file's own `Config` and are checked by `build.py`.
-"""
-
-import dataclasses
-import difflib
-import functools
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from speakerverif._util.toml import from_dict, merge, override, read_toml
 from speakerverif.errors import InputError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -166,159 +154,6 @@ class Recipe:
     )  # what a second stage changes: [finetune.train] ...
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     score: ScoreConfig = field(default_factory=ScoreConfig)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return the end of an error about an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-
-
-def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from a plain table, checking every key and type.
-
-    Args:
-        cls: a dataclass with defaults.
-        table: keys and values as TOML gives them.
-        where: what to call the table in errors, such as `ecapa.toml: [encoder]`.
-
-    Raises:
-        InputError: unknown key (names the nearest), wrong type, value that is not one of the choices.
-    """
-    if not isinstance(table, dict):
-        raise InputError(f"{where}: expected a table, found {table!r}")
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, or raise `InputError`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where)
-    if origin is Literal:
-        if value not in args:
-            raise InputError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
-    if origin in (tuple, list):
-        if not isinstance(value, list | tuple):
-            raise InputError(f"{where}: expected a list, found {value!r}")
-        if origin is list or args[1:] == (Ellipsis,):
-            return origin(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) != len(args):
-            raise InputError(f"{where}: expected {len(args)} values, found {len(value)}")
-        return tuple(
-            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
-        )
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: expected a table, found {value!r}")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise InputError(f"{where}: expected {hint.__name__}, found {value!r}")
-    return value
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass as nested plain tables, tuples as lists: what `write_toml` and JSON take."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-    return plain(dataclasses.asdict(config))
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Return the tables of a TOML file.
-
-    Raises:
-        InputError: no such file, or not TOML (names line and column).
-    """
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from error
-
-
-def format_toml(tables: dict[str, Any]) -> str:
-    """Return nested tables of plain values as TOML text (`tomllib` can read but not write)."""
-    lines: list[str] = []
-
-    def literal(value: Any) -> str:
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, str):
-            escaped = "".join(f"\\u{ord(c):04x}" if c < " " or c in '"\\\x7f' else c for c in value)
-            return f'"{escaped}"'
-        if isinstance(value, list | tuple):
-            return "[" + ", ".join(map(literal, value)) + "]"
-        return repr(value)
-
-    def emit(table: dict[str, Any], prefix: str) -> None:
-        lines.extend(
-            f"{k} = {literal(v)}" for k, v in table.items() if not isinstance(v, dict) and v is not None
-        )
-        for key, sub in table.items():
-            if isinstance(sub, dict):
-                lines.append(f"\n[{prefix}{key}]")
-                emit(sub, f"{prefix}{key}.")
-
-    emit(tables, "")
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `delta` laid over it, table by table.
-
-    A table with another `name` (another encoder, another head) replaces the former one whole.
-    """
-    merged = dict(base)
-    for key, value in delta.items():
-        old = merged.get(key)
-        same_kind = (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and value.get("name", old.get("name")) == old.get("name")
-        )
-        merged[key] = merge(old, value) if same_kind else value  # type: ignore[arg-type]
-    return merged
-
-
-def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings.
-
-    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out.
-    """
-    for text in assignments:
-        key, sep, raw = text.partition("=")
-        if not sep or not key.strip():
-            raise InputError(f"--set {text}: expected key=value, such as train.epochs=5")
-        try:
-            value = tomllib.loads(f"v = {raw}")["v"]
-        except tomllib.TOMLDecodeError:
-            value = raw
-        delta: Any = value
-        for part in reversed(key.strip().split(".")):
-            delta = {part: delta}
-        tables = merge(tables, delta)
-        if value == {}:
-            *path, last = key.strip().split(".")
-            functools.reduce(dict.__getitem__, path, tables)[last] = {}
-    return tables
 
 
 def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recipe:

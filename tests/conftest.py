@@ -15,8 +15,9 @@ import pytest
 import soundfile
 import torch
 
-from speakerverif.config import Recipe, from_dict
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif._util.toml import from_dict
+from speakerverif.config import Recipe
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.training import distributed
 
 RATE = 16000

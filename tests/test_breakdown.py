@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif.data.audit import Units, units_of
-from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.data.metadata import Column
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import Units, units_of
+from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.breakdown import breakdown, format_breakdown, group_trials
+from speakerverif.evaluation.evaluate import evaluate
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
-from speakerverif.evaluation.score import evaluate
 
 
 def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[ScoreList, Units, dict[str, Any]]:

@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
-from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import metrics
 from speakerverif.scoring import calibration, quality_measures

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from speakerverif.errors import InputError
-from speakerverif.models import checkpoint
-from speakerverif.models.checkpoint import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
+from speakerverif.models import folder
+from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
 
 
 def copy_of(model: Path, to: Path) -> Path:
@@ -76,7 +76,7 @@ def test_weights_stored_as_float16_are_the_model(tiny_model: Path, tmp_path: Pat
 def test_without_a_model_the_packages_own_is_taken_and_said(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checkpoint, "DEFAULT", tiny_model)
+    monkeypatch.setattr(folder, "DEFAULT", tiny_model)
     found = load_model()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -87,7 +87,7 @@ def test_without_a_model_the_packages_own_is_taken_and_said(
 
 
 def test_without_any_model_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "DEFAULT", tmp_path)
+    monkeypatch.setattr(folder, "DEFAULT", tmp_path)
     with pytest.raises(InputError, match="--model"):
         load_model()
     with pytest.raises(InputError, match="no such model folder"):

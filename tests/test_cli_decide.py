@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import Utterance
+from speakerverif.data.manifest import Utterance
 from speakerverif.inference.embed import embed
-from speakerverif.models.checkpoint import load_model
+from speakerverif.models.folder import load_model
 from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Plan, fit
 from tests.conftest import RATE, voice
@@ -113,9 +113,9 @@ def test_quality_measures_count_in_verify(
 def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
     model: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from speakerverif.data.lists import EmbeddingTable
+    from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.inference.embed import embed_all
-    from speakerverif.models.checkpoint import load_model
+    from speakerverif.models.folder import load_model
     from speakerverif.scoring.scorer import Plan, fit
 
     paths = [tiny_corpus / f"spk{s}" / f"{n}.wav" for s in range(6) for n in range(4)]
@@ -241,6 +241,6 @@ def test_a_store_survives_a_second_voice_of_the_same_name(model: Path, tmp_path:
         store = ["--store", str(tmp_path / "store"), "--model", str(model)]
         assert main(["enroll", "ann", str(tmp_path / f"{n}.wav"), *store]) == 0
     from speakerverif.inference.enrollment import Store
-    from speakerverif.models.checkpoint import load_model
+    from speakerverif.models.folder import load_model
 
     assert Store(tmp_path / "store", load_model(model).fingerprint).names() == ["ann"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.metadata import Column, durations_of, read_columns
 from speakerverif.errors import InputError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from speakerverif.config import Recipe, format_toml, from_dict, load_recipe, merge, override, to_dict
+from speakerverif._util.toml import format_toml, from_dict, merge, override, to_dict
+from speakerverif.config import Recipe, load_recipe
 from speakerverif.errors import InputError
 
 

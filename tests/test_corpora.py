@@ -12,7 +12,8 @@ from speakerverif.audio import reading
 from speakerverif.audio.augment import Recordings, read_recording
 from speakerverif.corpora import musan, rirs, speechocean762
 from speakerverif.corpora._prepared import balanced_trials, durations
-from speakerverif.data.lists import Manifest, TrialList
+from speakerverif.data.manifest import Manifest
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 TRAIN_SPEAKERS, TEST_SPEAKERS, EACH = ("0001", "0005"), ("0003", "0044", "0092", "0094", "0111"), 3

@@ -5,8 +5,9 @@ import pytest
 from scipy.special import logit
 from test_breakdown import random_task
 
-from speakerverif.data.audit import units_of
-from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import units_of
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import cross_calibration
 from speakerverif.evaluation.bayes_error import bayes_error

@@ -10,7 +10,7 @@ import pytest
 
 from speakerverif.audio import reading
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.training.batches import (
     BatchOrder,

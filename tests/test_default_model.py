@@ -14,8 +14,8 @@ import soundfile
 
 import speakerverif
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import EmbeddingTable
-from speakerverif.models.checkpoint import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.models.folder import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
 from speakerverif.scoring.scorer import ARRAYS, COHORT, FILE
 from tests.conftest import RATE, voice
 

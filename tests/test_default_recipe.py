@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speakerverif.config import Recipe, from_dict, override, to_dict
-from speakerverif.data.lists import Manifest
+from speakerverif._util.toml import from_dict, override, to_dict
+from speakerverif.config import Recipe
+from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed
-from speakerverif.models.checkpoint import CALIBRATION, CONFIG, HEAD, WEIGHTS, load_model
+from speakerverif.models.folder import CALIBRATION, CONFIG, HEAD, WEIGHTS, load_model
 from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.training.loop import train
 from tests.conftest import load_tool

@@ -14,10 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from speakerverif.config import Recipe, SpecAugmentConfig, TrainConfig, format_toml, to_dict
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif._util.toml import format_toml, to_dict
+from speakerverif.config import Recipe, SpecAugmentConfig, TrainConfig
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.checkpoint import HEAD, WEIGHTS, load_model
+from speakerverif.models.folder import HEAD, WEIGHTS, load_model
 from speakerverif.training import distributed
 from speakerverif.training.batches import BatchOrder
 from speakerverif.training.log import read_log

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.inference import chunks
 from speakerverif.inference.embed import embed
-from speakerverif.models.checkpoint import ModelFolder, load_model
+from speakerverif.models.folder import ModelFolder, load_model
 from tests.conftest import RATE, voice
 
 

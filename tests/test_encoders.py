@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif import config
-from speakerverif._util import registry
+from speakerverif._util import toml
 from speakerverif.errors import InputError
 from speakerverif.models import encoders
 from speakerverif.models._cpu.packing import pack
@@ -63,7 +62,7 @@ def encoder(request) -> nn.Module:
     name, settings = request.param
     torch.manual_seed(0)
     num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else NUM_MELS
-    model = registry.encoder({"name": name, **settings}, num_mels)
+    model = encoders.build({"name": name, **settings}, num_mels)
     model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -93,7 +92,7 @@ def test_unknown_key_is_an_error():
     for name in NAMES:
         module = importlib.import_module(f"speakerverif.models.encoders.{name}")
         with pytest.raises(InputError, match="no_such_key"):
-            config.from_dict(module.Config, {"no_such_key": 1}, name)
+            toml.from_dict(module.Config, {"no_such_key": 1}, name)
 
 
 def test_every_parameter_has_a_finite_gradient(encoder):
@@ -371,7 +370,7 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
     members = {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
     rows, num_frames = features(30, 12)
     for whiten in (False, True):
-        model = registry.encoder({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
+        model = encoders.build({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
         alone = [nn.functional.normalize(member(rows, num_frames)) for member in model.members.values()]
         expected = torch.stack([torch.cosine_similarity(*e, dim=0) for e in alone]).mean()
         if whiten:
@@ -383,6 +382,6 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
         assert together.shape[1] == model.embedding_dim
         torch.testing.assert_close(torch.cosine_similarity(*together, dim=0), expected)
     with pytest.raises(InputError, match="ensemble: expected encoders"):
-        registry.encoder({"name": "ensemble", "members": {}}, NUM_MELS)
+        encoders.build({"name": "ensemble", "members": {}}, NUM_MELS)
     with pytest.raises(InputError, match="unknown name 'ecap'; did you mean 'ecapa'"):
-        registry.encoder({"name": "ensemble", "members": {"one": {"name": "ecap"}}}, NUM_MELS)
+        encoders.build({"name": "ensemble", "members": {"one": {"name": "ecap"}}}, NUM_MELS)

@@ -9,11 +9,11 @@ import pytest
 import speakerverif
 from speakerverif import EmbeddingTransformer, InputError
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
-from speakerverif.models import checkpoint
 from speakerverif.models._cpu.packing import PackableLinear
+from speakerverif.models.folder import load_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 
@@ -56,7 +56,7 @@ def test_engines_agree_on_the_command_line(tiny_model, tiny_corpus, tmp_path, ca
 
 def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
     recording = tiny_corpus / "spk0" / "0.wav"
-    packed, plain = engines.load_model(tiny_model), checkpoint.load_model(tiny_model)
+    packed, plain = engines.load_model(tiny_model), load_model(tiny_model)
     for folder, kept in ((packed, True), (plain, False)):
         kernels = [m._kernel for m in folder.model.modules() if isinstance(m, PackableLinear)]
         assert kernels and all((kernel is not None) == kept for kernel in kernels)
@@ -65,7 +65,7 @@ def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
 
 
 def test_auto_is_onnxruntime_where_that_is_faster_and_installed(tiny_model, cache, monkeypatch):
-    name = checkpoint.load_model(tiny_model).recipe.encoder["name"]
+    name = load_model(tiny_model).recipe.encoder["name"]
     monkeypatch.setattr(engines, "FASTER_IN_ONNX", {name})
     assert isinstance(engines.load_model(tiny_model).model, OnnxModel) and list(cache.iterdir())
     assert isinstance(engines.load_model(tiny_model, engine="torch").model, SpeakerModel)
@@ -100,7 +100,7 @@ def test_without_a_cache_the_export_is_not_kept(tiny_model, tmp_path, monkeypatc
 def test_what_is_kept_beside_a_model_goes_with_every_engine(tiny_model):
     torch, onnx = (engines.load_model(tiny_model, engine=name) for name in ("torch", "onnx"))
     assert (onnx.path, onnx.speakers, onnx.recipe) == (torch.path, torch.speakers, torch.recipe)
-    assert checkpoint.load_model(tiny_model).engine == "torch"
+    assert load_model(tiny_model).engine == "torch"
 
 
 def test_engines_that_can_not_be(tiny_model, cache):

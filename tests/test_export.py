@@ -13,12 +13,12 @@ import torch
 from speakerverif._util import registry
 from speakerverif.cli.entry import main
 from speakerverif.config import FeatureConfig, Recipe
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.exchange import to_onnx
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.exchange.to_torch import TEXTS
-from speakerverif.models.checkpoint import load_model, save_model
+from speakerverif.models.folder import load_model, save_model
 from speakerverif.models.model import SpeakerModel
 
 
@@ -151,7 +151,7 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry.names("encoders"))
+@pytest.mark.parametrize("name", registry.names("encoder"))
 def test_every_encoder_can_be_exported(name, tmp_path):
     torch.manual_seed(0)
     size = {"redimnet": {"size": "B0"}, "resnet": {"depth": 18}}.get(name, {})
@@ -223,7 +223,7 @@ SMALL = {
         ("ecapa", "pt2"),
         *(
             pytest.param(name, kind, marks=pytest.mark.slow)
-            for name in registry.names("encoders")
+            for name in registry.names("encoder")
             for kind in ("torchscript", "pt2")
             if name != "ecapa"
         ),

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.audio import reading
 from speakerverif.cli.entry import main
-from speakerverif.config import format_toml, to_dict
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table, write_table
-from speakerverif.data.lists import EmbeddingTable, Utterance
+from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.checkpoint import load_model
+from speakerverif.models.folder import load_model
 
 
 @pytest.fixture

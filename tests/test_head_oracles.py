@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif.config import from_dict
+from speakerverif._util.toml import from_dict
 
 DIM, SPEAKERS = 5, 7
 

@@ -9,7 +9,7 @@ import pytest
 from speakerverif import heads
 from speakerverif._util import registry
 from speakerverif.config import Recipe, load_recipe
-from speakerverif.data.lists import Manifest
+from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.training.log import read_log
 from speakerverif.training.loop import train
@@ -24,7 +24,7 @@ def with_head(recipe: Recipe, table: dict, **changes: object) -> Recipe:
 
 
 def test_the_comparison_has_a_recipe_for_every_head():
-    assert {load_recipe(path).head["name"] for path in RECIPES} == set(registry.names("heads"))
+    assert {load_recipe(path).head["name"] for path in RECIPES} == set(registry.names("head"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -47,7 +47,7 @@ def test_a_new_file_is_a_new_head(
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "my_head.py").write_text(example)
     monkeypatch.setattr(heads, "__path__", [*heads.__path__, str(tmp_path)])
-    assert "my_head" in registry.names("heads")
+    assert "my_head" in registry.names("head")
     recipe = with_head(tiny_recipe, {"name": "my_head", "margin": 0.3}, epochs=0.5)
     train(recipe, tiny_manifest, tmp_path / "model")
     assert read_log(tmp_path / "model")[-1]["loss"] > 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerverif import heads
-from speakerverif.config import from_dict
+from speakerverif._util.toml import from_dict
 from speakerverif.errors import InputError
 from speakerverif.heads._base import NORM_FLOOR
 from speakerverif.heads._margin import add_angle

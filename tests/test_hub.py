@@ -12,7 +12,7 @@ from speakerverif.errors import InputError
 from speakerverif.exchange.importers import import_model
 from speakerverif.exchange.push import push
 from speakerverif.models import hub as client
-from speakerverif.models.checkpoint import load_model
+from speakerverif.models.folder import load_model
 
 
 @pytest.fixture

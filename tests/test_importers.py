@@ -15,7 +15,7 @@ from torch import Tensor
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers import import_model, kinds
 from speakerverif.exchange.importers._files import read_yaml
-from speakerverif.models.checkpoint import load_model
+from speakerverif.models.folder import load_model
 
 LENGTHS = (4000, 8000, 16123, 52345)
 SOME = (4000, 40123)  # where the references take their time

@@ -11,7 +11,7 @@ import torch
 
 from speakerverif import load_model
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 
 
 @pytest.mark.parametrize(

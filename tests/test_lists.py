@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif._util import files
-from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance
+from speakerverif.data import _rows
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest, Utterance
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 ROWS = [(1, "a/1.wav", "a/2.wav"), (0, "a/1.wav", "b/1.wav"), (0, "b/1.wav", "c/1.wav")]
@@ -55,7 +58,7 @@ def test_reading_does_not_depend_on_the_block_size(tmp_path: Path, monkeypatch: 
     rng = np.random.default_rng(0)
     text = "".join(f"{rng.integers(2)} f{rng.integers(50)} g{rng.integers(50)}\n" for _ in range(500))
     whole = read(tmp_path, text)
-    monkeypatch.setattr(files, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(_rows, "BLOCK_BYTES", 100)
     blocks = read(tmp_path, text)
     assert rows(blocks) == rows(whole)
     assert blocks.sha256 == whole.sha256
@@ -69,16 +72,16 @@ def test_distinct_texts_against_numpy() -> None:
         texts = np.array(
             [b"x" * rng.integers(1, width) + b"%d" % rng.integers(9) for _ in range(size)], f"S{width}"
         )
-        names, which = files.distinct(texts)
+        names, which = _rows.distinct(texts)
         assert (names[which] == texts).all()
         assert names.tolist() == list(dict.fromkeys(texts.tolist()))
 
 
 def test_texts_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # A multiplier of 0 gives every text the hash 0.
-    monkeypatch.setattr(files, "_HASH_FACTOR", np.uint64(0))
+    monkeypatch.setattr(_rows, "_HASH_FACTOR", np.uint64(0))
     texts = np.array([b"b", b"a", b"b", b"c"], "S8")
-    names, which = files.distinct(texts)
+    names, which = _rows.distinct(texts)
     assert names.tolist() == [b"b", b"a", b"c"]
     assert which.tolist() == [0, 1, 0, 2]
 
@@ -275,7 +278,7 @@ def test_reading_a_manifest_does_not_depend_on_the_block_size(
     assert list(whole) == utterances and whole.speaker_index.dtype == np.int64
     text = (tmp_path / "m.tsv").read_bytes()
     (tmp_path / "m.tsv").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n \t\r\n\r\n").rstrip())
-    monkeypatch.setattr(files, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(_rows, "BLOCK_BYTES", 100)
     assert list(Manifest.read(tmp_path / "m.tsv")) == utterances
     (tmp_path / "m.tsv").write_bytes(text + b"s0/7\tx.wav\ts0\t0\t\n")
     with pytest.raises(InputError, match="'s0/7' stands twice: rows 9 and 202"):

@@ -8,7 +8,8 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
-from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import (
     DetCurve,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from speakerverif.models.checkpoint import load_model
+from speakerverif.models.folder import load_model
 from tests.conftest import load_tool
 
 

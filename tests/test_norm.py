@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.scoring import normalization
 

@@ -8,7 +8,7 @@ import soundfile
 
 from speakerverif._util import resources
 from speakerverif.audio import reading
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.inference import chunks
 from tests.conftest import RATE, voice
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.cli.entry import main
-from speakerverif.config import Recipe, format_toml, to_dict
+from speakerverif.config import Recipe
 from speakerverif.corpora import synthetic
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.data.lists import Manifest
+from speakerverif.data.manifest import Manifest
 from speakerverif.demos import demo as demo_module
 from speakerverif.errors import InputError
 from speakerverif.training.stages import run

@@ -16,13 +16,15 @@ from matplotlib.image import imread
 from test_breakdown import random_task
 
 from speakerverif.cli.entry import main
-from speakerverif.data.audit import units_of
-from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.metadata import Column
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import units_of
+from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.cross_calibration import held_out_llrs
+from speakerverif.evaluation.evaluate import describe, evaluate
 from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve, paired_bootstrap
-from speakerverif.evaluation.score import describe, evaluate
 from speakerverif.report import embedding_map, excerpts
 from speakerverif.report.figures import det_png
 from speakerverif.report.page import Result, System, write_report

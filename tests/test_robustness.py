@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif.data.lists import EmbeddingTable, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from tests.conftest import RATE, load_tool, voice
 

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from speakerverif.cli import score
-from speakerverif.data.audit import audit, read_enroll_map, read_speakers, speakers_by_path, units_of
-from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import read_enroll_map, read_speakers, speakers_by_path, units_of
+from speakerverif.data.trial_audit import audit
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation.score import cosine, evaluate, format_record
+from speakerverif.evaluation.evaluate import evaluate, format_record
+from speakerverif.scoring.cosine import cosine
 from speakerverif.scoring.normalization import as_norm
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from speakerverif._util import registry
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.scoring import normalization, quality_measures
+from speakerverif.scoring import backends, normalization, quality_measures
 from speakerverif.scoring.scorer import Plan, Scoring, fit, transformed
 
 SPEAKERS, DIM = 30, 6
@@ -62,7 +63,7 @@ def test_a_scoring_agrees_with_its_back_end(table: dict, several: bool) -> None:
         trials = TrialList(ids, *np.array(columns, np.int32).T, None, "models")
         enroll, counts = np.concatenate([np.arange(6 * s, 6 * s + 2) for s in range(12)]), np.full(12, 2)
     found, raw = fit(Plan(backend=table), TRAIN, None).score(trials, TEST, enroll_map)
-    backend = registry.backend(table)
+    backend = backends.build(table)
     backend.fit(TRAIN.embeddings, np.repeat(np.arange(SPEAKERS), 6))
     test_index = trials.test - (12 if several else 0)
     expected = backend.score(TEST.embeddings[enroll], TEST.embeddings, trials.enroll, test_index, counts)

@@ -85,7 +85,7 @@ def test_gaps_are_those_of_the_formulas() -> None:
 
 def test_every_head_has_its_picture() -> None:
     drawn = {picture.head["name"] for row in head_gallery.EVERY for picture in row}
-    assert drawn == set(registry.names("heads"))
+    assert drawn == set(registry.names("head"))
 
 
 def test_short_trainings_repeat_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from speakerverif.data.lists import TrialList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from tests.conftest import load_tool
 

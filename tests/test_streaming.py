@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from speakerverif.cli.entry import main
-from speakerverif.data.lists import ScoreList, TrialList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import out_of_core
-from speakerverif.evaluation.score import evaluate
+from speakerverif.evaluation.evaluate import evaluate
 
 
 def write(

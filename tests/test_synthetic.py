@@ -10,7 +10,8 @@ import soundfile
 from speakerverif.corpora import _voice, synthetic
 from speakerverif.corpora._voice import Mood, draw_voice, utter
 from speakerverif.corpora.synthetic import Shape
-from speakerverif.data.lists import Manifest, TrialList
+from speakerverif.data.manifest import Manifest
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 TINY = Shape(num_speakers=4, sessions_per_speaker=2, utterances_per_session=2, duration_s=(0.5, 0.8), seed=5)

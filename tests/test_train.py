@@ -14,13 +14,15 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.cli.entry import main
-from speakerverif.config import AugmentConfig, Recipe, format_toml, to_dict
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.config import AugmentConfig, Recipe
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.checkpoint import STATE, WEIGHTS, load_model
+from speakerverif.models.folder import WEIGHTS, load_model
 from speakerverif.training.log import read_log
 from speakerverif.training.loop import train
+from speakerverif.training.state import STATE
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:

@@ -14,7 +14,8 @@ import soundfile
 from speakerverif.audio import reading
 from speakerverif.cli.entry import main
 from speakerverif.corpora import _m4a, _voxtree, voxceleb
-from speakerverif.data.lists import Manifest, TrialList
+from speakerverif.data.manifest import Manifest
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from tests.voxceleb_tree import VIDEO, corpora, recordings, trials
 
@@ -297,13 +298,13 @@ def test_what_cant_be_used_is_listed(tree: Path) -> None:
 def test_the_published_lists_are_known_by_hash_or_by_counts(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from speakerverif.data import audit
+    from speakerverif.data import trial_audit
 
     text = (tree / "voxceleb1" / "veri_test.txt").read_text()
     (tree / "voxceleb1" / "veri_test2.txt").write_text(text.split("\n", 1)[1])
     rows = text.count("\n")
     known = {rows: "VoxCeleb1-O (original)", rows - 1: "VoxCeleb1-O (cleaned)"}
-    monkeypatch.setattr(audit, "KNOWN_COUNTS", known)
+    monkeypatch.setattr(trial_audit, "KNOWN_COUNTS", known)
     prepared = take(tree)
     assert list(prepared.trials) == ["vox1_o", "vox1_o_cleaned"]
     assert record(tree)["trials"]["vox1_o"]["known_as"] == "VoxCeleb1-O (original), by its counts"

@@ -8,11 +8,12 @@ import pytest
 import soundfile
 import torch
 
+from speakerverif import heads
 from speakerverif._util import registry
 from speakerverif._util.files import write_json
 from speakerverif.cli.entry import main
 from speakerverif.config import Recipe, load_recipe
-from speakerverif.data.lists import TrialList
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.models.encoders import redimnet
 from speakerverif.models.features import build as build_features
@@ -256,10 +257,10 @@ def test_a_wrong_recipe_is_refused_before_anything_is_done(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", registry.names("heads"))
+@pytest.mark.parametrize("name", registry.names("head"))
 def test_the_plan_counts_what_the_head_holds(name: str) -> None:
     one = recipe("xvector", f"head={{name='{name}'}}", "augment.speeds=[1.0]")
-    head = registry.head(one.head, 512, 7)
+    head = heads.build(one.head, 512, 7)
     size = plan.size_of(one, num_speakers=7)
     assert size.head == sum(p.numel() for p in head.parameters())
 

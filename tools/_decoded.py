@@ -5,7 +5,7 @@ from pathlib import Path
 import soundfile
 
 from speakerverif.audio import reading
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 
 
 def decode(manifest: Manifest, folder: Path) -> Manifest:

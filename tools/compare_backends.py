@@ -29,15 +29,18 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif.corpora import speechocean762  # noqa: E402
-from speakerverif.data.audit import Units, units_of  # noqa: E402
-from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList, Utterance  # noqa: E402
-from speakerverif.evaluation import metrics  # noqa: E402
-from speakerverif.evaluation.cross_calibration import held_out_fusion  # noqa: E402
-from speakerverif.inference.embed import embed  # noqa: E402
-from speakerverif.models.checkpoint import load_model  # noqa: E402
-from speakerverif.scoring import calibration, quality_measures  # noqa: E402
-from speakerverif.scoring.scorer import Plan, fit  # noqa: E402
+from speakerverif.corpora import speechocean762
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest, Utterance
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import Units, units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.evaluation import metrics
+from speakerverif.evaluation.cross_calibration import held_out_fusion
+from speakerverif.inference.embed import embed
+from speakerverif.models.folder import load_model
+from speakerverif.scoring import calibration, quality_measures
+from speakerverif.scoring.scorer import Plan, fit
 
 LISTS = ("trials", "trials_hard")
 RANDOM = "trials"  # the list whose non-targets are any two speakers, as in all pairs

@@ -23,15 +23,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util.progress import Progress  # noqa: E402
-from speakerverif.audio import reading  # noqa: E402
-from speakerverif.data.audit import read_speakers, units_of  # noqa: E402
-from speakerverif.data.lists import EmbeddingTable, TrialList  # noqa: E402
-from speakerverif.evaluation import metrics  # noqa: E402
-from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx  # noqa: E402
-from speakerverif.models.checkpoint import load_model  # noqa: E402
-from speakerverif.models.onnx_model import OnnxModel  # noqa: E402
-from speakerverif.scoring.scorer import Plan, fit  # noqa: E402
+from speakerverif._util.progress import Progress
+from speakerverif.audio import reading
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.speakers import read_speakers, units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.evaluation import metrics
+from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx
+from speakerverif.models.folder import load_model
+from speakerverif.models.onnx_model import OnnxModel
+from speakerverif.scoring.scorer import Plan, fit
 
 SAMPLES, SEED = 1000, 0
 

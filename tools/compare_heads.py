@@ -59,9 +59,9 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
 
     from _decoded import decode
     from speakerverif.config import load_recipe
-    from speakerverif.data.lists import Manifest
+    from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed
-    from speakerverif.models.checkpoint import ModelFolder, fingerprint, load_model
+    from speakerverif.models.folder import ModelFolder, fingerprint, load_model
     from speakerverif.models.model import SpeakerModel
     from speakerverif.training.loop import train
 
@@ -125,10 +125,12 @@ class Row:
 
 def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     """Return the figures of one head, from the embeddings of its runs."""
-    from speakerverif.data.audit import units_of
-    from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
+    from speakerverif.data.embeddings import EmbeddingTable
+    from speakerverif.data.manifest import Manifest
+    from speakerverif.data.speakers import units_of
+    from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.metrics import bootstrap, det_curve
-    from speakerverif.evaluation.score import cosine
+    from speakerverif.scoring.cosine import cosine
 
     speaker_of = {u.id: u.speaker for u in Manifest.read(arguments.out / "data" / "dev.tsv")}
     lists = [TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS]
@@ -223,7 +225,7 @@ def main() -> None:
     if not (arguments.out / "data" / "dev" / "manifest.tsv").is_file():
         from _decoded import decode
         from speakerverif.corpora import speechocean762
-        from speakerverif.data.lists import Manifest
+        from speakerverif.data.manifest import Manifest
 
         prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "data").absolute())
         for part in (prepared.train, prepared.train.with_name("dev.tsv")):

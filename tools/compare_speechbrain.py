@@ -37,9 +37,9 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     """Train our recipe for about `minutes`, its schedules stretched to fit; return what was measured."""
     from speakerverif.audio import reading
     from speakerverif.config import load_recipe
-    from speakerverif.data.lists import Manifest
+    from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed_waveforms
-    from speakerverif.models.checkpoint import load_model
+    from speakerverif.models.folder import load_model
     from speakerverif.training.loop import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
@@ -197,7 +197,7 @@ def _dev_files(data: Path) -> dict[str, Path]:
 
 
 def _save(out: Path, ids: list[str], vectors: np.ndarray) -> None:
-    from speakerverif.data.lists import EmbeddingTable
+    from speakerverif.data.embeddings import EmbeddingTable
 
     unknown = np.full(len(ids), np.nan, np.float32)
     EmbeddingTable(ids, vectors.astype(np.float32), unknown, unknown, ["ok"] * len(ids), "").save(
@@ -261,10 +261,12 @@ def compare(arguments: argparse.Namespace) -> None:
     """Run everything and print the tables."""
     from _decoded import decode
     from speakerverif.corpora import speechocean762
-    from speakerverif.data.audit import units_of
-    from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList
+    from speakerverif.data.embeddings import EmbeddingTable
+    from speakerverif.data.manifest import Manifest
+    from speakerverif.data.speakers import units_of
+    from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.metrics import det_curve, paired_bootstrap
-    from speakerverif.evaluation.score import cosine
+    from speakerverif.scoring.cosine import cosine
 
     prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "prepared").absolute())
     decode(Manifest.read(prepared.train), arguments.out / "wav")

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from speakerverif._util import registry
+from speakerverif import heads
 from speakerverif.config import FeatureConfig
-from speakerverif.models import features
+from speakerverif.models import encoders, features
 
 RATE, MELS = 16000, 80
 SINGLE_S = 4.0
@@ -70,8 +70,8 @@ class System:
 def ours(name: str, classes: int, device: str) -> System:
     """Return our features, encoder and head."""
     filterbank = features.build(FeatureConfig(num_mels=MELS)).to(device)
-    encoder = registry.encoder(ENCODERS[name], MELS).to(device)
-    head = registry.head(HEAD, encoder.embedding_dim, classes).to(device)
+    encoder = encoders.build(ENCODERS[name], MELS).to(device)
+    head = heads.build(HEAD, encoder.embedding_dim, classes).to(device)
 
     def front(waveform: Tensor) -> Tensor:
         lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)

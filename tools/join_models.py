@@ -19,15 +19,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util import registry  # noqa: E402
-from speakerverif._util.progress import Progress  # noqa: E402
-from speakerverif.config import Recipe, load_recipe  # noqa: E402
-from speakerverif.data.lists import Manifest  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.models.checkpoint import ModelFolder, load_model, save_model  # noqa: E402
-from speakerverif.models.encoders.ensemble import Ensemble  # noqa: E402
-from speakerverif.models.model import SpeakerModel  # noqa: E402
-from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader  # noqa: E402
+from speakerverif._util.progress import Progress
+from speakerverif.config import Recipe, load_recipe
+from speakerverif.data.manifest import Manifest
+from speakerverif.errors import InputError
+from speakerverif.models.encoders.ensemble import Ensemble
+from speakerverif.models.folder import ModelFolder, load_model, save_model
+from speakerverif.models.model import SpeakerModel
+from speakerverif.scoring import backends
+from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
 
 
 def join(
@@ -64,7 +64,7 @@ def join(
             embeddings.append(ensemble.side_by_side(features).numpy())
             labels.append(batch.labels.numpy())
             progress.update(1)
-    wccn = registry.backend({"name": "wccn"})
+    wccn = backends.build({"name": "wccn"})
     wccn.fit(np.concatenate(embeddings), np.concatenate(labels))
     layer = ensemble.whitening
     assert layer is not None

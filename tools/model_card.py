@@ -18,10 +18,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util.files import write_atomically  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.evaluation.breakdown import describe_breakdown  # noqa: E402
-from speakerverif.models.checkpoint import CARD, load_model  # noqa: E402
+from speakerverif._util.files import write_atomically
+from speakerverif.errors import InputError
+from speakerverif.evaluation.breakdown import describe_breakdown
+from speakerverif.models.folder import CARD, load_model
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 DEV = "speechocean762/dev"

@@ -29,15 +29,18 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.config import Recipe, from_dict, override, to_dict  # noqa: E402
-from speakerverif.data.audit import units_of  # noqa: E402
-from speakerverif.data.lists import EmbeddingTable, Manifest, TrialList, Utterance, named  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.evaluation import score  # noqa: E402
-from speakerverif.evaluation.metrics import DetCurve  # noqa: E402
-from speakerverif.inference.embed import embed  # noqa: E402
-from speakerverif.models.checkpoint import (
+from speakerverif._util.files import write_json
+from speakerverif._util.messages import named
+from speakerverif._util.toml import from_dict, override, to_dict
+from speakerverif.config import Recipe
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest, Utterance
+from speakerverif.data.speakers import units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
+from speakerverif.evaluation.metrics import DetCurve
+from speakerverif.inference.embed import embed
+from speakerverif.models.folder import (
     CALIBRATION,
     CONFIG,
     WEIGHTS,
@@ -45,9 +48,12 @@ from speakerverif.models.checkpoint import (
     load_model,
     read_config,
     save_model,
-)  # noqa: E402
-from speakerverif.scoring import calibration  # noqa: E402
-from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of  # noqa: E402
+)
+from speakerverif.scoring import (
+    calibration,
+    cosine,
+)
+from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -160,7 +166,7 @@ def pack(
         "ij,ij->i", *(t.embeddings / np.linalg.norm(t.embeddings, axis=1)[:, None] for t in (full, table))
     )
     eers = {
-        name: DetCurve.of(score.cosine(trials, t)).eer().rate
+        name: DetCurve.of(cosine.cosine(trials, t)).eer().rate
         for name, t in (("float32", full), ("float16", table))
     }
     return {

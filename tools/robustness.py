@@ -32,8 +32,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util.files import write_json  # noqa: E402
-from speakerverif.audio import reading  # noqa: E402
+from speakerverif._util.files import write_json
+from speakerverif._util.messages import nearest
+from speakerverif.audio import reading
 from speakerverif.audio.augment import (
     Recordings,
     convolve,
@@ -42,17 +43,18 @@ from speakerverif.audio.augment import (
     read_response,
     simulated_room,
     speed,
-)  # noqa: E402
-from speakerverif.audio.codec import transcode  # noqa: E402
-from speakerverif.config import nearest  # noqa: E402
-from speakerverif.data.audit import Units, units_of  # noqa: E402
-from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
-from speakerverif.evaluation import score  # noqa: E402
-from speakerverif.evaluation.metrics import bootstrap, det_curve, interval  # noqa: E402
-from speakerverif.inference.embed import embed  # noqa: E402
-from speakerverif.models.checkpoint import load_model  # noqa: E402
-from speakerverif.scoring.scorer import Scoring  # noqa: E402
+)
+from speakerverif.audio.codec import transcode
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Utterance
+from speakerverif.data.speakers import Units, units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
+from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.inference.embed import embed
+from speakerverif.models.folder import load_model
+from speakerverif.scoring import cosine
+from speakerverif.scoring.scorer import Scoring
 
 RATE = 16000
 CLEAN = "as they are"
@@ -218,7 +220,7 @@ def figures(
     """Yield the EER of every scoring of a system, enrolled from one table and tested from another."""
     pairs, table, kept = joined(trials, clean, changed)
     for scoring in system.scorings.values():
-        scores = score.cosine(pairs, table) if scoring is None else scoring.score(pairs, table)[0]
+        scores = cosine.cosine(pairs, table) if scoring is None else scoring.score(pairs, table)[0]
         labels = np.asarray(pairs.labels)
         drawn = bootstrap(scores.scores, labels, units.enroll[kept], units.test[kept], (), samples)
         yield {

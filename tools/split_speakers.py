@@ -23,11 +23,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from speakerverif._util.files import write_atomically  # noqa: E402
-from speakerverif.data.audit import speakers_of, units_of  # noqa: E402
-from speakerverif.data.lists import TrialList, named  # noqa: E402
-from speakerverif.data.metadata import Column, read_columns  # noqa: E402
-from speakerverif.errors import InputError  # noqa: E402
+from speakerverif._util.files import write_atomically
+from speakerverif._util.messages import named
+from speakerverif.data.metadata import Column, read_columns
+from speakerverif.data.speakers import speakers_of, units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
 
 PARTS = ("select", "calibrate", "report")
 

@@ -1,72 +1,53 @@
-"""A table in a recipe, `{name = "ecapa", channels = 512}`, becomes a module.
-
-Every file of `encoders/`, `heads/` and `backends/` is found by its name: a new idea is one new file.
-"""
+"""Parts by name: every file of `encoders/`, `heads/`, `backends/` and `corpora/` is one, a new idea is one new file."""
 
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from speakerverif.config import from_dict, nearest
+from speakerverif._util.messages import nearest
+from speakerverif._util.toml import from_dict
 from speakerverif.errors import InputError
 
-if TYPE_CHECKING:  # scoring with a back end needs no torch
-    from torch import nn
+Kind = Literal["encoder", "head", "backend", "corpus"]
+PACKAGES: dict[Kind, str] = {
+    "encoder": "speakerverif.models.encoders",
+    "head": "speakerverif.heads",
+    "backend": "speakerverif.scoring.backends",
+    "corpus": "speakerverif.corpora",
+}
 
-    from speakerverif.heads._base import Head
 
-
-def names(folder: str) -> list[str]:
-    """Return the names that `folder` ("encoders", "heads" or "backends") offers, sorted."""
-    package = importlib.import_module(f"speakerverif.{folder}")
+def names(kind: Kind) -> list[str]:
+    """Return the names of the parts of a kind that this package has, sorted."""
+    package = importlib.import_module(PACKAGES[kind])
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def encoder(table: dict[str, Any], num_mels: int) -> "nn.Module":
-    """Return the encoder that a recipe's `[encoder]` table describes: features (B, T, mels) to (B, dim).
+def find(kind: Kind, name: str, where: str) -> ModuleType:
+    """Return the module of a part.
 
-    An encoder whose own table holds tables of `members` is built of those.
-
-    Raises:
-        InputError: unknown name, key or value; the alternatives are named; an ensemble of nobody.
-    """
-    module, config = _resolve("models.encoders", table)
-    if not hasattr(config, "members"):
-        return module.build(config, num_mels)
-    if not config.members:
-        raise InputError(f"[encoder] {table['name']}: expected encoders in [encoder.members.NAME]")
-    members = {name: encoder(member, num_mels) for name, member in config.members.items()}
-    return module.build(config, num_mels, members)
-
-
-def head(table: dict[str, Any], embedding_dim: int, num_speakers: int) -> "Head":
-    """Return the training head of a recipe's `[head]` table, for `num_speakers` classes.
+    Args:
+        kind: what the part is.
+        name: one of `names(kind)`.
+        where: what to call the place in errors, such as `[encoder]`.
 
     Raises:
-        InputError: as `encoder`, and for values out of range.
+        InputError: unknown name; the nearest known one is named.
     """
-    module, config = _resolve("heads", table)
-    return module.build(config, embedding_dim, num_speakers)
-
-
-def backend(table: dict[str, Any]) -> Any:
-    """Return the scoring back end of a `[backend]` table.
-
-    Raises:
-        InputError: as `encoder`.
-    """
-    module, config = _resolve("scoring.backends", table)
-    return module.build(config)
-
-
-def _resolve(folder: str, table: dict[str, Any]) -> tuple[ModuleType, Any]:
-    """Return the module that `table["name"]` picks and its `Config` filled from the other keys."""
-    where = f"[{folder.rpartition('.')[2].removesuffix('s')}]"
-    known = names(folder)
-    name = table.get("name")
+    known = names(kind)
     if name not in known:
         raise InputError(f"{where}: unknown name {name!r}; {nearest(str(name), known)}")
-    module = importlib.import_module(f"speakerverif.{folder}.{name}")
+    return importlib.import_module(f"{PACKAGES[kind]}.{name}")
+
+
+def resolve(kind: Kind, table: dict[str, Any]) -> tuple[ModuleType, Any]:
+    """Return the module that a recipe's table names, and its `Config` filled from the table's other keys.
+
+    Raises:
+        InputError: unknown name, key or value; the alternatives are named.
+    """
+    where, name = f"[{kind}]", table.get("name")
+    module = find(kind, str(name), where)
     options = {key: value for key, value in table.items() if key != "name"}
     return module, from_dict(module.Config, options, f"{where} {name}")

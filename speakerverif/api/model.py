@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from speakerverif.audio import reading
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.verify import Verification, compare
-from speakerverif.models import checkpoint
+from speakerverif.models import folder
 
 Recording = str | Path | np.ndarray | Tensor
 
@@ -48,7 +48,7 @@ class Model:
         folder: the loader's record: recipe, what training wrote down, speakers, calibration.
     """
 
-    def __init__(self, folder: checkpoint.ModelFolder, device: str = "cpu") -> None:
+    def __init__(self, folder: folder.ModelFolder, device: str = "cpu") -> None:
         self.folder = folder
         self._device = device
 

@@ -11,7 +11,7 @@ from speakerverif.cli import sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.models.checkpoint import ModelFolder
+    from speakerverif.models.folder import ModelFolder
     from speakerverif.scoring.calibration import DecisionPoint
 
 SCORES = {  # what a score is, to somebody who reads one
@@ -133,8 +133,8 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
-    from speakerverif.data.audit import files_of, read_enroll_map, units_of
-    from speakerverif.data.lists import TrialList
+    from speakerverif.data.speakers import files_of, read_enroll_map, units_of
+    from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.metrics import DetCurve, act_dcf
     from speakerverif.scoring.calibration import fit
 
@@ -164,7 +164,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     fingerprint, scoring = source.fingerprint, source.scoring
     written = [arguments.out] if arguments.out else []
     if stored:
-        from speakerverif.models.checkpoint import CALIBRATION
+        from speakerverif.models.folder import CALIBRATION
         from speakerverif.scoring.scorer import Scoring
 
         written.insert(0, stored / CALIBRATION)

@@ -265,7 +265,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
     from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.data.formats.tables import write_table
-    from speakerverif.data.lists import Utterance
+    from speakerverif.data.manifest import Utterance
     from speakerverif.inference.embed import embed, print_failures
     from speakerverif.inference.engines import load_model
 
@@ -316,8 +316,8 @@ def _heads(arguments: argparse.Namespace) -> int:
 
 def _info(arguments: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
-    from speakerverif.config import to_dict
-    from speakerverif.models.checkpoint import load_model
+    from speakerverif._util.toml import to_dict
+    from speakerverif.models.folder import load_model
     from speakerverif.models.model import SpeakerModel
 
     folder = load_model(arguments.model)

@@ -59,7 +59,7 @@ def export(arguments: argparse.Namespace) -> int:
         raise InputError("--precision does nothing without --onnx F.onnx")
     from speakerverif.exchange.to_onnx import export_onnx
     from speakerverif.exchange.to_torch import export_program, export_torchscript
-    from speakerverif.models.checkpoint import load_model
+    from speakerverif.models.folder import load_model
     from speakerverif.scoring.scorer import Scoring
 
     folder = load_model(arguments.model)

@@ -9,7 +9,8 @@ from speakerverif.cli import sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.data.lists import ScoreKind, TrialList
+    from speakerverif.data.scores import ScoreKind
+    from speakerverif.data.trials import TrialList
     from speakerverif.report.results import System
 
 KINDS = ("cosine", "plda", "normalized", "llr")
@@ -55,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input.
     """
-    from speakerverif.data.audit import read_speakers, units_of
-    from speakerverif.data.lists import EmbeddingTable, TrialList
+    from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.data.metadata import durations_of, read_columns
+    from speakerverif.data.speakers import read_speakers, units_of
+    from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.breakdown import breakdown
     from speakerverif.report.page import write_report
     from speakerverif.report.results import Result
@@ -97,8 +99,8 @@ def _system(
     speakers: dict[str, str] | None,
     args: argparse.Namespace,
 ) -> "System":
-    from speakerverif.data.lists import ScoreList
-    from speakerverif.evaluation.score import evaluate
+    from speakerverif.data.scores import ScoreList
+    from speakerverif.evaluation.evaluate import evaluate
     from speakerverif.report.results import System
 
     scores = ScoreList.read(path, trials, kind)

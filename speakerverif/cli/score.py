@@ -58,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input, all together. Nothing has been written then.
     """
-    from speakerverif._util.files import WrongRows, write_json
-    from speakerverif.data.audit import audit, files_of, read_enroll_map, units_of
-    from speakerverif.data.lists import TrialList
+    from speakerverif._util.files import write_json
+    from speakerverif.data._rows import WrongRows
     from speakerverif.data.metadata import read_columns
+    from speakerverif.data.speakers import files_of, read_enroll_map, units_of
+    from speakerverif.data.trial_audit import audit
+    from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.breakdown import breakdown, format_breakdown
-    from speakerverif.evaluation.score import evaluate, format_record
+    from speakerverif.evaluation.evaluate import evaluate, format_record
 
     _check(args)
     if args.memory_mb is not None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+    from speakerverif.data.embeddings import EmbeddingTable
+    from speakerverif.data.scores import ScoreList
+    from speakerverif.data.trials import TrialList
     from speakerverif.scoring.scorer import Scoring
 
 EnrollMap = dict[str, list[str]]
@@ -165,13 +167,13 @@ def inputs(args: argparse.Namespace) -> set[Path]:
 
 def read_speakers(args: argparse.Namespace, files: list[str]) -> dict[str, str] | None:
     """Return file -> speaker of all tables that `--speakers` names; None where it names none."""
-    from speakerverif.data import audit
+    from speakerverif.data import speakers as tables
 
     if not args.speakers:
         return None
     speakers: dict[str, str] = {}
     for path in args.speakers:
-        for name, speaker in audit.read_speakers(path, files).items():
+        for name, speaker in tables.read_speakers(path, files).items():
             if speakers.setdefault(name, speaker) != speaker:
                 raise InputError(
                     f"{path}: {name!r} is of {speaker!r}, in another table of {speakers[name]!r}"
@@ -199,9 +201,9 @@ def read(
         InputError: whatever is wrong with the input.
         NotEmbeddedError: files are there but can't be embedded.
     """
-    from speakerverif.data.audit import files_of, speakers_of
     from speakerverif.data.formats.tables import read_table
-    from speakerverif.data.lists import ScoreList
+    from speakerverif.data.scores import ScoreList
+    from speakerverif.data.speakers import files_of, speakers_of
 
     if args.scores:
         kinds = args.score_kind or ["cosine"]
@@ -266,7 +268,7 @@ def _scoring(
     args: argparse.Namespace, model: Path | None, fingerprint: str, speakers: dict[str, str] | None
 ) -> "Scoring":
     """Return the scoring that the arguments ask for, else the model's own."""
-    from speakerverif.config import override
+    from speakerverif._util.toml import override
     from speakerverif.data.formats.tables import read_table
     from speakerverif.scoring.scorer import Plan, Scoring, fit
 
@@ -286,7 +288,7 @@ def _scoring(
 
 def _audio(args: argparse.Namespace, trials: "TrialList", files: list[str]) -> dict[str, Path]:
     """Return id -> path of every file to embed, or raise `InputError` that names those that are missing."""
-    from speakerverif.data.lists import named
+    from speakerverif._util.messages import named
 
     root = args.audio_root or args.trials.parent
     paths = {name: root / name for name in files}
@@ -301,7 +303,7 @@ def _embed(
 ) -> tuple["EmbeddingTable", dict[str, Any], Path]:
     """Return embeddings of the files, what to say of their making, and the folder of the model."""
     from speakerverif._util import resources
-    from speakerverif.data.lists import Utterance
+    from speakerverif.data.manifest import Utterance
     from speakerverif.inference.embed import embed
     from speakerverif.inference.engines import load_model
 

@@ -15,7 +15,7 @@ from speakerverif._util.progress import Progress
 from speakerverif.audio import reading
 from speakerverif.corpora._headers import duration_s
 from speakerverif.corpora._voxtree import HEADER
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 RATE = 16000

@@ -1,15 +1,14 @@
 """A corpus's name and folder to its lists: the one way to the files of `corpora/`."""
 
-import importlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speakerverif._util import registry
-from speakerverif.config import Recipe, nearest
+from speakerverif.config import Recipe
 from speakerverif.corpora._prepared import Prepared, PreparedRecordings
-from speakerverif.data.lists import Manifest
+from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 
 PREPARED = "prepared.json"
@@ -27,10 +26,7 @@ def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepar
     Raises:
         InputError: unknown corpus or option, or a tree that is not what it should be.
     """
-    known = registry.names("corpora")
-    if corpus not in known:
-        raise InputError(f"unknown corpus {corpus!r}; {nearest(corpus, known)}")
-    module = importlib.import_module(f"speakerverif.corpora.{corpus}")
+    module = registry.find("corpus", corpus, "corpus")
     strange = [name for name in options if name not in inspect.signature(module.prepare).parameters]
     if strange:
         raise InputError(f"--{strange[0]}: the corpus {corpus} takes no such option")

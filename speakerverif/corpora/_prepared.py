@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import write_json
+from speakerverif._util.messages import named
 from speakerverif.audio import reading
-from speakerverif.data.lists import Manifest, TrialList, Utterance, named
+from speakerverif.data.manifest import Manifest, Utterance
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 Mask = NDArray[np.bool_]

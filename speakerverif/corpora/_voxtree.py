@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from speakerverif._util.files import replacing, write_json
+from speakerverif._util.messages import named
 from speakerverif._util.progress import Progress
 from speakerverif.corpora._headers import duration_s
-from speakerverif.data.lists import named
 from speakerverif.errors import InputError
 
 SPEAKER = re.compile(r"id\d{5}")

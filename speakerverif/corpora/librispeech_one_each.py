@@ -9,7 +9,7 @@ from pathlib import Path
 
 from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, counts, durations, kaldi_table
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 EXPECTED = {"speakers": 251, "utterances": 251}

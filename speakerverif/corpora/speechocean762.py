@@ -15,7 +15,8 @@ import numpy as np
 
 from speakerverif._util.files import write_json
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts, durations, kaldi_table
-from speakerverif.data.lists import Manifest, TrialList, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 EXPECTED = {"train": {"speakers": 125, "utterances": 2500}, "dev": {"speakers": 63, "utterances": 1260}}

@@ -22,7 +22,7 @@ from speakerverif._util.files import write_json
 from speakerverif.audio import augment
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 # First after the seed, because NumPy takes the seeds (a, b) and (a, b, 0) for the same.

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speakerverif._util.files import write_json
+from speakerverif._util.messages import named
 from speakerverif.corpora import _m4a
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.corpora._voxtree import VOX1, VOX2, Corpus, find_speakers, scan, split_of
-from speakerverif.data.audit import known_list
-from speakerverif.data.lists import Manifest, TrialList, named
+from speakerverif.data.manifest import Manifest
+from speakerverif.data.trial_audit import known_list
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 EXPECTED = {

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif._util import files
-from speakerverif._util.files import LONGEST_FIELD, PADDING, WrongRows, distinct, gather, open_input
+from speakerverif._util.files import open_input
+from speakerverif.data import _rows
+from speakerverif.data._rows import LONGEST_FIELD, PADDING, WrongRows, distinct, gather
 from speakerverif.data._trial_files import floats
 from speakerverif.errors import InputError
 
@@ -29,7 +30,7 @@ def parse_manifest(path: str | Path) -> dict[str, np.ndarray]:
         if not set(TEXTS) <= set(names) <= set(FIELDS) or len(set(names)) < len(names):
             raise InputError(f"{path}:1: expected the header {'<tab>'.join(FIELDS)}, found {header[:80]!r}")
         line = 2
-        while block := file.read(files.BLOCK_BYTES):
+        while block := file.read(_rows.BLOCK_BYTES):
             block += file.readline()
             block = block if block.endswith(b"\n") else block + b"\n"
             for name, column in _columns(block, line, names, wrong, str(path)).items():

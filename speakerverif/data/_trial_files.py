@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerverif._util.files import Rows, WrongRows, distinct, merge, read_rows
+from speakerverif.data._rows import Rows, WrongRows, distinct, merge, read_rows
 from speakerverif.errors import InputError
 
 FORMATS = "'label enroll test' with labels 0 and 1, or 'enroll test target|nontarget', or 'enroll test'"

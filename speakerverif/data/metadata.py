@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speakerverif._util.files import WrongRows, open_input
-from speakerverif.data.audit import read_pairs, read_speakers, speakers_by_path
-from speakerverif.data.lists import EmbeddingTable, named
+from speakerverif._util.files import open_input
+from speakerverif._util.messages import named
+from speakerverif.data._rows import WrongRows
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.speakers import read_pairs, read_speakers, speakers_by_path
 from speakerverif.errors import InputError
 
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import torch
 
-from speakerverif.config import Recipe, from_dict, read_toml
+from speakerverif._util.toml import from_dict, read_toml
+from speakerverif.config import Recipe
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.data.lists import EmbeddingTable, TrialList, Utterance
-from speakerverif.evaluation import score
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Utterance
+from speakerverif.data.trials import TrialList
+from speakerverif.evaluation import evaluate
 from speakerverif.inference.embed import embed
 from speakerverif.inference.engines import load_model
-from speakerverif.models.checkpoint import save_model
+from speakerverif.models.folder import save_model
 from speakerverif.models.model import SpeakerModel
+from speakerverif.scoring import cosine
 from speakerverif.training.stages import PREPARED, run
 
 
@@ -42,7 +46,7 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, A
     prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
     table = embed(load_model(folder, device, "torch"), utterances, device=device, label="embed untrained")
-    return score.evaluate(score.cosine(TrialList.read(prepared.trials[name]), table))
+    return evaluate.evaluate(cosine.cosine(TrialList.read(prepared.trials[name]), table))
 
 
 def _table(records: dict[str, dict[str, Any]]) -> str:

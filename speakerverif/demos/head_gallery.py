@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speakerverif._util import registry
+from speakerverif import heads
 from speakerverif._util.files import write_atomically
 from speakerverif._util.progress import Progress
 from speakerverif.config import FeatureConfig
@@ -148,7 +148,7 @@ def train(picture: Picture, speech: Tensor, seed: int, steps: int) -> Sphere:
     heard = speech[:, :-1].flatten(1, 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder, head = Encoder(num_mels), registry.head(picture.head, 3, speakers)
+        encoder, head = Encoder(num_mels), heads.build(picture.head, 3, speakers)
         parameters = [*encoder.parameters(), *head.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=5e-3, weight_decay=1e-3)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
@@ -211,10 +211,10 @@ def target_curves() -> tuple[list[tuple[str, Target]], list[tuple[str, str, Targ
     """Return the curves and boundaries that `plots.curves` draws, as functions of the cosine."""
 
     def target(**table: Any) -> Target:
-        head: Any = registry.head(table, 3, SPEAKERS)
+        head: Any = heads.build(table, 3, SPEAKERS)
         return lambda cosine: head.target(torch.from_numpy(cosine)).numpy()
 
-    binary: Any = registry.head({"name": "sphereface2"}, 3, SPEAKERS)
+    binary: Any = heads.build({"name": "sphereface2"}, 3, SPEAKERS)
     multiplied, annealed, doubled = (
         target(name="a_softmax", margin=m, lambda_end=end) for m, end in ((4, 0.0), (4, 5.0), (2, 0.0))
     )

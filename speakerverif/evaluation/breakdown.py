@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.data.audit import EnrollMap, Units
-from speakerverif.data.lists import ScoreList, TrialList
 from speakerverif.data.metadata import Column
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import EnrollMap, Units
+from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
 
 MIN_TRIALS = 30  # of each class: under it no rate is told

@@ -4,8 +4,8 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from speakerverif.data.audit import Units
-from speakerverif.data.lists import ScoreList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import Units
 from speakerverif.errors import InputError
 from speakerverif.scoring.calibration import fit_affine
 

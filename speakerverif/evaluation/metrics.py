@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from speakerverif.data.lists import ScoreList
+from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
 
 

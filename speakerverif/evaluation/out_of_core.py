@@ -19,13 +19,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif._util.files import WrongRows, read_rows
+from speakerverif.data._rows import WrongRows, read_rows
 from speakerverif.data._trial_files import read_labels, tell_labels_first, tell_score_first
-from speakerverif.data.audit import KNOWN_FILES, audit
-from speakerverif.data.lists import ScoreKind, ScoreList, TrialList
+from speakerverif.data.scores import ScoreKind, ScoreList
+from speakerverif.data.trial_audit import KNOWN_FILES, audit
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
+from speakerverif.evaluation.evaluate import figures_of
 from speakerverif.evaluation.metrics import DetCurve, bayes_costs
-from speakerverif.evaluation.score import figures_of
 
 LEAST_MB = 256  # of which a block of text and what is made of it take most
 TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with room to spare

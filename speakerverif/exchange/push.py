@@ -4,7 +4,7 @@ from pathlib import Path
 
 from speakerverif.errors import InputError
 from speakerverif.models import hub
-from speakerverif.models.checkpoint import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, load_model
+from speakerverif.models.folder import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, load_model
 
 
 def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from speakerverif import __version__
 from speakerverif._util.files import write_atomically
-from speakerverif.config import to_dict
+from speakerverif._util.toml import to_dict
 from speakerverif.errors import InputError
-from speakerverif.models.checkpoint import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
+from speakerverif.models.folder import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import INSTALL, METADATA, OnnxModel
 

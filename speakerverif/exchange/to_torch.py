@@ -15,7 +15,7 @@ from torch import Tensor
 from speakerverif._util.files import write_atomically
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import LEAST_COSINE, least_cosine, metadata, plain_model
-from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 
 SHORTEST_S, LONGEST_S = 0.3, 3600.0  # of what an exported program takes; a shorter waveform is padded

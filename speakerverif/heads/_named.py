@@ -1,11 +1,9 @@
 """Build the head that another head is joined to, from a recipe's table."""
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
-from speakerverif import heads
-from speakerverif.config import from_dict
+from speakerverif._util import registry
+from speakerverif._util.toml import from_dict
 from speakerverif.errors import InputError
 from speakerverif.heads._base import Head
 
@@ -22,10 +20,10 @@ def build_base(
     Raises:
         InputError: no name, an unknown name, an unknown key or a value out of range.
     """
-    known = allowed or sorted(m.name for m in iter_modules(heads.__path__) if not m.name.startswith("_"))
-    name = table.get("name")
+    known = allowed or registry.names("head")
+    name = str(table.get("name"))
     if name not in known:
         raise InputError(f"head.base.name: found {name!r}, expected one of {', '.join(known)}")
-    module = import_module(f"{heads.__name__}.{name}")
+    module = registry.find("head", name, "head.base")
     keys = {key: value for key, value in table.items() if key != "name"}
     return module.build(from_dict(module.Config, keys, "head.base"), embedding_dim, num_speakers)

@@ -13,7 +13,7 @@ import numpy as np
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
 from speakerverif.audio.speech_check import assess
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 # A recording up to this long is embedded whole, as other toolkits do.

@@ -15,11 +15,12 @@ from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
-from speakerverif.data.lists import EmbeddingTable, Manifest, Utterance
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.inference import chunks
 from speakerverif.inference.chunks import Reading, Source, Utterances
-from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 
@@ -149,15 +150,15 @@ def _results(
     model: SpeakerModel | OnnxModel, readings: list[Reading], device: str
 ) -> Iterator[tuple[int, Result]]:
     """Yield (row, what became of the piece) for the pieces of one batch."""
-    good = [reading.waveform for reading in readings if reading.status == "ok"]
+    good = [r.waveform for r in readings if r.status == "ok"]
     vectors = iter(embed_waveforms(model, good, device) if good else [])
-    for reading in readings:
-        vector, status = None, reading.status
+    for one in readings:
+        vector, status = None, one.status
         if status == "ok":
             vector = next(vectors)
             if not np.isfinite(vector).all():
                 vector, status = None, "non_finite_embedding"
-        yield reading.row, (vector, reading.speech_s, status)
+        yield one.row, (vector, one.speech_s, status)
 
 
 def _combine(results: list[Result]) -> Result:

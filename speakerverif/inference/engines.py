@@ -18,9 +18,9 @@ import torch
 from speakerverif import __version__
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import export_onnx
-from speakerverif.models import checkpoint
 from speakerverif.models._cpu.packing import pack
-from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.folder import ModelFolder
+from speakerverif.models.folder import load_model as load_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 
@@ -46,7 +46,7 @@ def load_model(
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
-    folder = checkpoint.load_model(model, device)
+    folder = load_folder(model, device)
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.data.lists import EmbeddingTable, ScoreKind, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreKind
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enrollment import Store
-from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.scorer import Scoring
 

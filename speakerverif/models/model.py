@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
-from speakerverif.models import features
+from speakerverif.models import encoders, features
 
 
 class SpeakerModel(nn.Module):
@@ -23,7 +22,7 @@ class SpeakerModel(nn.Module):
         self.feature_config = feature_config
         self.encoder_table = dict(encoder_table)
         self.features = features.build(feature_config)
-        self.encoder = registry.encoder(encoder_table, feature_config.num_mels)
+        self.encoder = encoders.build(encoder_table, feature_config.num_mels)
 
     @property
     def sample_rate(self) -> int:

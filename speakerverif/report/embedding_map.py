@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 
 SPEAKERS, EACH = 16, 20
 

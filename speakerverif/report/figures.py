@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logit, ndtri
 
-from speakerverif.data.lists import ScoreList
+from speakerverif.data.scores import ScoreList
 from speakerverif.evaluation.bayes_error import bayes_error
 from speakerverif.report.embedding_map import Map
 from speakerverif.report.results import Calibrated, System

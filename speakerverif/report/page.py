@@ -11,8 +11,8 @@ from typing import Any
 
 import speakerverif
 from speakerverif._util.files import write_atomically
-from speakerverif.data.lists import EmbeddingTable
-from speakerverif.evaluation.score import AUDITED, describe
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.evaluation.evaluate import AUDITED, describe
 from speakerverif.report import elements as parts
 from speakerverif.report import figures
 from speakerverif.report.embedding_map import lay_out

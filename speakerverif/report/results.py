@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from speakerverif.data.audit import Units
-from speakerverif.data.lists import ScoreList
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import Units
 from speakerverif.errors import InputError
 from speakerverif.evaluation.cross_calibration import held_out_llrs
 from speakerverif.evaluation.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif import config
+from speakerverif._util import toml
 from speakerverif._util.files import replacing
-from speakerverif.data.lists import ScoreList, named
+from speakerverif._util.messages import named
+from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
 
 Array = NDArray[np.float64]
@@ -105,7 +106,7 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write a TOML file, whole or not at all."""
         with replacing(path) as file:
-            file.write(config.format_toml(config.to_dict(self)).encode())
+            file.write(toml.format_toml(toml.to_dict(self)).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
@@ -114,9 +115,9 @@ class Calibration:
         Raises:
             InputError: no such file; a key too many, too few, or of another type.
         """
-        table = config.read_toml(path)
+        table = toml.read_toml(path)
         try:
-            found = config.from_dict(cls, table, str(path))
+            found = toml.from_dict(cls, table, str(path))
         except TypeError as error:
             raise InputError(f"{path}: not a calibration: {error}") from error
         if len(found.weights) != len(found.kinds) + len(found.quality):

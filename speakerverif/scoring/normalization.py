@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.data.lists import EmbeddingTable, ScoreList, named
+from speakerverif._util.messages import named
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
 
 _BLOCK_SCORES = 4_000_000  # cohort scores in memory at a time: 16 MB

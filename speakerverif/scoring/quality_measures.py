@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.config import nearest
-from speakerverif.data.audit import EnrollMap
-from speakerverif.data.lists import EmbeddingTable, TrialList, named
+from speakerverif._util.messages import named, nearest
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.speakers import EnrollMap
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
 Array = NDArray[np.float64]

@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speakerverif._util import registry
 from speakerverif._util.files import write_atomically
-from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
-from speakerverif.data.audit import EnrollMap, speakers_of
-from speakerverif.data.lists import EmbeddingTable, ScoreList, TrialList
+from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
+from speakerverif.config import Recipe
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import EnrollMap, speakers_of
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation import score
+from speakerverif.scoring import backends, cosine
 from speakerverif.scoring.backends._linear import Backend, LinearCosine
 from speakerverif.scoring.normalization import as_norm, normalize, speaker_means
 
@@ -102,9 +104,9 @@ class Scoring:
             )
         seen = transformed(self.backend, table)
         if isinstance(self.backend, LinearCosine):
-            scores = score.cosine(trials, seen, enroll_map)
+            scores = cosine.cosine(trials, seen, enroll_map)
         else:
-            scores = score.with_backend(self.backend, trials, seen, enroll_map)
+            scores = cosine.with_backend(self.backend, trials, seen, enroll_map)
         if self.cohort is None:
             return scores, None
         if self.plan.norm == "asnorm":
@@ -134,11 +136,11 @@ class Scoring:
             InputError: files that are damaged, missing, or of another model.
         """
         if not (folder / FILE).is_file():
-            return cls(Plan(fingerprint), registry.backend({"name": "cosine"}))
+            return cls(Plan(fingerprint), backends.build({"name": "cosine"}))
         plan = from_dict(Plan, read_toml(folder / FILE), str(folder / FILE))
         if plan.fingerprint != fingerprint:
             raise InputError(f"{folder / FILE} was made for model {plan.fingerprint}, this is {fingerprint}")
-        backend = registry.backend(plan.backend)
+        backend = backends.build(plan.backend)
         if backend.needs_training:
             backend.load(folder / ARRAYS)
         return cls(plan, backend, EmbeddingTable.load(folder / COHORT) if plan.norm != "none" else None)
@@ -159,7 +161,7 @@ def plan_of(recipe: Recipe) -> Plan:
 
 def needs_training(recipe: Recipe) -> bool:
     """Return whether a recipe's back end or normalisation needs embeddings of the training speakers."""
-    return recipe.score.norm != "none" or registry.backend(recipe.backend).needs_training
+    return recipe.score.norm != "none" or backends.build(recipe.backend).needs_training
 
 
 def fit(
@@ -182,7 +184,7 @@ def fit(
             small for the plan's `top_n`, or of a back end that does not score by cosine.
     """
     check(plan.backend, plan.norm)
-    backend = registry.backend(plan.backend)
+    backend = backends.build(plan.backend)
     name = plan.backend["name"]
     if backend.needs_training:
         if train is None:
@@ -223,7 +225,7 @@ def fit(
 
 def check(backend: dict[str, Any], norm: str) -> None:
     """Raise `InputError` for an unknown back end, or one whose scores can't be normalised."""
-    if not isinstance(registry.backend(backend), LinearCosine) and norm != "none":
+    if not isinstance(backends.build(backend), LinearCosine) and norm != "none":
         raise InputError(
             f"{norm} normalises cosines; {backend['name']} scores are likelihood ratios: calibrate them"
         )

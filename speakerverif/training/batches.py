@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from speakerverif.audio import reading
 from speakerverif.audio.augment import Augment, speed
 from speakerverif.config import Recipe, TrainConfig
-from speakerverif.data.lists import Manifest
+from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 
 CropKey = tuple[int, int]  # (epoch, item); an item is a place in what `rows_of_epoch` returns

@@ -2,35 +2,36 @@
 
 Every random choice follows from (seed, step), so a run that was interrupted and resumed equals the uninterrupted
 one bit for bit on a CPU. Schedules are counted in samples. Under torchrun every process runs this loop on its part
-of each batch (see `distributed`), and the first writes what there is to write.
-"""
+of each batch (see `distributed`), and the first writes what there is to write."""
 
 import contextlib
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speakerverif._util import registry
+from speakerverif import heads
 from speakerverif._util.progress import Progress
-from speakerverif.config import Recipe, to_dict
-from speakerverif.data.lists import Manifest
+from speakerverif._util.toml import to_dict
+from speakerverif.config import Recipe
+from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
-from speakerverif.models import checkpoint
+from speakerverif.models import folder
 from speakerverif.models.model import SpeakerModel
-from speakerverif.training import distributed
+from speakerverif.training import distributed, state
+from speakerverif.training.averaging import Average
 from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
 from speakerverif.training.log import TrainingLog
 from speakerverif.training.schedules import learning_rate, margin_fraction
 from speakerverif.training.spec_augment import spec_augment
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 Validate = Callable[[SpeakerModel], dict[str, float]]
 
@@ -71,7 +72,7 @@ def train(
     rank, processes = distributed.rank(), distributed.size()
     dataset = CropDataset(manifest, recipe, data_dir)
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
-    head = registry.head(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
+    head = heads.build(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
     if start_from is not None:
         load_weights(model, head, dataset.class_names, start_from)
     parameters = [*model.parameters(), *head.parameters()]
@@ -82,13 +83,13 @@ def train(
     norms = distributed.SharedBatchNorm() if shared else contextlib.nullcontext()
 
     step = 0
-    if (state := resume(out, manifest)) is not None:
-        tensors, facts = state
+    if (resumed := resume(out, manifest)) is not None:
+        tensors, facts = resumed
         step = facts["step"]
-        model.load_state_dict(checkpoint.unprefixed(tensors, "model."))
-        head.load_state_dict(checkpoint.unprefixed(tensors, "head."))
+        model.load_state_dict(state.unprefixed(tensors, "model."))
+        head.load_state_dict(state.unprefixed(tensors, "head."))
         average.load(tensors, facts, device)
-        checkpoint.restore_optimizer(optimizer, tensors)
+        state.restore_optimizer(optimizer, tensors)
         if facts["scaler"]:  # empty from a device that needs none
             scaler.load_state_dict(facts["scaler"])
     order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step, (rank, processes))
@@ -100,10 +101,10 @@ def train(
         if not finished:
             # Before the model: a folder with a model but no state could not be continued.
             tensors = {
-                **checkpoint.prefixed(model, "model."),
-                **checkpoint.prefixed(head, "head."),
+                **state.prefixed(model, "model."),
+                **state.prefixed(head, "head."),
                 **average.tensors(),
-                **checkpoint.flatten_optimizer(optimizer),
+                **state.flatten_optimizer(optimizer),
             }
             facts = {
                 "step": step,
@@ -111,13 +112,13 @@ def train(
                 "scaler": scaler.state_dict(),
                 **identity(manifest),
             }
-            checkpoint.save_state(out, tensors, facts)
+            state.save_state(out, tensors, facts)
         samples = step * config.batch_size
         trained = {"samples": samples, "epochs": samples / order.epoch_size, "finished": finished}
         weights = average.weights if average.weights else model.state_dict()
-        checkpoint.save_model(out, weights, head.state_dict(), recipe, dataset.class_names, trained)
+        folder.save_model(out, weights, head.state_dict(), recipe, dataset.class_names, trained)
         if finished:
-            checkpoint.finish_training(out)
+            state.finish_training(out)
 
     def run_validation() -> dict[str, float]:
         """Validate with the weights that would be saved, then put the training weights back."""
@@ -253,9 +254,9 @@ def finished_before(out: Path, recipe: Recipe) -> bool:
     Raises:
         InputError: it holds the model or the training of another recipe.
     """
-    if not (out / checkpoint.CONFIG).is_file():
+    if not (out / folder.CONFIG).is_file():
         return False
-    former, trained = checkpoint.read_config(out)
+    former, trained = folder.read_config(out)
     if former != recipe:
         changed = [key for key, value in to_dict(recipe).items() if to_dict(former)[key] != value]
         raise InputError(
@@ -270,15 +271,15 @@ def resume(out: Path, manifest: Manifest) -> tuple[dict[str, Tensor], dict[str, 
     Raises:
         InputError: it was trained on other data, or its state is gone.
     """
-    if not (out / checkpoint.CONFIG).is_file():
+    if not (out / folder.CONFIG).is_file():
         return None
-    state = checkpoint.load_state(out)
-    if state is None:
-        raise InputError(f"{out}: the training is not finished, and its state {checkpoint.STATE} is missing")
+    loaded = state.load_state(out)
+    if loaded is None:
+        raise InputError(f"{out}: the training is not finished, and its state {state.STATE} is missing")
     for name, value in identity(manifest).items():
-        if state[1][name] != value:
-            raise InputError(f"{out}: trained on {state[1][name]} {name} so far, the data now have {value}")
-    return state
+        if loaded[1][name] != value:
+            raise InputError(f"{out}: trained on {loaded[1][name]} {name} so far, the data now have {value}")
+    return loaded
 
 
 def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], start_from: Path) -> None:
@@ -287,14 +288,14 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     Raises:
         InputError: the folder's model has other features or another encoder.
     """
-    former = checkpoint.load_model(start_from)
+    former = folder.load_model(start_from)
     if not isinstance(former.model, SpeakerModel):
         raise InputError(f"{start_from}: an ONNX file can't be trained on; name a model folder")
     try:
         model.load_state_dict(former.model.state_dict())
     except RuntimeError as error:
         raise InputError(f"{start_from} does not fit the recipe's features and encoder: {error}") from error
-    weights = checkpoint.load_head(start_from)
+    weights = folder.load_head(start_from)
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
         head.load_state_dict(weights)
@@ -315,49 +316,3 @@ def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) 
         f"the loss is {loss} at step {step}: {found}: {', '.join(bad or ids)}. "
         "Lower train.learning_rate, or look at these recordings."
     )
-
-
-@dataclass
-class Average:
-    """Averaged weights: an exponential moving average, or the mean over the last epochs' ends, or none."""
-
-    kind: str
-    ema_decay: float
-    last_k: int
-    weights: dict[str, Tensor]  # empty: nothing averaged yet
-    count: int = 0
-
-    @staticmethod
-    def make(recipe: Recipe, model: SpeakerModel) -> "Average":
-        """Return the average that the recipe asks for, still empty."""
-        return Average(recipe.train.average, recipe.train.ema_decay, recipe.train.last_k, {})
-
-    def after_step(self, model: SpeakerModel, step: int, num_steps: int, steps_per_epoch: float) -> None:
-        """Take the model's weights in, where this step is one to average."""
-        if self.kind == "ema":
-            # Early on the plain mean of what was seen, so that the random start is soon forgotten.
-            self._mix(model, 1 - min(self.ema_decay, self.count / (self.count + 1)))
-        elif self.kind == "last_k":
-            epochs_left = (num_steps - step) / steps_per_epoch
-            ends_epoch = int(step / steps_per_epoch) > int((step - 1) / steps_per_epoch) or step == num_steps
-            if ends_epoch and epochs_left < self.last_k:
-                self._mix(model, 1 / (self.count + 1))
-
-    def _mix(self, model: SpeakerModel, share: float) -> None:
-        self.count += 1
-        with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                if name not in self.weights or not tensor.is_floating_point():
-                    self.weights[name] = tensor.clone()
-                else:
-                    self.weights[name].lerp_(tensor, share)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the averaged weights under names for the training state."""
-        return {f"average.{name}": tensor for name, tensor in self.weights.items()}
-
-    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any], device: str) -> None:
-        """Put back what `tensors` returned, on the device of the weights it is mixed with."""
-        weights = checkpoint.unprefixed(tensors, "average.")
-        self.weights = {name: tensor.to(device) for name, tensor in weights.items()}
-        self.count = facts["average_count"]

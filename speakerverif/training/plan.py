@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from speakerverif._util import registry
+from speakerverif import heads
 from speakerverif.config import Recipe
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.data.lists import Manifest, TrialList
+from speakerverif.data.manifest import Manifest
+from speakerverif.data.trials import TrialList
 from speakerverif.models.model import SpeakerModel
+from speakerverif.scoring import backends
 from speakerverif.training.batches import BatchOrder
 
 BYTES = (
@@ -40,7 +42,7 @@ def size_of(recipe: Recipe, num_speakers: int) -> Size:
     model = SpeakerModel(recipe.features, recipe.encoder)
     classes = num_speakers * len(recipe.augment.speeds)
     with torch.device("meta"):  # a million classes are gigabytes
-        head = registry.head(recipe.head, model.embedding_dim, classes)
+        head = heads.build(recipe.head, model.embedding_dim, classes)
     return Size(_count(model), _count(head), model.embedding_dim, classes)
 
 
@@ -68,7 +70,7 @@ def describe(
     size = size_of(recipe, len(manifest.speakers))
     trials = {name: TrialList.read(path) for name, path in prepared.trials.items()}
     embedded = len({i for one in trials.values() for i in one.ids})
-    if recipe.score.norm != "none" or registry.backend(recipe.backend).needs_training:
+    if recipe.score.norm != "none" or backends.build(recipe.backend).needs_training:
         embedded += len(manifest)
     seconds = float(manifest.duration_s.sum())
     hours = "unknown hours" if np.isnan(seconds) else f"{seconds / 3600:,.1f} hours"

@@ -16,22 +16,28 @@ from typing import Any
 import numpy as np
 
 from speakerverif._util.files import write_json
+from speakerverif._util.messages import nearest
+from speakerverif._util.toml import from_dict, merge, to_dict
 from speakerverif.audio.augment import Augment
-from speakerverif.config import Recipe, from_dict, merge, nearest, to_dict
+from speakerverif.config import Recipe
 from speakerverif.corpora._prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.corpora._prepared import Prepared
-from speakerverif.data.audit import speakers_of, units_of
-from speakerverif.data.lists import EmbeddingTable, Manifest, ScoreList, TrialList
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.manifest import Manifest
 from speakerverif.data.metadata import durations_of
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import speakers_of, units_of
+from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation import score
+from speakerverif.evaluation import evaluate
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.metrics import DetCurve
 from speakerverif.inference.chunks import Utterances
 from speakerverif.inference.embed import WHOLE, embed, print_failures
 from speakerverif.inference.engines import load_model
-from speakerverif.models.checkpoint import ModelFolder, fingerprint
+from speakerverif.models.folder import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
+from speakerverif.scoring import cosine
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.training import distributed, plan
 from speakerverif.training.loop import Validate, train
@@ -140,7 +146,7 @@ def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | No
     def validate(model: SpeakerModel) -> dict[str, float]:
         """Return EER and minDCF(0.01) of the model as it stands."""
         folder = ModelFolder(Path(), model, recipe, {}, [], fingerprint(model))
-        curve = DetCurve.of(score.cosine(trials, embed(folder, utterances, device=device, label="validate")))
+        curve = DetCurve.of(cosine.cosine(trials, embed(folder, utterances, device=device, label="validate")))
         return {"eer": curve.eer().rate, "min_dcf_0.01": curve.min_dcf(0.01).cost}
 
     return validate
@@ -333,7 +339,7 @@ class _Run:
         for name, path in self.trials.items():
             trials = TrialList.read(path)
             scores, raw = scoring.score(trials, table, None, speakers_of(trials.ids, None, name))
-            record = score.evaluate(
+            record = evaluate.evaluate(
                 scores,
                 p_targets=self.recipe.score.p_target,
                 raw=raw,
@@ -346,7 +352,7 @@ class _Run:
             scores.write(self.out / "scores" / f"{name}.txt")
             if raw is not None:
                 raw.write(self.out / "scores" / f"{name}.raw.txt")
-            print(score.format_record(record) + "\n")
+            print(evaluate.format_record(record) + "\n")
 
     def _report(self) -> None:
         from speakerverif.report.page import Result, System, write_report

@@ -3,8 +3,9 @@
 import numpy as np
 
 from benches._case import Case, product
-from speakerverif.data.lists import EmbeddingTable, TrialList
-from speakerverif.evaluation.score import cosine
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.trials import TrialList
+from speakerverif.scoring.cosine import cosine
 from speakerverif.scoring.normalization import as_norm
 
 FILES, TRIALS, COHORT, DIM, TOP = 145_160, 581_480, 5_994, 192, 300

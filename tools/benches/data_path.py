@@ -16,7 +16,7 @@ from speakerverif.audio import reading
 from speakerverif.audio.augment import coloured_noise, simulated_room
 from speakerverif.audio.codec import CODECS, transcode
 from speakerverif.config import AugmentConfig, Recipe, TrainConfig
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.models import features
 from speakerverif.training.batches import BatchOrder, CropDataset, collate
 

@@ -12,7 +12,7 @@ from benches._case import Case, Limit, as_installed
 from benches.embedding import recordings, resemblyzer
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.api.model import load_model
-from speakerverif.models.checkpoint import DEFAULT
+from speakerverif.models.folder import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
 DURATION_S = 4.0

@@ -14,10 +14,10 @@ from benches._case import Case, Limit, Work, left_out
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.audio.augment import coloured_noise
 from speakerverif.config import Recipe
-from speakerverif.data.lists import Utterance
+from speakerverif.data.manifest import Utterance
 from speakerverif.inference.embed import embed
 from speakerverif.models._cpu.packing import pack
-from speakerverif.models.checkpoint import ModelFolder
+from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 
 RATE = 16000

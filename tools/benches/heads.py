@@ -5,6 +5,7 @@ import functools
 import torch
 
 from benches._case import Case, Work
+from speakerverif import heads
 from speakerverif._util import registry
 
 NUM_CLASSES, BATCH, DIM = 17_982, 256, 192
@@ -15,7 +16,7 @@ LABELS = torch.arange(BATCH) // 4
 
 def _step(table: dict[str, object]) -> Work:
     torch.manual_seed(0)
-    head = registry.head(table, DIM, NUM_CLASSES)
+    head = heads.build(table, DIM, NUM_CLASSES)
     embeddings = torch.randn(BATCH, DIM, requires_grad=True)
 
     def run() -> None:
@@ -32,6 +33,6 @@ def _case(threads: int, table: dict[str, object]) -> Case:
 
 CASES = {
     name: functools.partial(_case, table={"name": name})
-    for name in registry.names("heads")
+    for name in registry.names("head")
     if name != "softmax"
 }

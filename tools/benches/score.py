@@ -9,7 +9,7 @@ import numpy as np
 
 from benches._case import Case, Work, as_installed, left_out
 from benches.metrics import scores
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.evaluation.metrics import det_curve
 
 SCRIPT = Path(__file__).resolve().parents[1] / "score.py"

@@ -17,7 +17,7 @@ from benches import _voxceleb_tree as tree
 from benches._case import Case
 from speakerverif.config import Recipe, TrainConfig
 from speakerverif.corpora import _voxtree, voxceleb
-from speakerverif.data.lists import Manifest
+from speakerverif.data.manifest import Manifest
 from speakerverif.training.batches import BatchOrder, CropDataset
 
 CROPS = 300  # read by the data-loading process whose memory is taken

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from speakerverif.data.lists import Utterance
+from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
 
 

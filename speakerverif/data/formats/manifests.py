@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from speakerverif._util.files import WrongRows, open_input
+from speakerverif._util.files import open_input
 from speakerverif._util.tar import members, part_of
+from speakerverif.data._rows import WrongRows
 from speakerverif.data.formats._lhotse import lhotse_cut
-from speakerverif.data.lists import Manifest, Utterance
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 SPEECHBRAIN_RATE = 16000  # its recipes count `start` and `stop` in samples at this rate, whatever the file's

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from speakerverif._util.files import open_input, replacing
-from speakerverif.data.lists import EmbeddingTable
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 
 BINARY = b"\0B"

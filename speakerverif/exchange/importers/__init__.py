@@ -13,11 +13,12 @@ from types import ModuleType
 
 import torch
 
-from speakerverif.config import Recipe, nearest
+from speakerverif._util.messages import nearest
+from speakerverif.config import Recipe
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._foreign import Foreign, fitted
 from speakerverif.models import hub
-from speakerverif.models.checkpoint import CONFIG, save_model
+from speakerverif.models.folder import CONFIG, save_model
 
 
 def kinds() -> dict[str, ModuleType]:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speakerverif._util import registry
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
-from speakerverif.models import features
+from speakerverif.models import encoders, features
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
     """
     network = foreign.network
     with torch.device("meta"):  # names and shapes alone: no memory, no initial values
-        encoder = registry.encoder(network.encoder, foreign.features.num_mels)
+        encoder = encoders.build(network.encoder, foreign.features.num_mels)
     expected = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     weights: dict[str, Tensor] = {}
     met, wrong = set(), []

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing
-from speakerverif.data.lists import ScoreKind
+from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
 from speakerverif.scoring.normalization import unit, unit_means
 

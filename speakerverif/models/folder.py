@@ -1,12 +1,11 @@
-"""The only reader and writer of model folders and of the state of a training that goes on.
+"""Model folders: the only reader and writer.
 
-Nothing here is a pickle: weights and optimiser tensors are safetensors, everything else is TOML or JSON text.
-Files are written aside, synced and renamed, so that a crash leaves the former file or the new one, never a half.
+Nothing here is a pickle: weights are safetensors, everything else is TOML or JSON text. Each file is written aside,
+synced and renamed, so that a crash leaves the former file or the new one, never a half.
 """
 
 import hashlib
 import json
-import shutil
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from speakerverif._util.files import write_atomically
-from speakerverif.config import Recipe, format_toml, from_dict, read_toml, to_dict
+from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
+from speakerverif.config import Recipe
 from speakerverif.errors import InputError
 from speakerverif.models import hub
 from speakerverif.models.model import SpeakerModel
@@ -27,11 +27,18 @@ from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.calibration import Calibration
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
+
+
 CALIBRATION = "calibration.toml"  # where fitted
+
+
 HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else needs it
-STATE = "training/state.safetensors"
+
+
 # What a folder may hold besides: the calibration, back end and cohort (`scoring.py`), the training head.
 BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
+
+
 DEFAULT = Path(__file__).parents[1] / "default_model"  # what the package ships; tools/pack_model.py makes it
 
 
@@ -87,9 +94,9 @@ def save_model(
         speakers: class index -> speaker.
         trained: facts for the `[trained]` table of config.toml.
     """
-    write_atomically(folder / WEIGHTS, save(_plain(weights)))
+    write_atomically(folder / WEIGHTS, save(plain(weights)))
     if head_weights:
-        write_atomically(folder / HEAD, save(_plain(head_weights)))
+        write_atomically(folder / HEAD, save(plain(head_weights)))
     write_atomically(folder / SPEAKERS, "".join(f"{speaker}\n" for speaker in speakers))
     write_atomically(folder / CARD, _model_card(recipe, speakers, trained))
     write_atomically(folder / CONFIG, format_toml({**to_dict(recipe), "trained": trained}))
@@ -160,7 +167,7 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
         return _load_onnx(folder, device)
     recipe, trained = read_config(folder)
     model = SpeakerModel(recipe.features, recipe.encoder)
-    weights = _read_tensors(folder / WEIGHTS)
+    weights = read_tensors(folder / WEIGHTS)
     expected = model.state_dict()
     wrong = [f"{name} is missing" for name in expected if name not in weights]
     wrong += [f"{name} is not expected" for name in weights if name not in expected]
@@ -201,77 +208,21 @@ def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
     return ModelFolder(path, model, recipe, trained, speakers, texts["fingerprint"], calibration)
 
 
-def save_state(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write the state of a training that goes on: named tensors and plain facts, one atomic file."""
-    write_atomically(folder / STATE, save(_plain(tensors), metadata={"facts": json.dumps(facts)}))
-
-
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return what `save_state` wrote, or None where no training is under way.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = folder / STATE
-    if not path.is_file():
-        return None
-    tensors = _read_tensors(path)
-    with safe_open(path, framework="pt") as file:
-        return tensors, json.loads(file.metadata()["facts"])
-
-
 def load_head(folder: Path) -> dict[str, Tensor]:
     """Return the training head's weights of a model folder; empty where it has none.
 
     Raises:
         InputError: the file is damaged.
     """
-    return _read_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
+    return read_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
 
 
-def finish_training(folder: Path) -> None:
-    """Remove the state of a training that has ended."""
-    shutil.rmtree((folder / STATE).parent, ignore_errors=True)
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state as named tensors; hyper-parameters come from the recipe, not from here."""
-    states = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{i}.{k}": torch.as_tensor(v)
-        for i, state in states.items()
-        for k, v in state.items()
-        if v is not None
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` took."""
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
-
-
-def prefixed(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Return a module's state dict with `prefix` before every name."""
-    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
-
-
-def unprefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors as safetensors wants them: on the CPU, contiguous, apart from the graph."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path.parent}: not a model folder: {path.name} is missing")
     try:
