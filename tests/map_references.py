@@ -7,9 +7,10 @@ Written from the papers and the checkpoints' tensors. Each reference takes weigh
 import re
 
 import torch
-from foreign_models import conv_shapes, norm_shapes
 from torch import Tensor
 from torch.nn import functional as F
+
+from tests.foreign_models import conv_shapes, norm_shapes
 
 Weights = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

@@ -239,8 +239,8 @@ def test_reads_without_torch_torchaudio_and_torchcodec(write):
     code = (
         "import sys\n"
         "for name in ('torch', 'torchaudio', 'torchcodec'): sys.modules[name] = None\n"
-        "from speakerverif import audio\n"
-        f"print(len(audio.read({str(path)!r})))"
+        "from speakerverif.audio import reading\n"
+        f"print(len(reading.read({str(path)!r})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "16000\n"

@@ -13,7 +13,7 @@ from speakerverif.scoring import normalization
 
 ENROLL_FOREVER = """
 import sys, numpy as np
-from speakerverif.store import Store
+from speakerverif.inference.enrollment import Store
 folder, who = sys.argv[1:]
 store = Store(folder, "model", create=True)
 rng = np.random.default_rng(0)

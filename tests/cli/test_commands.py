@@ -14,7 +14,7 @@ from tests.conftest import RATE, voice
 
 COMMANDS = ["demo", "run", "prepare", "train", "embed", "score", "verify", "calibrate", "enroll", "identify"]
 COMMANDS += ["report", "heads", "info"]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from speakerverif.training.stages import finetuned, run
 from tests import voxceleb_tree
 from tests.conftest import RATE, voice
 
-FOLDER = Path(__file__).resolve().parents[1] / "recipes" / "voxceleb"
+FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "voxceleb"
 SYSTEMS = {  # parameters of the encoder, dimensions of the embedding
     "xvector": (4_610_524, 512),
     "ecapa_512": (6_190_720, 192),

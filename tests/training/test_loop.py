@@ -66,7 +66,7 @@ def test_killed_in_the_middle_and_resumed_equals_uninterrupted(
     arguments = ["train", str(tmp_path / "r.toml"), "--manifest", str(tmp_path / "m.tsv"), "--threads", "1"]
     killed, log = tmp_path / "killed", tmp_path / "killed" / "log.jsonl"
     command = [sys.executable, "-m", "speakerverif", *arguments, "--out", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[1])
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[2])
     while process.poll() is None and not ((killed / STATE).is_file() and log.read_text().count("\n") >= 3):
         time.sleep(0.01)
     process.kill()

@@ -21,7 +21,7 @@ from speakerverif.evaluation.evaluate import evaluate, format_record
 from speakerverif.scoring.cosine import cosine
 from speakerverif.scoring.normalization import as_norm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def trials_of(*rows: str, labels: list[int] | None = None) -> TrialList:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "tools" / "bench.py"
+BENCH = Path(__file__).parents[2] / "tools" / "bench.py"
 
 
 def bench(*arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 
-import foreign_models as foreign
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,6 +11,7 @@ import torch
 from speakerverif import load_model
 from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
+from tests import foreign_models as foreign
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-import foreign_models as foreign
 import pytest
-from hub_stub import Hub
 from huggingface_hub import constants
 
 from speakerverif.cli.entry import main
@@ -13,6 +11,8 @@ from speakerverif.exchange.importers import import_model
 from speakerverif.exchange.push import push
 from speakerverif.models import hub as client
 from speakerverif.models.folder import load_model
+from tests import foreign_models as foreign
+from tests.hub_stub import Hub
 
 
 @pytest.fixture

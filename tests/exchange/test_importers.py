@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import foreign_models as foreign
-import map_references as maps
 import pytest
 import torch
 import torchaudio
@@ -16,6 +14,8 @@ from speakerverif.errors import InputError
 from speakerverif.exchange.importers import import_model, kinds
 from speakerverif.exchange.importers._files import read_yaml
 from speakerverif.models.folder import load_model
+from tests import foreign_models as foreign
+from tests import map_references as maps
 
 LENGTHS = (4000, 8000, 16123, 52345)
 SOME = (4000, 40123)  # where the references take their time

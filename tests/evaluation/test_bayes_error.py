@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy.special import logit
-from test_breakdown import random_task
 
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import units_of
@@ -14,6 +13,7 @@ from speakerverif.evaluation.bayes_error import bayes_error
 from speakerverif.evaluation.cross_calibration import held_out_llrs
 from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve
 from speakerverif.scoring.calibration import fit_affine
+from tests.evaluation.test_breakdown import random_task
 
 LLRS = np.array([2.0, 0.5, -1.0, 1.0, -0.5, -2.0, -3.0])
 LABELS = np.array([True, True, True, False, False, False, False])

@@ -14,7 +14,7 @@ from speakerverif.errors import InputError
 from speakerverif.training.log import read_log
 from speakerverif.training.loop import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(p for p in (ROOT / "recipes" / "heads").glob("*.toml") if p.stem not in ("small", "pairs"))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.image import imread
-from test_breakdown import random_task
 
 from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
@@ -30,6 +29,7 @@ from speakerverif.report.figures import det_png
 from speakerverif.report.page import Result, System, write_report
 from speakerverif.report.results import Calibrated
 from speakerverif.report.svg import Plot, nice_ticks
+from tests.evaluation.test_breakdown import random_task
 
 
 @pytest.fixture(autouse=True)

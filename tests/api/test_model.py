@@ -16,7 +16,7 @@ import speakerverif
 from speakerverif import EmbeddingTransformer, InputError, load_model
 from speakerverif.inference.verify import verify
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

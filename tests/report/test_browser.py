@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import heard, with_second
 
 from speakerverif.data.metadata import Column
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.report.page import write_report
+from tests.report.test_report import heard, with_second
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_S = 60

@@ -188,7 +188,7 @@ def torchrun(folder: Path, recipe: Recipe, manifest: Manifest) -> subprocess.Pop
     manifest.write(folder / "m.tsv")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "speakerverif", "train", "r.toml", "--manifest", "m.tsv", "--out", "model"]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(
         command,
         cwd=folder,
