@@ -10,9 +10,21 @@ from speakerverif.errors import InputError
 def add_import(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
     add = command.add_argument
-    add("kind", metavar="KIND", help="speechbrain, wespeaker, 3dspeaker, taoruijie or voxceleb_trainer")
+    add(
+        "kind",
+        metavar="KIND",
+        help="speechbrain, wespeaker, 3dspeaker, pyannote, taoruijie or voxceleb_trainer",
+    )
     add("source", metavar="SOURCE", help="the toolkit's file or folder, or org/name on the Hugging Face hub")
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
+    add(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="say what the files leave open, or something else than they say: features.window=povey",
+    )
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
@@ -41,12 +53,14 @@ def add_push(command: argparse.ArgumentParser) -> None:
 
 def import_model(arguments: argparse.Namespace) -> int:
     """Write the model folder of another toolkit's checkpoint."""
+    from speakerverif.exchange.importers import assumptions
     from speakerverif.exchange.importers import import_model as convert
 
-    foreign = convert(arguments.kind, arguments.source, arguments.out)
+    foreign = convert(arguments.kind, arguments.source, arguments.out, arguments.assignments)
     print(
         f"{arguments.out}: {foreign.network.encoder['name']}, {len(foreign.state)} tensors of {foreign.weights_file}"
     )
+    print(f"taken to be: {assumptions(foreign)}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Other toolkits' checkpoints run here with the embeddings that they have there."""
 
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torchaudio
 from torch import Tensor
 
 from speakerverif.errors import InputError
-from speakerverif.exchange.importers import import_model, kinds
+from speakerverif.exchange.importers import assumptions, import_model, kinds
 from speakerverif.exchange.importers._files import read_yaml
 from speakerverif.models.folder import load_model
 from tests import foreign_models as foreign
@@ -19,6 +20,9 @@ from tests import map_references as maps
 
 LENGTHS = (4000, 8000, 16123, 52345)
 SOME = (4000, 40123)  # where the references take their time
+WESPEAKERS_OWN = ("features.window=hamming", "features.waveform_scale=32768")
+HUB_CAMPPLUS = ("features.window=povey", "features.waveform_scale=1")
+WITH_LOG = ("features.kind=voxceleb_trainer", "features.waveform_scale=1")
 SLOW = ("wespeaker-redimnet-b3", "3dspeaker-eres2netv2-w24s4ep4")
 
 
@@ -27,6 +31,7 @@ class Case(NamedTuple):
     source: Path
     reference: Callable[[Tensor], Tensor]  # waveform -> embedding
     lengths: tuple[int, ...] = LENGTHS
+    answers: tuple[str, ...] = ()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,14 +92,18 @@ def wespeaker(
     *options: str,
     pooling: str = "TSTP",
     mels: int = 80,
+    answers: tuple[str, ...] = (),
 ) -> Case:
     state = foreign.random_state(shapes)
     foreign.wespeaker_folder(folder, state, reference.__name__, pooling, mels)
     return Case(
         "wespeaker",
         folder,
-        lambda waveform: reference(hamming(waveform, mels)[None], state, *options)[0],
+        lambda waveform: reference(
+            (povey(waveform) if answers == HUB_CAMPPLUS else hamming(waveform, mels))[None], state, *options
+        )[0],
         SOME,
+        answers,
     )
 
 
@@ -112,7 +121,30 @@ def voxceleb_trainer(folder: Path, deviation: bool) -> Case:
     def reference(waveform: Tensor) -> Tensor:
         return maps.voxceleb_trainer(foreign.voxceleb_trainer_features(waveform, 40)[None], state)[0]
 
-    return Case("voxceleb_trainer", source, reference, SOME)
+    return Case("voxceleb_trainer", source, reference, SOME, WITH_LOG)
+
+
+class Specifications:
+    """A class that only its toolkit has, pickled beside the weights as Lightning does."""
+
+
+def pyannote(folder: Path, window: str) -> Case:
+    folder.mkdir()
+    state = foreign.random_state(
+        maps.resnet_shapes(RESNET34, False, 4, 80, 10, second=False, attention=False)
+    )
+    checkpoint = {
+        "state_dict": {f"resnet.{name}": tensor for name, tensor in state.items()},
+        "hyper_parameters": {"sample_rate": 16000, "num_channels": 1, "window_type": window},
+        "pyannote.audio": {"versions": {"torch": "2.1"}, "specifications": Specifications()},
+    }
+    torch.save(checkpoint, folder / "pytorch_model.bin")
+    return Case(
+        "pyannote",
+        folder,
+        lambda waveform: maps.resnet(kaldi(waveform, 32768.0, window)[None], state)[0],
+        SOME,
+    )
 
 
 def taoruijie(folder: Path) -> Case:
@@ -157,9 +189,19 @@ CASES = {
         pooling="ASTP",
         mels=24,
     ),
-    "wespeaker-campplus": lambda at: wespeaker(at, maps.campplus_shapes(4, 8, 4, 8, 80, 10), maps.campplus),
+    "wespeaker-campplus": lambda at: wespeaker(
+        at, maps.campplus_shapes(4, 8, 4, 8, 80, 10), maps.campplus, answers=WESPEAKERS_OWN
+    ),
+    "wespeaker-campplus-of-the-hub": lambda at: wespeaker(
+        at, maps.campplus_shapes(4, 8, 4, 8, 80, 10), maps.campplus, answers=HUB_CAMPPLUS
+    ),
+    "pyannote-resnet34": lambda at: pyannote(at, "hamming"),
+    "pyannote-resnet34-povey": lambda at: pyannote(at, "povey"),
     "wespeaker-eres2net": lambda at: wespeaker(
-        at, maps.eres2net_shapes(8, 32, 2, 2, 10, "wespeaker", second=True), maps.eres2net
+        at,
+        maps.eres2net_shapes(8, 32, 2, 2, 10, "wespeaker", second=True),
+        maps.eres2net,
+        answers=WESPEAKERS_OWN,
     ),
     "wespeaker-redimnet-b0": lambda at: redimnet(at, "B0", second=False),
     "wespeaker-redimnet-b3": lambda at: redimnet(at, "B3", second=False),
@@ -196,13 +238,13 @@ def case(request, tmp_path_factory) -> Case:
 
 
 def weights_file(source: Path) -> Path:
-    names = ("embedding_model.ckpt", "avg_model.pt", "pretrained.ckpt")
+    names = ("embedding_model.ckpt", "avg_model.pt", "pretrained.ckpt", "pytorch_model.bin")
     return source if source.is_file() else next(source / name for name in names if (source / name).exists())
 
 
 def test_the_embedding_is_the_originals(case, tmp_path):
-    kind, source, reference, lengths = case
-    import_model(kind, source, tmp_path / "model")
+    kind, source, reference, lengths, answers = case
+    import_model(kind, source, tmp_path / "model", answers)
     model = load_model(tmp_path / "model").model
     for length in lengths:
         waveform = 0.1 * torch.randn(length)
@@ -235,8 +277,10 @@ def test_a_pickle_that_calls_something_is_not_executed(case, tmp_path):
             return os.system, (f"touch {victim}",)
 
     path = weights_file(evil)
-    torch.save({**torch.load(path, weights_only=True), "attack": Attack()}, path)
-    with pytest.raises(InputError, match="not a file of tensors alone"):
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint.get("state_dict", checkpoint)["attack"] = Attack()
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"not a file of tensors alone: 'attack' is a posix.system"):
         import_model(kind, evil, tmp_path / "model")
     assert not victim.exists()
 
@@ -245,16 +289,19 @@ def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
     kind, source, *_ = case
     odd = copied(source, tmp_path)
     path = weights_file(odd)
-    state = torch.load(path, weights_only=True)
-    prefix = {"taoruijie": "speaker_encoder.", "voxceleb_trainer": "__S__."}.get(kind, "")
+    checkpoint = torch.load(path, weights_only=False)
+    state = checkpoint.get("state_dict", checkpoint)
+    prefix = {"taoruijie": "speaker_encoder.", "voxceleb_trainer": "__S__.", "pyannote": "resnet."}.get(
+        kind, ""
+    )
     _, lost, wide, broken, *_ = (n for n in state if n.startswith(prefix) and n.endswith("running_mean"))
     del state[lost]
     state[wide] = torch.zeros(len(state[wide]) + 1)
     state[broken] = torch.full_like(state[broken], torch.nan)
     state[f"{prefix}extra.weight"] = torch.zeros(2, 3)
-    torch.save(state, path)
+    torch.save(checkpoint, path)
     with pytest.raises(InputError) as caught:
-        import_model(kind, odd, tmp_path / "model")
+        import_model(kind, odd, tmp_path / "model", case.answers)
     message = str(caught.value)
     assert "4 tensors don't fit" in message
     for name, text in (
@@ -273,9 +320,11 @@ def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
 
 def test_another_kind_is_refused(case, tmp_path):
     kind, source, *_ = case
-    others = {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer"} - {kind}
-    if kind in ("speechbrain", "wespeaker"):  # 3D-Speaker's layouts are theirs
-        others.remove("3dspeaker")
+    others = {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer", "pyannote"} - {kind}
+    if kind == "wespeaker":  # the layouts of 3D-Speaker and pyannote are its own
+        others -= {"3dspeaker", "pyannote"}
+    if kind in ("3dspeaker", "pyannote"):
+        others -= {"3dspeaker", "pyannote"}
     for other in others:
         with pytest.raises(InputError):
             import_model(other, source, tmp_path / "model")
@@ -346,12 +395,12 @@ def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path):
     """Beside the bare tensors with prefixes: those of a training to continue, and the encoder's alone."""
     state = foreign.random_state(maps.voxceleb_trainer_shapes(8, 40, 12, True))
     path = foreign.voxceleb_trainer_file(tmp_path / "a.model", state, 40)
-    import_model("voxceleb_trainer", path, tmp_path / "a")
+    import_model("voxceleb_trainer", path, tmp_path / "a", WITH_LOG)
     saved = {"model_state_dict": torch.load(path), "optimizer_state_dict": {"state": {}}, "epoch": 3}
     torch.save(saved, tmp_path / "b.model")
     torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "c.model")
     for name in "bc":
-        import_model("voxceleb_trainer", tmp_path / f"{name}.model", tmp_path / name)
+        import_model("voxceleb_trainer", tmp_path / f"{name}.model", tmp_path / name, WITH_LOG)
         assert load_model(tmp_path / name).fingerprint == load_model(tmp_path / "a").fingerprint
 
 
@@ -363,6 +412,91 @@ def test_other_mel_bands_are_noticed(tmp_path):
     torch.save(state, path)
     with pytest.raises(InputError, match="other mel bands"):
         import_model("taoruijie", path, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "question"),
+    [
+        ("wespeaker", "wespeaker-campplus", "features.window=povey --set features.waveform_scale=1"),
+        ("wespeaker", "wespeaker-eres2net", "features.window=hamming --set features.waveform_scale=32768"),
+        ("voxceleb_trainer", "voxceleb_trainer", "--log_input"),
+    ],
+)
+def test_what_no_file_tells_is_asked(kind, name, question, tmp_path):
+    source = CASES[name](tmp_path / "source").source
+    for answers in ((), ("features.window=povey",)):
+        with pytest.raises(InputError, match=question):
+            import_model(kind, source, tmp_path / "model", answers)
+    assert not (tmp_path / "model").exists()
+
+
+def test_40_bands_in_a_3dspeaker_network_may_be_80_pooled_otherwise(tmp_path):
+    shapes = maps.resnet_shapes(RESNET34, False, 4, 40, 10, second=True, attention=False)
+    source = threedspeaker(tmp_path / "source", shapes, maps.resnet).source
+    with pytest.raises(InputError, match="TSTP pooling over 40 bands, or TAP or TSDP pooling over 80"):
+        import_model("3dspeaker", source, tmp_path / "model")
+    read = import_model("3dspeaker", source, tmp_path / "model", ["features.num_mels=40"])
+    assert read.features.num_mels == 40
+    assert load_model(tmp_path / "model").trained["set"] == ["features.num_mels=40"]
+
+
+def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
+    case = CASES["wespeaker-resnet18"](tmp_path / "source")
+    read = import_model("wespeaker", case.source, tmp_path / "model", ["features.window=hanning"])
+    assert "hanning window of 25 ms" in assumptions(read)
+    assert load_model(tmp_path / "model").recipe.features.window == "hanning"
+    for wrong in ("window=povey", "features.windw=povey", "features.window=round", "encoder.depth=19"):
+        with pytest.raises(InputError):
+            import_model("wespeaker", case.source, tmp_path / "other", [wrong])
+
+
+def test_files_of_other_sorts_are_named(tmp_path):
+    weights = tmp_path / "model.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), weights)
+    with pytest.raises(InputError, match="TorchScript program"):
+        import_model("3dspeaker", weights, tmp_path / "model")
+    nemo = tmp_path / "titanet.nemo"
+    with tarfile.open(nemo, "w") as archive:
+        archive.add(weights, "model_weights.ckpt")
+    with pytest.raises(InputError, match="tar archive"):
+        import_model("3dspeaker", nemo, tmp_path / "model")
+    tensors = {"blocks.0.weight": torch.zeros(2)}
+    torch.save({"student": tensors, "teacher": tensors, "epoch": 3}, weights)
+    with pytest.raises(InputError, match="teacher and a student"):
+        import_model("3dspeaker", weights, tmp_path / "model")
+    for damaged in (
+        b"",
+        b"PK\x03\x04",
+        b"\x80\x02",
+        b"\x80\x02}q\x00(X\x01\x00\x00\x00ac",
+        bytes(range(256)) * 8,
+    ):
+        weights.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged or not a PyTorch file") as caught:
+            import_model("3dspeaker", weights, tmp_path / "model")
+        assert len(str(caught.value).splitlines()) == 1 and "weights_only" not in str(caught.value)
+
+
+def test_a_long_list_of_mismatches_is_cut_short(tmp_path):
+    source = CASES["wespeaker-resnet18"](tmp_path / "source").source
+    state = torch.load(source / "avg_model.pt", weights_only=True)
+    torch.save({n: t for n, t in state.items() if "layer3" not in n}, source / "avg_model.pt")
+    torch.save({n: t for n, t in state.items() if "running_var" not in n}, source / "avg_model.pt")
+    with pytest.raises(InputError, match=r"and \d+ more") as caught:
+        import_model("wespeaker", source, tmp_path / "model")
+    assert len(str(caught.value).splitlines()) <= 6
+
+
+def test_speechbrains_folder_is_not_3dspeakers(tmp_path):
+    source = foreign.speechbrain_folder(tmp_path / "spkrec", foreign.SPEECHBRAIN_ECAPA, 80)
+    with pytest.raises(InputError, match="import speechbrain"):
+        import_model("3dspeaker", source, tmp_path / "model")
+
+
+def test_weights_without_an_ending_as_the_hub_has_them(tmp_path):
+    source = CASES["wespeaker-resnet18"](tmp_path / "source").source
+    (source / "avg_model.pt").rename(source / "avg_model")
+    assert import_model("wespeaker", source, tmp_path / "model").weights_file.name == "avg_model"
 
 
 def test_yaml_tags_are_data(tmp_path):

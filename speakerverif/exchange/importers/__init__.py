@@ -8,13 +8,16 @@ left out in silence. Nothing of a checkpoint is executed: pickles are read for t
 import hashlib
 import importlib
 import pkgutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from speakerverif._util.messages import nearest
-from speakerverif.config import Recipe
+from speakerverif._util.toml import from_dict, override, to_dict
+from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._foreign import Foreign, fitted
 from speakerverif.models import hub
@@ -28,7 +31,7 @@ def kinds() -> dict[str, ModuleType]:
     return {module.KIND: module for module in modules}
 
 
-def import_model(kind: str, source: str | Path, out: str | Path) -> Foreign:
+def import_model(kind: str, source: str | Path, out: str | Path, assignments: Sequence[str] = ()) -> Foreign:
     """Write the model folder of another toolkit's checkpoint, and return what was read.
 
     Args:
@@ -36,9 +39,11 @@ def import_model(kind: str, source: str | Path, out: str | Path) -> Foreign:
         source: a file or folder as the toolkit writes it; or `org/name` on the Hugging Face hub, where no such
             folder exists.
         out: the model folder; must not hold one yet.
+        assignments: `features.KEY=VALUE` or `encoder.KEY=VALUE`, in place of what the files say or leave open.
 
     Raises:
-        InputError: unknown kind, no such source, a file that is not of that kind, tensors that don't fit.
+        InputError: unknown kind, no such source, a file that is not of that kind, tensors that don't fit, or
+            something that decides the embeddings and that neither the files nor the assignments say.
     """
     known, out = kinds(), Path(out)
     if kind not in known:
@@ -46,7 +51,7 @@ def import_model(kind: str, source: str | Path, out: str | Path) -> Foreign:
     if (out / CONFIG).exists():
         raise InputError(f"{out}: holds a model already; name another folder with --out")
     path = Path(source) if Path(source).exists() else hub.fetch(str(source), known[kind].FILES)
-    foreign = known[kind].read(path)
+    foreign = _answered(known[kind].read(path), list(assignments))
     weights = fitted(foreign)
     recipe = Recipe(
         name=foreign.name or path.resolve().stem,
@@ -56,6 +61,41 @@ def import_model(kind: str, source: str | Path, out: str | Path) -> Foreign:
     )
     digest = hashlib.sha256(foreign.weights_file.read_bytes()).hexdigest()
     facts = {"imported_from": kind, "source": str(source), "source_sha256": digest, **foreign.facts}
+    if assignments:
+        facts["set"] = list(assignments)
     with torch.inference_mode():
         save_model(out, weights, {}, recipe, foreign.speakers, facts)
     return foreign
+
+
+def _answered(foreign: Foreign, assignments: list[str]) -> Foreign:
+    """Return the model with the user's settings; raise `InputError` where a question is left open."""
+    given = {text.partition("=")[0].strip() for text in assignments}
+    for key in given:
+        if key.partition(".")[0] not in ("features", "encoder"):
+            raise InputError(f"--set {key}: expected features.KEY=VALUE or encoder.KEY=VALUE")
+    for question in foreign.questions:
+        if not given.issuperset(question.keys):
+            raise InputError(f"{foreign.weights_file}: {question.text}")
+    tables = {"features": to_dict(foreign.features), "encoder": foreign.network.encoder}
+    tables = override(tables, assignments)
+    return replace(
+        foreign,
+        features=from_dict(FeatureConfig, tables["features"], "[features]"),
+        network=replace(foreign.network, encoder=tables["encoder"]),
+    )
+
+
+def assumptions(foreign: Foreign) -> str:
+    """Return what an imported model is taken to be, as one line: features, normalisation, pooling, layer."""
+    features, encoder = foreign.features, foreign.network.encoder
+    high_hz = features.high_hz if features.high_hz > 0 else features.sample_rate / 2 + features.high_hz
+    parts = [
+        f"{features.kind} filterbank of {features.num_mels} bands from {features.low_hz:g} to {high_hz:g} Hz",
+        f"{features.sample_rate} Hz",
+        f"{features.window} window of {features.frame_length_ms:g} ms every {features.frame_shift_ms:g} ms",
+        f"samples times {features.waveform_scale:g}",
+        "mean of each recording subtracted" if features.mean_norm else "no mean subtracted",
+        ", ".join(f"{key} {value}" for key, value in encoder.items() if key != "name"),
+    ]
+    return "; ".join(parts)

@@ -1,16 +1,15 @@
 """Other toolkits' files read as data: nothing in them is executed."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from speakerverif.errors import InputError
+from speakerverif.exchange.importers._pickles import Inert, read_pickle
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "embedding_model")
 
@@ -36,36 +35,58 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a PyTorch or safetensors file, out of the usual wrappings.
 
     Raises:
-        InputError: no such file, damaged, or a pickle that asks for more than tensors and plain values.
+        InputError: no such file, damaged, or something else than tensors among them.
+    """
+    return tensors_of(read_file(path), path)
+
+
+def read_file(path: Path) -> Any:
+    """Return what a PyTorch or safetensors file holds, as data.
+
+    Raises:
+        InputError: no such file, or damaged.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.suffix != ".safetensors":
+        return read_pickle(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: not a file of tensors alone, so it was not read: {reason}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{path}: damaged or not a PyTorch file: {error}") from error
-    while isinstance(loaded, dict) and not _named_tensors(loaded):
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file: {error}") from error
+
+
+def tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """Return the named tensors within what `read_file` gave; `module.`, which DataParallel adds, is left out.
+
+    Raises:
+        InputError: no named tensors, or something else among them.
+    """
+    while isinstance(loaded, dict) and not _holds_tensors(loaded):
+        if "teacher" in loaded and "student" in loaded:
+            raise InputError(
+                f"{path}: holds a teacher and a student (DINO), whose features and layers their tensors don't tell"
+            )
         inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
         if inner is None:
             break
         loaded = inner
-    if not isinstance(loaded, dict) or not _named_tensors(loaded):
-        held = (
-            f"keys {', '.join(map(str, list(loaded)[:5]))}"
-            if isinstance(loaded, dict)
-            else type(loaded).__name__
-        )
-        raise InputError(f"{path}: expected named tensors, found {held}")
+    if not isinstance(loaded, dict) or not _holds_tensors(loaded):
+        keys = ", ".join(map(str, list(loaded)[:5])) if isinstance(loaded, dict) else ""
+        kind = loaded.name if isinstance(loaded, Inert) else type(loaded).__name__
+        raise InputError(f"{path}: expected named tensors, found {f'keys {keys}' if keys else kind}")
+    others = [key for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
+        value = loaded[others[0]]
+        kind = value.name if isinstance(value, Inert) else type(value).__name__
+        raise InputError(f"{path}: not a file of tensors alone: {others[0]!r} is a {kind}")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
-def _named_tensors(loaded: dict[Any, Any]) -> bool:
-    return bool(loaded) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
+def _holds_tensors(loaded: dict[Any, Any]) -> bool:
+    """Return whether most values are tensors: then these are weights, and the rest is an error to name."""
+    tensors = sum(isinstance(value, Tensor) for value in loaded.values())
+    return all(isinstance(key, str) for key in loaded) and 2 * tensors > len(loaded)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.models import encoders, features
 
+SHOWN = 4  # tensors that an error lists
+
 
 @dataclass(frozen=True)
 class Network:
@@ -33,6 +35,19 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Question:
+    """Something that decides a model's embeddings and that its files don't tell.
+
+    Attributes:
+        keys: settings that answer it, such as `features.window`.
+        text: the question, with the answers and who trained that way.
+    """
+
+    keys: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class Foreign:
     """Another toolkit's model in our words.
 
@@ -45,6 +60,7 @@ class Foreign:
         speakers: class index -> speaker, where the checkpoint says.
         facts: for the `[trained]` table.
         name: of the model; empty takes the source's.
+        questions: what the user has to say, since the files don't.
     """
 
     weights_file: Path
@@ -55,13 +71,14 @@ class Foreign:
     speakers: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     name: str = ""
+    questions: tuple[Question, ...] = ()
 
 
 def fitted(foreign: Foreign) -> dict[str, Tensor]:
     """Return the state dict of the `SpeakerModel` that a foreign model describes.
 
     Raises:
-        InputError: tensors that are missing, have no place here, another shape or non-finite values; all listed.
+        InputError: tensors that are missing, have no place here, another shape or non-finite values.
     """
     network = foreign.network
     with torch.device("meta"):  # names and shapes alone: no memory, no initial values
@@ -94,10 +111,11 @@ def fitted(foreign: Foreign) -> dict[str, Tensor]:
             theirs = names.get(name) or f"{names.get(module, module)}.{leaf}"
             wrong.append(f"{theirs} {tuple(tensor.shape)} is missing")
     if wrong:
-        listed = "\n".join(f"  {text}" for text in wrong)
+        listed = "\n".join(f"  {text}" for text in wrong[:SHOWN])
+        more = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise InputError(
             f"{foreign.weights_file}: {len(wrong)} tensors don't fit {network.encoder['name']} "
-            f"as its other tensors describe it:\n{listed}"
+            f"as its other tensors describe it:\n{listed}{more}"
         )
     if network.passes_last:
         _move_last_part_first(weights, network.encoder["res2_scale"])

@@ -12,12 +12,18 @@ from pathlib import Path
 
 from speakerverif.config import FeatureConfig
 from speakerverif.exchange.importers._files import find, read_tensors
-from speakerverif.exchange.importers._foreign import Foreign, check_mel, recognised
+from speakerverif.exchange.importers._foreign import Foreign, Question, check_mel, recognised
 from speakerverif.exchange.importers._maps import voxceleb_trainer_resnet
 
 KIND = "voxceleb_trainer"
 FILES = ("*.model",)
 LAYOUTS = {"layer1.0.se.fc.0.weight": voxceleb_trainer_resnet}
+INPUT = Question(
+    ("features.kind", "features.waveform_scale"),
+    "its file doesn't tell whether it was trained with --log_input (then --set features.kind=voxceleb_trainer; without "
+    "it, which is that toolkit's default, the model can't be imported), nor on which samples (in [-1, 1], as it reads "
+    "them through soundfile: --set features.waveform_scale=1; 16-bit integers, as before: 32768)",
+)
 
 
 def read(source: Path) -> Foreign:
@@ -33,4 +39,4 @@ def read(source: Path) -> Foreign:
     network = recognised(state, LAYOUTS, weights, "voxceleb_trainer")
     features = FeatureConfig(kind="voxceleb_trainer", num_mels=network.num_mels, low_hz=0.0)
     check_mel(state, "torchfb.1.mel_scale.fb", features, weights)
-    return Foreign(weights, features, network, state, ignored=("torchfb.",))
+    return Foreign(weights, features, network, state, ignored=("torchfb.",), questions=(INPUT,))

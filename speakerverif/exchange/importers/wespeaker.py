@@ -10,12 +10,12 @@ from typing import Any
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._files import find, read_tensors, read_yaml
-from speakerverif.exchange.importers._foreign import Foreign, recognised
+from speakerverif.exchange.importers._foreign import Foreign, Question, recognised
 from speakerverif.exchange.importers._frames import wespeaker_ecapa, wespeaker_xvector
 from speakerverif.exchange.importers._maps import campplus, eres2net, redimnet, resnet
 
 KIND = "wespeaker"
-FILES = ("config.yaml", "avg_model.pt")
+FILES = ("config.yaml", "avg_model*")
 LAYOUTS = {
     "layer1.conv.weight": wespeaker_ecapa,
     "frame_1.conv_1d.weight": wespeaker_xvector,
@@ -24,6 +24,12 @@ LAYOUTS = {
     "layer1.0.convs.0.weight": eres2net,
     "layer1.0.conv1.weight": resnet,
 }
+ORIGIN = Question(
+    ("features.window", "features.waveform_scale"),
+    "its features depend on who trained it, and no file tells: WeSpeaker's own recipes (--set features.window=hamming "
+    "--set features.waveform_scale=32768) or 3D-Speaker, as the models `campplus` and `eres2net` of WeSpeaker's hub "
+    "(--set features.window=povey --set features.waveform_scale=1)",
+)
 
 
 def read(source: Path) -> Foreign:
@@ -32,18 +38,24 @@ def read(source: Path) -> Foreign:
     Raises:
         InputError: a file is missing or damaged, or describes a model that is not here.
     """
-    weights = find(source, "avg_model.pt", "models/avg_model.pt", "*.pt")
+    weights = find(source, "avg_model.pt", "avg_model", "models/avg_model.pt", "*.pt")
     settings_file = source / "config.yaml" if source.is_dir() else source.with_name("config.yaml")
     settings = read_yaml(settings_file)
     state = read_tensors(weights)
     network = recognised(state, LAYOUTS, weights, "WeSpeaker")
     # Which of the poolings without weights it is, no tensor tells.
-    pooling = settings.get("model_args", {}).get("pooling_func", "TSTP")
     expected = "ASTP" if "pool.linear1.weight" in state else "TSTP"
+    default = "ASTP" if network.encoder["name"] == "ecapa" else "TSTP"
+    pooling = settings.get("model_args", {}).get("pooling_func", default)
     if pooling != expected:
         raise InputError(f"{settings_file}: model_args.pooling_func {pooling!r}: expected {expected}")
     return Foreign(
-        weights, features(settings, settings_file), network, state, ignored=("projection.", "xvector.stats.")
+        weights,
+        features(settings, settings_file),
+        network,
+        state,
+        ignored=("projection.", "xvector.stats."),
+        questions=(ORIGIN,) if network.encoder["name"] in ("campplus", "eres2netv2") else (),
     )
 
 
