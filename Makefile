@@ -12,13 +12,24 @@ OUT ?= out/default
 MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: demo test slow lint format bench default-model $(TRAINED) clean
+.PHONY: demo test test-isa slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The numerical tests with the vector instructions that the processor has, with AVX2 and with SSE4 alone.
+NUMERICAL := tests/audio tests/models tests/heads tests/scoring tests/evaluation tests/exchange tests/inference \
+  tests/training tests/demos tests/recipes tests/test_default_model.py
+AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+SSE4 := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41
+
+test-isa: $(INSTALLED)
+	$(BIN)/python -m pytest $(NUMERICAL)
+	$(AVX2) $(BIN)/python -m pytest $(NUMERICAL)
+	$(SSE4) $(BIN)/python -m pytest $(NUMERICAL)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

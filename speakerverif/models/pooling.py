@@ -1,8 +1,8 @@
 """Pooling over time: frames of any number become one vector an utterance.
 
 Every pooling takes frames `(B, T, C)` and `num_frames` `(B,)`, or None where all rows are full length, and
-computes in float32 whatever the autocast state. Variances are floored before their root, so one frame and
-constant frames have finite values and gradients.
+computes in float32 whatever the autocast state (in float64 where the frames are). Variances are floored before
+their root, so one frame and constant frames have finite values and gradients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,11 @@ def build(
     return MultiQueryPooling(channels, variance_floor=variance_floor)
 
 
+def _widened(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or in float64 where it is that already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
     """Return which frames are real: bool `(B, length)`, True where the index is below `num_frames`."""
     return torch.arange(length, device=num_frames.device) < num_frames.unsqueeze(1)
@@ -40,10 +45,11 @@ def frame_mask(num_frames: Tensor, length: int) -> Tensor:
 
 def masked_mean(frames: Tensor, num_frames: Tensor | None) -> Tensor:
     """Return the mean over each utterance's real frames, float32 `(B, C)`."""
+    dtype = torch.promote_types(frames.dtype, torch.float32)
     if num_frames is None:
-        return frames.mean(1, dtype=torch.float32)
+        return frames.mean(1, dtype=dtype)
     mask = frame_mask(num_frames, frames.shape[1]).unsqueeze(-1)
-    return frames.masked_fill(~mask, 0).sum(1, dtype=torch.float32) / num_frames.unsqueeze(1)
+    return frames.masked_fill(~mask, 0).sum(1, dtype=dtype) / num_frames.unsqueeze(1)
 
 
 def mean_and_std(
@@ -58,13 +64,14 @@ def mean_and_std(
         unbiased: divide by n - 1 (by 1 where there is a single frame) rather than by n.
     """
     batch, length, _ = frames.shape
+    dtype = torch.promote_types(frames.dtype, torch.float32)
     if num_frames is None:
-        count, mask = frames.new_full((batch,), length, dtype=torch.float32), None
+        count, mask = frames.new_full((batch,), length, dtype=dtype), None
     else:
-        count, mask = num_frames.float(), frame_mask(num_frames, length).unsqueeze(-1)
+        count, mask = num_frames.to(dtype), frame_mask(num_frames, length).unsqueeze(-1)
         frames = frames.masked_fill(~mask, 0)
     moments = _plain_moments if is_exporting() else _Moments.apply
-    mean, variance = moments(frames.float(), count.view(-1, 1, 1), mask)
+    mean, variance = moments(frames.to(dtype), count.view(-1, 1, 1), mask)
     if unbiased:
         variance = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
     return mean, variance.clamp(min=variance_floor).sqrt()
@@ -154,14 +161,14 @@ class AttentiveStatisticsPooling(nn.Module):
         if self.tanh:
             hidden = hidden.tanh()
         # As rows, since autograd forbids overwriting the view that a linear layer makes of three axes.
-        logits = self.logits(hidden.flatten(0, 1)).float()
+        logits = _widened(self.logits(hidden.flatten(0, 1)))
         if num_frames is not None:
             mask = frame_mask(num_frames, frames.shape[1]).view(-1, 1)
             logits = logits.masked_fill(~mask, -torch.inf)
         if is_exporting():
             mean, variance = _plain_softmax_statistics(logits.view(frames.shape), frames)
         else:
-            _, statistics = _SoftmaxStatistics.apply(logits, frames.float())
+            _, statistics = _SoftmaxStatistics.apply(logits, _widened(frames))
             mean, variance = statistics.unbind(1)
         return torch.cat((mean, variance.clamp(min=self.variance_floor).sqrt()), 1)
 
@@ -203,10 +210,10 @@ class MultiQueryPooling(nn.Module):
         self.logits = nn.Conv1d(hidden, weights, 1, groups=heads * queries)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        logits = self.logits(self.hidden(frames.transpose(1, 2)).tanh()).transpose(1, 2).float()
+        logits = _widened(self.logits(self.hidden(frames.transpose(1, 2)).tanh()).transpose(1, 2))
         logits = logits.unflatten(2, (self.heads, self.queries, -1))
         mask = None if num_frames is None else frame_mask(num_frames, frames.shape[1]).view(-1, 1)
-        frames = frames.float()
+        frames = _widened(frames)
         pooled = []
         for weights in logits.unbind(3):  # (B, T, heads, weights of a head)
             weights = weights.expand(-1, -1, -1, frames.shape[2] // self.heads).flatten(0, 1).flatten(1)

@@ -169,7 +169,8 @@ def train(
                 )
             with torch.autocast(device_type, precision, enabled=precision != torch.float32), norms:
                 embeddings = model.encoder(features, None)
-            embeddings, labels = distributed.gather(embeddings.float()), distributed.gather(labels)
+            embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+            embeddings, labels = distributed.gather(embeddings), distributed.gather(labels)
             loss, cosines = head(embeddings, labels)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
