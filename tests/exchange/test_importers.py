@@ -450,6 +450,13 @@ def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
             import_model("wespeaker", case.source, tmp_path / "other", [wrong])
 
 
+@pytest.mark.parametrize(("name", "crop_s"), [("taoruijie-ecapa", 3.015), ("voxceleb_trainer", 4.015)])
+def test_crops_are_as_long_as_the_originals(name, crop_s, tmp_path):
+    case = CASES[name](tmp_path / "source")
+    import_model(case.kind, case.source, tmp_path / "model", case.answers)
+    assert load_model(tmp_path / "model").recipe.train.crop_s == crop_s
+
+
 def test_files_of_other_sorts_are_named(tmp_path):
     weights = tmp_path / "model.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), weights)

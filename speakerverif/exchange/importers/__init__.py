@@ -17,7 +17,7 @@ import torch
 
 from speakerverif._util.messages import nearest
 from speakerverif._util.toml import from_dict, override, to_dict
-from speakerverif.config import FeatureConfig, Recipe
+from speakerverif.config import FeatureConfig, Recipe, TrainConfig
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._foreign import Foreign, fitted
 from speakerverif.models import hub
@@ -58,6 +58,7 @@ def import_model(kind: str, source: str | Path, out: str | Path, assignments: Se
         features=foreign.features,
         encoder=foreign.network.encoder,
         head={},  # the other toolkit's class weights stay behind
+        train=TrainConfig(crop_s=foreign.crop_s),
     )
     digest = hashlib.sha256(foreign.weights_file.read_bytes()).hexdigest()
     facts = {"imported_from": kind, "source": str(source), "source_sha256": digest, **foreign.facts}

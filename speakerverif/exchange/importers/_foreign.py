@@ -61,6 +61,7 @@ class Foreign:
         facts: for the `[trained]` table.
         name: of the model; empty takes the source's.
         questions: what the user has to say, since the files don't.
+        crop_s: length of the crops that the toolkit's evaluation averages, in seconds; `--crops N` takes it.
     """
 
     weights_file: Path
@@ -72,6 +73,7 @@ class Foreign:
     facts: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     questions: tuple[Question, ...] = ()
+    crop_s: float = 3.015  # 300 frames of 25 ms every 10 ms, as most toolkits evaluate
 
 
 def fitted(foreign: Foreign) -> dict[str, Tensor]:

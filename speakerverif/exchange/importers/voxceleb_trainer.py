@@ -1,7 +1,7 @@
 """voxceleb_trainer's ResNetSE34V2: one `.model` file with features, encoder and class weights.
 
 The file holds the mel matrix of its features, which is compared with ours. Its evaluation averages the distances
-between ten crops of four seconds of each recording; here the embedding is that of the whole recording. Samples are
+between ten crops of 400 frames of each recording, which `--crops 10` comes near; here the embedding is that of the whole recording. Samples are
 in [-1, 1], as its loader has read them since it uses soundfile; the one before it read 16-bit integers.
 
 Its ResNetSE34L is another network: a first convolution of 7 x 7, the mean over frequencies before the pooling, one
@@ -39,4 +39,4 @@ def read(source: Path) -> Foreign:
     network = recognised(state, LAYOUTS, weights, "voxceleb_trainer")
     features = FeatureConfig(kind="voxceleb_trainer", num_mels=network.num_mels, low_hz=0.0)
     check_mel(state, "torchfb.1.mel_scale.fb", features, weights)
-    return Foreign(weights, features, network, state, ignored=("torchfb.",), questions=(INPUT,))
+    return Foreign(weights, features, network, state, ignored=("torchfb.",), questions=(INPUT,), crop_s=4.015)
