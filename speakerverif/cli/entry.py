@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from speakerverif.cli import decide, exchange, report, score, sources
+from speakerverif.cli import calibrate, decide, exchange, report, score, sources
 from speakerverif.errors import InputError
 
 WRONG_INPUT, FAILURE = 2, 1
@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, run, add_arguments, summary in (
         ("verify", decide.verify, decide.add_verify, "compare the speakers of two recordings"),
-        ("calibrate", decide.calibrate, decide.add_calibrate, "fit and store a calibration"),
+        ("calibrate", calibrate.run, calibrate.add_arguments, "fit and store a calibration"),
         ("enroll", decide.enroll, decide.add_enroll, "add recordings of a speaker to a store"),
         (
             "identify",
