@@ -11,13 +11,14 @@ from speakerverif.data._rows import LONGEST_FIELD, PADDING, WrongRows, distinct,
 from speakerverif.data._trial_files import floats
 from speakerverif.errors import InputError
 
-FIELDS = ("id", "path", "speaker", "start_s", "duration_s")
-TEXTS, TIMES = FIELDS[:3], FIELDS[3:]
+FIELDS = ("id", "path", "speaker", "start_s", "duration_s", "channel")
+TEXTS, TIMES = FIELDS[:3], FIELDS[3:5]
+MAX_CHANNEL = 1024  # libsndfile opens no file of more channels
 _TAB, _LINE_FEED, _RETURN = 9, 10, 13
 
 
 def parse_manifest(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the columns by name: texts dtype S (N,), times float64 (N,), a missing duration as nan.
+    """Return the columns by name: texts dtype S (N,), times float64 (N,), a missing duration as nan, channels int16.
 
     Raises:
         InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id twice.
@@ -76,15 +77,26 @@ def _columns(
         j = names.index(name)
         columns[name] = gather(padded, start[:, j], length[:, j])
     refuse((columns["id"] == b"") | (columns["path"] == b""), "empty id or path")
-    for name, unknown in zip(TIMES, (0.0, math.nan), strict=True):
-        columns[name] = np.full(len(line), unknown)
+
+    def numbers(name: str) -> np.ndarray:
+        """Return a column of numbers: nan where a field is empty, -1 where it holds no number."""
+        values = np.full(len(line), math.nan)
         if name in names:
             j = names.index(name)
             given = length[:, j] > 0
-            values = floats(gather(padded, start[given, j], length[given, j]))
-            columns[name][given] = values
-            given[given] = ~((values >= 0) & (values < np.inf))
-            refuse(given, f"{name} is not a number of seconds")
+            values[given] = np.nan_to_num(floats(gather(padded, start[given, j], length[given, j])), nan=-1)
+        return values
+
+    for name in TIMES:
+        columns[name] = numbers(name)
+        refuse((columns[name] < 0) | (columns[name] == np.inf), f"{name} is not a number of seconds")
+    columns["start_s"] = np.nan_to_num(columns["start_s"], nan=0.0)
+    channel = numbers("channel")
+    refuse(
+        ~np.isnan(channel) & ~((channel >= 1) & (channel <= MAX_CHANNEL) & (channel % 1 == 0)),
+        f"channel is not a whole number from 1 to {MAX_CHANNEL}",
+    )
+    columns["channel"] = np.clip(np.nan_to_num(channel, nan=0.0), 0, MAX_CHANNEL).astype(np.int16)
     return columns
 
 

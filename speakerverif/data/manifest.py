@@ -24,6 +24,7 @@ class Utterance:
     speaker: str
     start_s: float = 0.0
     duration_s: float | None = None  # None: to the end of the file
+    channel: int | None = None  # counted from 1; None: the file is mono, or its channels are mixed
 
 
 class Manifest:
@@ -37,6 +38,7 @@ class Manifest:
         start_s: np.ndarray,
         duration_s: np.ndarray,
         root: str = "",
+        channel: np.ndarray | None = None,
     ) -> None:
         """Hold the columns.
 
@@ -47,8 +49,10 @@ class Manifest:
             start_s: float64 (N,), seconds.
             duration_s: float64 (N,), seconds; nan is to the end of the file.
             root: the folder of relative paths; empty is the current one.
+            channel: int16 (N,), counted from 1; 0, or no array at all, where none is named.
         """
         self.ids, self.paths, self.start_s, self.duration_s, self.root = ids, paths, start_s, duration_s, root
+        self.channel = np.zeros(len(ids), np.int16) if channel is None else channel
         names, which = distinct(speakers.astype(f"S{-(-speakers.itemsize // 8) * 8}"))
         order = np.argsort(names)
         self._vocabulary = names[order]
@@ -70,6 +74,7 @@ class Manifest:
             self._vocabulary[self.speaker_index[i]].decode(),
             float(self.start_s[i]),
             None if math.isnan(duration) else duration,
+            int(self.channel[i]) or None,
         )
 
     def __iter__(self) -> Iterator[Utterance]:
@@ -79,7 +84,7 @@ class Manifest:
         """Return the utterances that a boolean mask (N,) or an array of indices picks, in that order."""
         speakers = self._vocabulary[self.speaker_index[which]]
         times = self.start_s[which], self.duration_s[which]
-        return Manifest(self.ids[which], self.paths[which], speakers, *times, self.root)
+        return Manifest(self.ids[which], self.paths[which], speakers, *times, self.root, self.channel[which])
 
     @classmethod
     def join(cls, manifests: Sequence["Manifest"]) -> "Manifest":
@@ -113,26 +118,32 @@ class Manifest:
             np.array([u.speaker.encode() for u in rows], np.bytes_),
             np.array([u.start_s for u in rows], np.float64),
             np.array([math.nan if u.duration_s is None else u.duration_s for u in rows], np.float64),
+            channel=np.array([u.channel or 0 for u in rows], np.int16),
         )
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
-        """Return the manifest of a TSV file with the header `id path speaker [start_s duration_s]`.
+        """Return the manifest of a TSV file with the header `id path speaker [start_s duration_s channel]`.
 
-        Relative paths are relative to the manifest's folder. An empty duration is to the end of the file.
+        Relative paths are relative to the manifest's folder. An empty duration is to the end of the file. Channels
+        count from 1; an empty one names none.
 
         Raises:
             InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id twice.
         """
         columns = parse_manifest(path)
-        ids, paths, speakers, start_s, duration_s = (columns[name] for name in FIELDS)
-        return cls(ids, paths, speakers, start_s, duration_s, str(Path(path).parent))
+        ids, paths, speakers, start_s, duration_s, channel = (columns[name] for name in FIELDS)
+        return cls(ids, paths, speakers, start_s, duration_s, str(Path(path).parent), channel)
 
     def write(self, path: str | Path) -> None:
-        """Write the TSV file; paths inside its folder are written relative to it, others absolute."""
+        """Write the TSV file; paths inside its folder are written relative to it, others absolute.
+
+        The column `channel` is written where an utterance names one.
+        """
         folder = os.path.abspath(Path(path).parent)  # noqa: PTH100 (links stay as they are)
+        fields = FIELDS if self.channel.any() else FIELDS[:-1]
         with replacing(path) as file:
-            file.write(("\t".join(FIELDS) + "\n").encode())
+            file.write(("\t".join(fields) + "\n").encode())
             for u in self:
                 audio = os.path.abspath(u.path)  # noqa: PTH100
                 inside = audio.startswith(folder + os.sep)
@@ -143,7 +154,8 @@ class Manifest:
                     u.speaker,
                     repr(u.start_s),
                     "" if u.duration_s is None else repr(u.duration_s),
-                ]
+                    "" if u.channel is None else str(u.channel),
+                ][: len(fields)]
                 if any("\t" in text or "\n" in text for text in texts):
                     raise InputError(f"{path}: {u.id!r}: a tab or a line break can't stand in a manifest")
                 file.write(("\t".join(texts) + "\n").encode())

@@ -236,6 +236,25 @@ def test_manifest_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+def test_a_manifest_names_channels_only_where_an_utterance_does(tmp_path: Path) -> None:
+    both = [Utterance("u1", "call.wav", "s", channel=1), Utterance("u2", "call.wav", "t", 1.5, 2.0, 2)]
+    manifest = Manifest.from_utterances([*both, Utterance("u3", "mono.wav", "s")])
+    manifest.write(tmp_path / "m.tsv")
+    assert (tmp_path / "m.tsv").read_text().splitlines()[0].endswith("\tchannel")
+    assert [u.channel for u in Manifest.read(tmp_path / "m.tsv")] == [1, 2, None]
+    assert [u.channel for u in manifest.select(np.array([2, 1]))] == [None, 2]
+    assert [u.channel for u in Manifest.join([manifest])] == [1, 2, None]
+    manifest.select(np.array([2])).write(tmp_path / "plain.tsv")
+    assert (tmp_path / "plain.tsv").read_text().splitlines()[0] == "id\tpath\tspeaker\tstart_s\tduration_s"
+
+
+@pytest.mark.parametrize("channel", ["0", "-1", "1.5", "left", "nan", "inf", "99999", "1e300"])
+def test_what_is_no_channel(tmp_path: Path, channel: str) -> None:
+    (tmp_path / "m.tsv").write_text(f"id\tpath\tspeaker\tchannel\na\tx\ts\t2\nb\ty\ts\t{channel}\n")
+    with pytest.raises(InputError, match="line 3: channel is not a whole number from 1 to 1024"):
+        Manifest.read(tmp_path / "m.tsv")
+
+
 def test_manifest_selects_by_mask_and_by_index() -> None:
     manifest = Manifest.from_utterances(UTTERANCES)
     assert list(manifest.select(np.array([True, False, True]))) == [UTTERANCES[0], UTTERANCES[2]]
