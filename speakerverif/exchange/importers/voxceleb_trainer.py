@@ -1,8 +1,8 @@
 """voxceleb_trainer's ResNetSE34V2: one `.model` file with features, encoder and class weights.
 
 The file holds the mel matrix of its features, which is compared with ours. Its evaluation averages the distances
-between ten crops of 400 frames of each recording, which `--crops 10` comes near; here the embedding is that of the whole recording. Samples are
-in [-1, 1], as its loader has read them since it uses soundfile; the one before it read 16-bit integers.
+between ten crops of 400 frames of each recording, which `--crops 10` comes near; here the embedding is that of the
+whole recording. Its loader has read samples in [-1, 1] since it uses soundfile, and 16-bit integers before.
 
 Its ResNetSE34L is another network: a first convolution of 7 x 7, the mean over frequencies before the pooling, one
 weight a frame, no pre-emphasis.
