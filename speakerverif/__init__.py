@@ -1,6 +1,7 @@
 """Speaker verification: is this the same person speaking?"""
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from speakerverif.errors import InputError
 
 __version__ = "0.1.0"
+# Messages are shown only by programs that ask for them; the command line does.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 __all__ = ["EmbeddingTransformer", "InputError", "Model", "load_model"]
 
 _HOME = {

@@ -1,9 +1,16 @@
-"""Progress of long work on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise messages of the package's logger.
 
+Both are shown where the logger of this module shows messages of level INFO, as it does in commands; in a notebook
+`logging.basicConfig(level=logging.INFO)` shows them.
+"""
+
+import logging
 import sys
 import time
 from types import TracebackType
 from typing import Self
+
+logger = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
 
@@ -13,17 +20,17 @@ class Progress:
 
     Args:
         total: number of units of work.
-        label: what the line begins with.
+        label: first word of the line.
         unit: the name of one unit, such as "crop".
         done: units finished before (a resumed run).
     """
 
-    def __init__(self, total: int, label: str, unit: str = "file", done: int = 0):
+    def __init__(self, total: int, label: str, unit: str = "file", done: int = 0) -> None:
         self.total, self.label, self.unit, self.done = total, label, unit, done
         self._started, self._done_before = time.monotonic(), done
         self._last_line = self._started
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -38,19 +45,9 @@ class Progress:
             self._bar.update(count)
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._print(status)
-
-    def note(self, text: str) -> None:
-        """Print a line of its own without disturbing the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def _print(self, status: str) -> None:
-        rate = (self.done - self._done_before) / max(time.monotonic() - self._started, 1e-9)
-        line = f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f}/s"
-        print(f"{line}, {status}" if status else line, file=sys.stderr, flush=True)
+            rate = (self.done - self._done_before) / max(self._last_line - self._started, 1e-9)
+            line = f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f}/s"
+            logger.info(f"{line}, {status}" if status else line)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,4 @@
-"""The command line: one function a subcommand, each parses, calls one library function and prints.
-
-Imports stand inside the functions, so that `--help` and scoring a score file start at once.
-"""
+"""The command line: one file per group of commands, put together in `entry`."""
 
 from speakerverif.cli.entry import main, parser
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from speakerverif.corpora._headers import duration_s
 from speakerverif.corpora._voxtree import HEADER
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 RATE = 16000
 BYTES_PER_S = 2 * RATE
@@ -42,7 +45,7 @@ def convert(source: Path, target: Path, folder: Path) -> list[tuple[str, str]]:
     manifest = Manifest.read(source)
     problems = []
     with Progress(len(manifest), "decode m4a") as progress:
-        progress.note(_means(manifest, folder))
+        logger.info(_means(manifest, folder))
         with replacing(target) as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             file.write(HEADER)
             for start in range(0, len(manifest), CHUNK):

@@ -1,6 +1,6 @@
 """Recordings to embeddings: exact whatever the batch, in bounded memory, with a status for every file."""
 
-import sys
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,8 @@ from speakerverif.inference.chunks import Reading, Source, Utterances
 from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
+
+logger = logging.getLogger(__name__)
 
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
@@ -198,6 +200,6 @@ def _table(
 
 
 def print_failures(table: EmbeddingTable) -> None:
-    """List on standard error what could not be embedded and why."""
+    """Report what could not be embedded and why."""
     for name, reason in table.failed.items():
-        print(f"not embedded: {name}: {reason}", file=sys.stderr)
+        logger.warning(f"not embedded: {name}: {reason}")

@@ -7,8 +7,8 @@ folder whose encoder is in `FASTER_IN_ONNX`; torch for every other folder.
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +23,8 @@ from speakerverif.models.folder import ModelFolder
 from speakerverif.models.folder import load_model as load_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
+
+logger = logging.getLogger(__name__)
 
 Engine = Literal["auto", "torch", "onnx"]
 FASTER_IN_ONNX = {"resnet"}
@@ -79,10 +81,10 @@ def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:
     except OSError:
         writable = False
     if writable:
-        print(f"exporting {folder.path} to {kept}", file=sys.stderr)
+        logger.info(f"exporting {folder.path} to {kept}")
         export_onnx(folder, kept)
         return OnnxModel(kept, device)
-    print(f"exporting {folder.path}; {cache} can't be written to, so the export is not kept", file=sys.stderr)
+    logger.warning(f"exporting {folder.path}; {cache} can't be written to, so the export is not kept")
     with tempfile.TemporaryDirectory() as scratch:
         export_onnx(folder, Path(scratch) / "model.onnx")
         return OnnxModel(Path(scratch) / "model.onnx", device)

@@ -6,7 +6,7 @@ synced and renamed, so that a crash leaves the former file or the new one, never
 
 import hashlib
 import json
-import sys
+import logging
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from speakerverif.models import hub
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.calibration import Calibration
+
+logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
 
@@ -156,10 +158,9 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
     """
     if folder is None:
         found = load_model(resolve_model(None), device)
-        print(
+        logger.info(
             f"no model named: the built-in starter model {found.name} {found.fingerprint}; what it is and is not "
-            f"good for: {found.path / CARD}",
-            file=sys.stderr,
+            f"good for: {found.path / CARD}"
         )
         return found
     folder = resolve_model(Path(folder))

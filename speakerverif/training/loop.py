@@ -5,8 +5,8 @@ one bit for bit on a CPU. Schedules are counted in samples. Under torchrun every
 of each batch (see `distributed`), and the first writes what there is to write."""
 
 import contextlib
+import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,8 @@ from speakerverif.training.batches import BatchOrder, CropDataset, batches, make
 from speakerverif.training.log import TrainingLog
 from speakerverif.training.schedules import learning_rate, margin_fraction
 from speakerverif.training.spec_augment import spec_augment
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -64,7 +66,7 @@ def train(
             utterances of the batch are named).
     """
     if finished_before(out, recipe):
-        print(f"{out}: trained before by the same recipe", file=sys.stderr)
+        logger.info(f"{out}: trained before by the same recipe")
         return out
     torch.manual_seed(recipe.seed)
     config, precision = recipe.train, PRECISIONS[recipe.train.precision]
@@ -221,9 +223,7 @@ def train(
         if log is not None and validate is not None and step == order.num_steps:
             figures = run_validation()
             log.write({"step": step, **figures})
-            progress.note(
-                "validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            )
+            logger.info("validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     if distributed.is_first():
         save(finished=step == order.num_steps)
     return out
@@ -301,10 +301,7 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
         head.load_state_dict(weights)
     else:
-        print(
-            f"{start_from} was trained on other classes or another head: this one begins anew",
-            file=sys.stderr,
-        )
+        logger.warning(f"{start_from} was trained on other classes or another head: this one begins anew")
 
 
 def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:

@@ -7,7 +7,7 @@ every file in the trial lists, `backend` what compares them, into the model fold
 
 import hashlib
 import json
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from speakerverif.scoring import cosine
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.training import distributed, plan
 from speakerverif.training.loop import Validate, train
+
+logger = logging.getLogger(__name__)
 
 EMBEDDINGS, OF_TRAINING = "embeddings.npz", "embeddings_train.npz"
 STAGES = ("prepare", "train", "finetune", "embed", "backend", "score", "report")
@@ -76,7 +78,7 @@ def run(
         if stage not in STAGES:
             raise InputError(f"--stages: unknown stage {stage!r}; {nearest(stage, list(STAGES))}")
     work = _Run(recipe, out, data_dir, device, places or {})
-    print(f"{recipe.name}: {', '.join(s for s in STAGES if s in stages)} -> {out}", file=sys.stderr)
+    logger.info(f"{recipe.name}: {', '.join(s for s in STAGES if s in stages)} -> {out}")
     work.check()
     if "prepare" in stages:
         work.do("prepare")
@@ -119,7 +121,7 @@ def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
         return manifest
     kept = manifest.select(~(manifest.duration_s < shortest))  # an unknown duration is no short one
     if left_out := len(manifest) - len(kept):
-        print(f"  {left_out} utterances are shorter than {shortest:g} s and left out", file=sys.stderr)
+        logger.info(f"  {left_out} utterances are shorter than {shortest:g} s and left out")
     return kept
 
 
@@ -179,9 +181,9 @@ class _Run:
         key = self._key(stage)
         done = stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key
         if distributed.as_first_says(done):
-            print(f"{stage}: done before, nothing has changed", file=sys.stderr)
+            logger.info(f"{stage}: done before, nothing has changed")
             return
-        print(f"{stage}:", file=sys.stderr)
+        logger.info(f"{stage}:")
         steps: dict[str, Callable[[], None]] = {
             "prepare": self._prepare,
             "train": self._train,
@@ -264,18 +266,15 @@ class _Run:
             raise InputError(
                 f"score.top_n {wanted}: the cohort are the {there} training speakers; take fewer"
             )
-        print(
-            plan.describe(self.recipe, finetuned(self.recipe), self.prepared, manifest, self.out),
-            file=sys.stderr,
-        )
+        logger.info(plan.describe(self.recipe, finetuned(self.recipe), self.prepared, manifest, self.out))
 
     def _prepare(self) -> None:
         if self.prepared_before:
-            print(f"  prepared before in {self.lists}", file=sys.stderr)
+            logger.info(f"  prepared before in {self.lists}")
         else:
             prepare_recipe(self.recipe, self.data_dir, self.lists, self.places)
         for note in self.prepared.notes:
-            print(f"  {note}", file=sys.stderr)
+            logger.info(f"  {note}")
 
     def _train(self) -> None:
         self._train_into(self.recipe, self.out / "model", None)
@@ -308,7 +307,7 @@ class _Run:
         if (self.out / name).is_file():
             before = EmbeddingTable.load(self.out / name)
             if before.fingerprint == folder.fingerprint and list(before.ids) == [u.id for u in utterances]:
-                print(f"  {name}: of this model already", file=sys.stderr)
+                logger.info(f"  {name}: of this model already")
                 return
         table = embed(folder, utterances, device=self.device)
         print_failures(table)
@@ -327,10 +326,7 @@ class _Run:
         cohort = train if self.recipe.score.norm != "none" else None
         fitted = fit(plan_of(self.recipe), train, cohort, speakers)
         fitted.save(self.model)
-        print(
-            f"  {fitted.name}, on {len(train)} utterances of {len(set(speakers.values()))} speakers",
-            file=sys.stderr,
-        )
+        logger.info(f"  {fitted.name}, on {len(train)} utterances of {len(set(speakers.values()))} speakers")
 
     def _score(self) -> None:
         table = EmbeddingTable.load(self.out / EMBEDDINGS)
@@ -352,7 +348,6 @@ class _Run:
             scores.write(self.out / "scores" / f"{name}.txt")
             if raw is not None:
                 raw.write(self.out / "scores" / f"{name}.raw.txt")
-            print(evaluate.format_record(record) + "\n")
 
     def _report(self) -> None:
         from speakerverif.report.page import Result, System, write_report

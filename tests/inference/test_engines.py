@@ -90,11 +90,11 @@ def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cac
     assert transformer.model_.folder.engine == "onnxruntime"
 
 
-def test_without_a_cache_the_export_is_not_kept(tiny_model, tmp_path, monkeypatch, capsys):
+def test_without_a_cache_the_export_is_not_kept(tiny_model, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert engines.load_model(tiny_model, engine="onnx").engine == "onnxruntime"
-    assert "is not kept" in capsys.readouterr().err
+    assert "is not kept" in caplog.text
 
 
 def test_what_is_kept_beside_a_model_goes_with_every_engine(tiny_model):

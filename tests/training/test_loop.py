@@ -166,17 +166,17 @@ def test_fine_tuning_starts_from_a_model(
     tiny_model: Path,
     tiny_recipe: Recipe,
     tiny_manifest: Manifest,
-    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recipe = with_train(tiny_recipe, learning_rate=0.0, final_learning_rate=0.0, average="none", epochs=0.25)
     start = load_file(tiny_model / WEIGHTS)
     tuned = load_file(train(recipe, tiny_manifest, tmp_path / "a", start_from=tiny_model) / WEIGHTS)
     weights = [name for name in start if name.endswith("weight") and "norm" not in name]
     assert weights and all(torch.equal(start[name], tuned[name]) for name in weights)
-    assert "begins anew" not in capsys.readouterr().err
+    assert "begins anew" not in caplog.text
     few = tiny_manifest.select(np.arange(12))
     train(recipe, few, tmp_path / "b", start_from=tiny_model)
-    assert "begins anew" in capsys.readouterr().err
+    assert "begins anew" in caplog.text
     other = dataclasses.replace(recipe, encoder={**recipe.encoder, "channels": 24})
     with pytest.raises(InputError, match="does not fit the recipe's features and encoder"):
         train(other, tiny_manifest, tmp_path / "c", start_from=tiny_model)

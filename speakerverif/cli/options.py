@@ -1,0 +1,98 @@
+"""Options that several commands share, and the types of their values."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+MOST_THREADS = 1024
+MOST_SEED = 2**32 - 1
+MOST_AT_ONCE = 1_000_000
+BUILT_IN = "model folder, ONNX file or org/name on the Hugging Face hub (default: the built-in starter model)"
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return the type of an option that takes a whole number from `least` to `most`, both included."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text) if len(text) < 20 else None
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {least} to {most}, found {text[:40]!r}"
+            )
+        return value
+
+    return number
+
+
+def add_compute(command: argparse.ArgumentParser) -> None:
+    """Add the device and the number of threads."""
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_threads(command)
+
+
+def add_threads(command: argparse.ArgumentParser) -> None:
+    """Add the number of threads."""
+    command.add_argument(
+        "--threads",
+        type=whole_number(1, MOST_THREADS),
+        metavar="N",
+        help="number of CPU threads (default: as many as this process may use)",
+    )
+
+
+def add_seed(command: argparse.ArgumentParser) -> None:
+    """Add the seed of a training."""
+    command.add_argument(
+        "--seed",
+        type=whole_number(0, MOST_SEED),
+        metavar="N",
+        help="seed of every random choice (default: the recipe's)",
+    )
+
+
+def add_batch_size(command: argparse.ArgumentParser) -> None:
+    """Add the number of recordings in a batch."""
+    command.add_argument(
+        "--batch-size",
+        type=whole_number(1, MOST_AT_ONCE),
+        metavar="N",
+        help="largest number of recordings that go through the encoder together",
+    )
+
+
+def add_assignments(command: argparse.ArgumentParser) -> None:
+    """Add the option that changes keys of a recipe."""
+    command.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the recipe, as in train.epochs=5; may be repeated",
+    )
+
+
+def add_places(command: argparse.ArgumentParser) -> None:
+    """Add the folders of VoxCeleb and its trial lists."""
+    for name in ("vox1", "vox2"):
+        command.add_argument(
+            f"--{name}",
+            type=Path,
+            metavar="DIR",
+            help=f"folder of VoxCeleb{name[-1]}, for the corpus voxceleb",
+        )
+    command.add_argument(
+        "--trials",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="trial lists that are not in the folder of VoxCeleb1",
+    )
+
+
+def places(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the folders and lists of VoxCeleb that the user named, by the option's name."""
+    return {name: value for name in ("vox1", "vox2", "trials") if (value := getattr(arguments, name))}

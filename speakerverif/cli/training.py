@@ -1,0 +1,157 @@
+"""The commands that train: demo, run, prepare, train; and heads, which draws the losses they train with."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speakerverif.cli import options
+from speakerverif.cli._compute import prepare_compute
+
+if TYPE_CHECKING:
+    from speakerverif.config import Recipe
+
+LISTS = (
+    "our TSV; a Kaldi folder; SpeechBrain's .csv; WeSpeaker's .list, raw or of shards; Lhotse's cuts; .rttm"
+)
+
+
+def add_demo(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `demo`."""
+    command.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write to (default: demo)"
+    )
+    options.add_compute(command)
+    options.add_seed(command)
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add = command.add_argument
+    add("recipe", type=Path, metavar="RECIPE.toml", help="recipe to run")
+    add("--data", type=Path, metavar="DIR", help="folder of the corpus, or of what `prepare` wrote for it")
+    options.add_places(command)
+    add("--out", type=Path, metavar="DIR", help="folder to write to (default: out/ and the recipe's name)")
+    add(
+        "--stages",
+        metavar="A,B",
+        help="run only these stages of prepare,train,finetune,embed,backend,score,report",
+    )
+    options.add_assignments(command)
+    options.add_compute(command)
+    options.add_seed(command)
+
+
+def add_prepare(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `prepare`."""
+    add = command.add_argument
+    add("corpus", metavar="CORPUS", help="name of the corpus")
+    add("--root", type=Path, metavar="DIR", help="folder of the corpus")
+    options.add_places(command)
+    add("--partial", action="store_true", help="take a corpus of which parts are missing (voxceleb)")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write the lists to")
+
+
+def add_train(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `train`."""
+    add = command.add_argument
+    add("recipe", type=Path, metavar="RECIPE.toml", help="recipe to train by")
+    add("--out", type=Path, required=True, metavar="MODEL", help="model folder to write")
+    add("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
+    add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of the corpus; without --manifest its lists are written to MODEL/data",
+    )
+    options.add_assignments(command)
+    options.add_compute(command)
+    options.add_seed(command)
+
+
+def add_heads(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `heads`."""
+    command.add_argument(
+        "--out", type=Path, default=Path("heads"), metavar="DIR", help="folder to write to (default: heads)"
+    )
+    options.add_seed(command)
+    options.add_threads(command)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Synthesise speech, train on it and evaluate the model, offline."""
+    prepare_compute(arguments)
+    from speakerverif.demos.demo import demo
+
+    demo(arguments.out, device=arguments.device, seed=arguments.seed)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the stages of a recipe."""
+    prepare_compute(arguments)
+    from speakerverif.evaluation.evaluate import format_record
+    from speakerverif.training.distributed import processes
+    from speakerverif.training.stages import STAGES, run
+
+    recipe = _recipe(arguments)
+    stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
+    out = arguments.out or Path("out") / recipe.name
+    with processes(arguments.device) as device:
+        records = run(
+            recipe,
+            out,
+            data_dir=arguments.data,
+            stages=stages,
+            device=device,
+            places=options.places(arguments),
+        )
+        if "score" in stages:
+            for record in records.values():
+                print(format_record(record) + "\n")
+        page = out / "report" / "index.html"
+        if "report" in stages and page.is_file():
+            print(f"report: {page}")
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Check a corpus and write its manifests and trial lists."""
+    from speakerverif.corpora._prepare import prepare
+
+    choices = {**options.places(arguments), **({"partial": True} if arguments.partial else {})}
+    for note in prepare(arguments.corpus, arguments.root, arguments.out, **choices).notes:
+        print(note)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a recipe's model, from where a former training stopped."""
+    prepare_compute(arguments)
+    from speakerverif.data.formats.manifests import read_training_manifest
+    from speakerverif.training.distributed import processes
+    from speakerverif.training.stages import train_recipe
+
+    recipe = _recipe(arguments)
+    path = arguments.manifest
+    manifest = read_training_manifest(path, arguments.audio_root) if path else None
+    with processes(arguments.device) as device:
+        model = train_recipe(recipe, arguments.out, manifest=manifest, data_dir=arguments.data, device=device)
+        print(model)
+    return 0
+
+
+def heads(arguments: argparse.Namespace) -> int:
+    """Draw the training heads."""
+    prepare_compute(arguments)
+    from speakerverif.demos.head_gallery import write
+
+    print(write(arguments.out, arguments.seed or 0))
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> "Recipe":
+    from speakerverif.config import load_recipe
+
+    seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
+    return load_recipe(arguments.recipe, arguments.assignments + seed)
