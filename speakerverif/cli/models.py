@@ -23,10 +23,18 @@ def add_import(command: argparse.ArgumentParser) -> None:
     add(
         "kind",
         metavar="KIND",
-        help="toolkit that wrote it: speechbrain, wespeaker, 3dspeaker, taoruijie or voxceleb_trainer",
+        help="toolkit that wrote it: speechbrain, wespeaker, 3dspeaker, pyannote, taoruijie or voxceleb_trainer",
     )
     add("source", metavar="SOURCE", help="the toolkit's file or folder, or org/name on the Hugging Face hub")
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
+    add(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="say what the files leave open, or something else than they say: features.window=povey",
+    )
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
@@ -55,12 +63,14 @@ def add_push(command: argparse.ArgumentParser) -> None:
 
 def import_model(arguments: argparse.Namespace) -> int:
     """Write the model folder of another toolkit's checkpoint."""
+    from speakerverif.exchange.importers import assumptions
     from speakerverif.exchange.importers import import_model as convert
 
-    foreign = convert(arguments.kind, arguments.source, arguments.out)
+    foreign = convert(arguments.kind, arguments.source, arguments.out, arguments.assignments)
     print(
         f"{arguments.out}: {foreign.network.encoder['name']}, {len(foreign.state)} tensors of {foreign.weights_file}"
     )
+    print(f"taken to be: {assumptions(foreign)}")
     return 0
 
 
