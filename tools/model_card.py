@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from speakerverif._util.files import write_atomically
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import describe_breakdown
+from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.models.folder import CARD, load_model
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -71,7 +73,7 @@ def _models(record: dict[str, Any]) -> list[str]:
     return [system.get("fingerprint") for system in systems]
 
 
-def percent(rate: float, ci95: list[float] | None) -> str:
+def percent(rate: float, ci95: Sequence[float] | None) -> str:
     """Return a rate and its interval as they stand in the card."""
     return f"{100 * rate:.2f}" + (f" [{100 * ci95[0]:.2f}, {100 * ci95[1]:.2f}]" if ci95 else "")
 
@@ -96,10 +98,10 @@ def eer(records: Records) -> str:
         if record is None:
             lacking.append(f"- {title}: {missing(name)}")
             continue
-        raw = record.get("raw")
-        own = percent(record["eer"], record["eer_ci95"])
-        plain = percent(raw["eer"], raw["eer_ci95"]) if raw else own
-        rows.append((title, f"{record['trials']:,}", plain, own))
+        scored = ScoringRecord.from_json(record, name)
+        own = percent(scored.figures.eer, scored.figures.eer_ci95)
+        plain = percent(scored.raw.eer, scored.raw.eer_ci95) if scored.raw else own
+        rows.append((title, f"{scored.trials:,}", plain, own))
     return "\n\n".join(
         ([lines_of(rows)] if len(rows) > 1 else []) + (["\n".join(lacking)] if lacking else [])
     )
@@ -108,13 +110,14 @@ def eer(records: Records) -> str:
 def breakdown(records: Records) -> str:
     """Return the tables by gender, age and duration."""
     record = records.get(BROKEN_DOWN)
-    if record is None or "breakdown" not in record:
+    columns = None if record is None else ScoringRecord.from_json(record, BROKEN_DOWN).breakdown
+    if columns is None:
         return missing(BROKEN_DOWN)
     parts = []
-    for found in record["breakdown"]:
-        what = found["left_out"] or found["by"]
-        parts.append(f"By {found['column']} ({what}), all of dev, trials:\n")
-        parts.append(lines_of(describe_breakdown(found)) + "\n")
+    for column in columns:
+        what = column.left_out or column.by
+        parts.append(f"By {column.column} ({what}), all of dev, trials:\n")
+        parts.append(lines_of(describe_breakdown(column)) + "\n")
     return "\n".join(parts).rstrip()
 
 

@@ -1,6 +1,7 @@
 """`speakerverif report`: the page on a score file. Imports stand inside the function, as in `cli`."""
 
 import argparse
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
         for name, path, kind in zip(names, paths, kinds, strict=False)
     ]
     units = units_of(trials, speakers)
-    result = Result(systems[0], units, systems[1] if len(systems) > 1 else None)
     columns = read_columns(args.columns, trials.ids, speakers)
     columns += durations_of(table) if table is not None else []
-    systems[0].record["breakdown"] = breakdown(systems[0].scores, columns, units, systems[0].record)
+    groups = breakdown(systems[0].scores, columns, units, systems[0].record.figures)
+    system = dataclasses.replace(systems[0], record=dataclasses.replace(systems[0].record, breakdown=groups))
+    result = Result(system, units, systems[1] if len(systems) > 1 else None)
     date = args.date or f"{datetime.fromtimestamp(args.scores.stat().st_mtime, UTC):%Y-%m-%d} (the scores)"
     made = [("command", args.command), ("date", date)]
     if table is not None:
@@ -100,14 +102,12 @@ def _system(
     args: argparse.Namespace,
 ) -> "System":
     from speakerverif.data.scores import ScoreList
-    from speakerverif.evaluation.evaluate import evaluate
+    from speakerverif.evaluation.evaluate import Settings, evaluate
     from speakerverif.report.results import System
 
     scores = ScoreList.read(path, trials, kind)
-    record = evaluate(
-        scores, p_targets=args.p_target, samples=args.bootstrap, seed=args.seed, speakers=speakers
-    )
-    return System(name, scores, record)
+    settings = Settings(args.p_target, args.bootstrap, args.seed)
+    return System(name, scores, evaluate(scores, settings, speakers=speakers))
 
 
 def _distinct_names(paths: list[Path]) -> list[str]:

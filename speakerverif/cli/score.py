@@ -4,6 +4,7 @@ Imports stand inside the functions: evaluating a score file needs neither torch 
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from speakerverif.data.trial_audit import audit
     from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.breakdown import breakdown, format_breakdown
-    from speakerverif.evaluation.evaluate import evaluate, format_record
+    from speakerverif.evaluation.describe import format_record
+    from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
 
     _check(args)
     if args.memory_mb is not None:
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         kind = (args.score_kind or ["cosine"])[0]
         record = evaluate_on_disk(args.trials, args.scores[0], kind, args.p_target, args.memory_mb)
         if args.json:
-            write_json(args.json, record)
+            write_json(args.json, record.to_json())
         print(format_record(record))
         return 0
     wrong = WrongRows()
@@ -83,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
     problems = [str(wrong)] if wrong.count else []
     try:
         source = sources.read(args, trials, enroll_map, sound=not problems)
-        scores, made = source.systems[0], source.made
+        scores, provenance = source.systems[0], source.provenance or Provenance()
         if args.calibration:
-            scores, made["calibration"] = sources.calibrated(args, source, enroll_map)
+            scores, facts = sources.calibrated(args, source, enroll_map)
+            provenance = dataclasses.replace(provenance, calibration=facts)
     except InputError as error:
         problems.append(str(error))
     except sources.NotEmbeddedError as error:
@@ -99,18 +102,17 @@ def run(args: argparse.Namespace) -> int:
         speakers = sources.read_speakers(args, files_of(trials, enroll_map))
         record = evaluate(
             scores,
-            p_targets=args.p_target,
-            samples=args.bootstrap,
-            seed=args.seed,
+            Settings(args.p_target, args.bootstrap, args.seed),
             speakers=speakers,
             enroll_map=enroll_map,
             raw=source.raw,
-            **made,
+            provenance=provenance,
         )
         if args.breakdown_by:
             columns = read_columns(args.breakdown_by, files_of(trials, enroll_map), speakers)
             units = units_of(trials, speakers, enroll_map)
-            record["breakdown"] = breakdown(scores, columns, units, record, enroll_map)
+            groups = breakdown(scores, columns, units, record.figures, enroll_map)
+            record = dataclasses.replace(record, breakdown=groups)
     elif args.json or args.report or args.breakdown_by or not args.out_scores:
         raise InputError(
             f"{args.trials}: no labels, so nothing to evaluate; --out-scores alone writes the scores"
@@ -124,19 +126,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out_scores}: {len(trials):,} scores; the list has no labels to evaluate them by")
         return 0
     if args.json:
-        write_json(args.json, record)
+        write_json(args.json, record.to_json())
     if args.report:
         from speakerverif.report.page import Result, System, write_report
 
         name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
-        raw = None
-        if source.raw is not None:
-            raw = System("before normalisation", source.raw, {**record, **record["raw"], "norm": None})
+        raw, before = None, record.before_normalisation()
+        if source.raw is not None and before is not None:
+            raw = System("before normalisation", source.raw, before)
         result = Result(System(name, scores, record), units_of(trials, speakers, enroll_map), raw)
         write_report([result], args.report, audio_root=args.audio_root)
     print(format_record(record))
-    if "breakdown" in record:
-        print("\n" + format_breakdown(record["breakdown"]))
+    if record.breakdown is not None:
+        print("\n" + format_breakdown(record.breakdown))
     return 0
 
 

@@ -4,7 +4,8 @@ Imports stand inside the functions: score files need neither torch nor a model.
 """
 
 import argparse
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.data.scores import ScoreList
     from speakerverif.data.trials import TrialList
+    from speakerverif.evaluation.evaluate import Provenance
+    from speakerverif.evaluation.records import CalibrationFacts
     from speakerverif.scoring.scorer import Scoring
 
 EnrollMap = dict[str, list[str]]
@@ -29,7 +32,7 @@ class Source:
     table: "EmbeddingTable | None" = None
     scoring: str = ""  # `Scoring.name`
     fingerprint: str = ""
-    made: dict[str, Any] = field(default_factory=dict)  # what `evaluate` is to say of it
+    provenance: "Provenance | None" = None  # how the scores were made, for the record
 
 
 class NotEmbeddedError(Exception):
@@ -204,6 +207,8 @@ def read(
     from speakerverif.data.formats.tables import read_table
     from speakerverif.data.scores import ScoreList
     from speakerverif.data.speakers import files_of, speakers_of
+    from speakerverif.evaluation.evaluate import Provenance
+    from speakerverif.evaluation.records import ModelFacts
 
     if args.scores:
         kinds = args.score_kind or ["cosine"]
@@ -213,26 +218,27 @@ def read(
     speakers = read_speakers(args, files)
     if args.embeddings:
         table = read_table(args.embeddings)
-        made: dict[str, Any] = {"model": {"name": None, "fingerprint": table.fingerprint or None}}
+        provenance = Provenance(model=ModelFacts(None, table.fingerprint or None))
     else:
-        table, made, model = _embed(args, _audio(args, trials, files), sound)
+        table, provenance, model = _embed(args, _audio(args, trials, files), sound)
         scored_as = scored_as or model
     scoring = _scoring(args, scored_as, table.fingerprint, speakers)
     known = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
     scores, raw = scoring.score(trials, table, enroll_map, known)
-    made |= scoring.facts()
-    return Source([scores], raw, table, scoring.name, table.fingerprint, made)
+    provenance = dataclasses.replace(provenance, backend=scoring.backend_facts, norm=scoring.norm_facts)
+    return Source([scores], raw, table, scoring.name, table.fingerprint, provenance)
 
 
 def calibrated(
     args: argparse.Namespace, source: Source, enroll_map: EnrollMap | None
-) -> "tuple[ScoreList, dict[str, Any]]":
-    """Return likelihood ratios of a source's scores by `--calibration`, and what `evaluate` is to say of it.
+) -> "tuple[ScoreList, CalibrationFacts]":
+    """Return likelihood ratios of a source's scores by `--calibration`, and what the record states of it.
 
     Raises:
         InputError: a calibration of another model or back end, of other kinds of scores, or of quality measures
             that nothing is known of.
     """
+    from speakerverif.evaluation.records import CalibrationFacts
     from speakerverif.scoring.calibration import Calibration
 
     calibration = Calibration.load(args.calibration)
@@ -243,7 +249,7 @@ def calibrated(
         if theirs and ours and theirs != ours:
             raise InputError(f"{args.calibration}: fitted on {what} {theirs!r}, these are of {ours!r}")
     quality_measures = quality(calibration.measures, args, source, enroll_map)
-    facts = {"calibrated_on": calibration.trials, "p_target": calibration.p_target}
+    facts = CalibrationFacts(calibration.trials, calibration.p_target)
     return calibration.apply(source.systems, quality_measures), facts
 
 
@@ -300,10 +306,12 @@ def _audio(args: argparse.Namespace, trials: "TrialList", files: list[str]) -> d
 
 def _embed(
     args: argparse.Namespace, paths: dict[str, Path], sound: bool
-) -> tuple["EmbeddingTable", dict[str, Any], Path]:
-    """Return embeddings of the files, what to say of their making, and the folder of the model."""
+) -> tuple["EmbeddingTable", "Provenance", Path]:
+    """Return embeddings of the files, how they were made, and the folder of the model."""
     from speakerverif._util import resources
     from speakerverif.data.manifest import Utterance
+    from speakerverif.evaluation.evaluate import Provenance
+    from speakerverif.evaluation.records import ModelFacts
     from speakerverif.inference.embed import embed
     from speakerverif.inference.engines import load_model
 
@@ -321,9 +329,9 @@ def _embed(
     if table.failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
         raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
-    made = {
-        "crops": f"{args.crops} crops" if args.crops else "whole utterance",
-        "model": {"name": model.name, "fingerprint": table.fingerprint, "engine": model.engine},
-        "training_speakers": model.speakers,
-    }
-    return table, made, model.path
+    provenance = Provenance(
+        crops=f"{args.crops} crops" if args.crops else "whole utterance",
+        model=ModelFacts(model.name, table.fingerprint, model.engine),
+        training_speakers=model.speakers,
+    )
+    return table, provenance, model.path

@@ -90,7 +90,7 @@ def demo(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run the stages of a recipe."""
     prepare_compute(arguments)
-    from speakerverif.evaluation.evaluate import format_record
+    from speakerverif.evaluation.describe import format_record
     from speakerverif.training.distributed import processes
     from speakerverif.training.stages import STAGES, run
 

@@ -2,7 +2,6 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,7 +11,8 @@ from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.manifest import Utterance
 from speakerverif.data.trials import TrialList
-from speakerverif.evaluation import evaluate
+from speakerverif.evaluation.evaluate import evaluate
+from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.inference.embed import embed
 from speakerverif.inference.engines import load_model
 from speakerverif.models.folder import save_model
@@ -35,7 +35,7 @@ def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
     )
 
 
-def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, Any]:
+def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> ScoringRecord:
     """Return the record of the same network before training, by the same code."""
     torch.manual_seed(recipe.seed)
     folder = out / "untrained"
@@ -46,18 +46,17 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> dict[str, A
     prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
     table = embed(load_model(folder, device, "torch"), utterances, device=device, label="embed untrained")
-    return evaluate.evaluate(cosine.cosine(TrialList.read(prepared.trials[name]), table))
+    return evaluate(cosine.cosine(TrialList.read(prepared.trials[name]), table))
 
 
-def _table(records: dict[str, dict[str, Any]]) -> str:
+def _table(records: dict[str, ScoringRecord]) -> str:
     """Return EER and minDCF with 95 % intervals, one line a system."""
     lines = [f"{'':10} {'EER %':>22} {'minDCF(0.01)':>26} {'minDCF(0.05)':>26}"]
     for name, record in records.items():
-        cells = [
-            f"{100 * record['eer']:.2f} [{100 * record['eer_ci95'][0]:.2f}, {100 * record['eer_ci95'][1]:.2f}]"
-        ]
-        for p_target in ("0.01", "0.05"):
-            low, high = record["min_dcf_ci95"][p_target]
-            cells.append(f"{record['min_dcf'][p_target]:.3f} [{low:.3f}, {high:.3f}]")
+        eer, ci95 = record.figures.eer, record.figures.eer_ci95
+        cells = [f"{100 * eer:.2f}" + (f" [{100 * ci95.low:.2f}, {100 * ci95.high:.2f}]" if ci95 else "")]
+        for cost in record.figures.costs:
+            limits = f" [{cost.ci95.low:.3f}, {cost.ci95.high:.3f}]" if cost.ci95 else ""
+            cells.append(f"{cost.minimum:.3f}{limits}")
         lines.append(f"{name:10} {cells[0]:>22} {cells[1]:>26} {cells[2]:>26}")
     return "\n".join(lines)

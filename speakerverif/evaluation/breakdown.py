@@ -1,8 +1,8 @@
 """Error rates of the parts of a trial list: by gender, duration, language, channel, any column there is."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import EnrollMap, Units
 from speakerverif.data.trials import TrialList
+from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.records import ColumnBreakdown, GroupCost, GroupFigures
 
 MIN_TRIALS = 30  # of each class: under it no rate is told
 MAX_STEP = 0.1  # one more error must not move a normalised cost by more than this
@@ -26,51 +28,44 @@ def breakdown(
     scores: ScoreList,
     columns: Sequence[Column],
     units: Units,
-    record: Mapping[str, Any],
+    whole: Figures,
     enroll_map: EnrollMap | None = None,
-) -> list[dict[str, Any]]:
-    """Return for every column the error rates of its groups of trials, as it stands in the JSON record.
+) -> tuple[ColumnBreakdown, ...]:
+    """Return the error rates of each column's groups of trials.
 
     Trials whose two sides have the same value make the group of that value; others are groups of the pair of
     values, or one group where there are many. Numbers are binned by the lower of both sides, at the quartiles
     of the trials. What a group is too small for is None:
 
     - a rate: fewer than 30 trials of a class it needs;
-    - a cost: besides, one more error would move it by over 0.1;
+    - a cost: likewise, or one more error would move it by over 0.1;
     - an interval: fewer than 5 speakers in the group.
 
     Args:
         scores: with labels.
-        columns: as `columns.read_columns` gives them.
-        units: speakers of both sides, as `audit.units_of` gives them: what the bootstrap draws.
-        record: of the whole list: its operating points, EER threshold, samples and seed are used.
+        columns: as `metadata.read_columns` gives them.
+        units: speakers of both sides, as `units_of` gives them: what the bootstrap draws.
+        whole: figures of the whole list: its priors, EER threshold, bootstrap samples and seed are used.
         enroll_map: enrolled model -> its files; a model has the value that all of its files share.
-
-    Returns:
-        A dict a column: `column`, `by` (how trials are grouped), `without` (files whose value is not known),
-        `left_out` (why there are no groups; else None), `groups`: a dict a group with `group`, `targets`,
-        `nontargets`, `units`, `eer`, `eer_ci95`, `min_dcf`, `min_dcf_ci95`, and `p_miss` and `p_fa` at the EER
-        threshold of the whole list.
     """
-    found = []
-    for column in columns:
-        groups = group_trials(scores.trials, column, enroll_map)
-        too_many = groups.values > MAX_VALUES
-        found.append(
-            {
-                "column": column.name,
-                "by": groups.by,
-                "without": groups.without,
-                "left_out": f"{groups.values:,} values, more than {MAX_VALUES}" if too_many else None,
-                "groups": []
-                if too_many
-                else [
-                    {"group": name, **_figures(scores, np.flatnonzero(groups.member == k), units, record)}
-                    for k, name in enumerate(groups.names)
-                ],
-            }
+    return tuple(_column(scores, column, units, whole, enroll_map) for column in columns)
+
+
+def _column(
+    scores: ScoreList, column: Column, units: Units, whole: Figures, enroll_map: EnrollMap | None
+) -> ColumnBreakdown:
+    groups = group_trials(scores.trials, column, enroll_map)
+    too_many = groups.values > MAX_VALUES
+    figures = (
+        ()
+        if too_many
+        else tuple(
+            _figures(name, scores, np.flatnonzero(groups.member == k), units, whole)
+            for k, name in enumerate(groups.names)
         )
-    return found
+    )
+    left_out = f"{groups.values:,} values, more than {MAX_VALUES}" if too_many else None
+    return ColumnBreakdown(column.name, groups.by, groups.without, left_out, figures)
 
 
 @dataclass(frozen=True)
@@ -161,39 +156,37 @@ def _quartiles(trials: TrialList, values: Sequence[float | None]) -> tuple[list[
     return [[*names, NOT_GIVEN][i] for i in there.tolist()], renumbered
 
 
-def _figures(scores: ScoreList, rows: np.ndarray, units: Units, record: Mapping[str, Any]) -> dict[str, Any]:
+def _figures(name: str, scores: ScoreList, rows: np.ndarray, units: Units, whole: Figures) -> GroupFigures:
     """Return the figures of some trials; None where they are too few."""
     values, labels = scores.scores[rows], np.asarray(scores.trials.labels)[rows]
     enroll, test = units.enroll[rows], units.test[rows]
     targets, nontargets = int(labels.sum()), int((~labels).sum())
-    members = len(np.unique(np.concatenate((enroll, test))))
-    told = {key: float(key) for key in record["min_dcf"] if _tells_cost(targets, nontargets, float(key))}
-    threshold = record["eer_threshold"]
-    figures: dict[str, Any] = {
-        "targets": targets,
-        "nontargets": nontargets,
-        "units": members,
-        "eer": None,
-        "eer_ci95": None,
-        "min_dcf": dict.fromkeys(record["min_dcf"]),
-        "min_dcf_ci95": dict.fromkeys(record["min_dcf"]),
-        "p_miss": float(np.mean(values[labels] < threshold)) if targets >= MIN_TRIALS else None,
-        "p_fa": float(np.mean(values[~labels] >= threshold)) if nontargets >= MIN_TRIALS else None,
-    }
+    members, inverse = np.unique(np.concatenate((enroll, test)), return_inverse=True)
+    group = GroupFigures(
+        group=name,
+        targets=targets,
+        nontargets=nontargets,
+        units=len(members),
+        costs=tuple(GroupCost(cost.key) for cost in whole.costs),
+        p_miss=float(np.mean(values[labels] < whole.eer_threshold)) if targets >= MIN_TRIALS else None,
+        p_fa=float(np.mean(values[~labels] >= whole.eer_threshold)) if nontargets >= MIN_TRIALS else None,
+    )
     if min(targets, nontargets) < MIN_TRIALS:
-        return figures
-    curve, drawn = det_curve(values, labels), record["bootstrap"]
-    figures["eer"] = curve.eer().rate
-    figures["min_dcf"] |= {key: curve.min_dcf(p).cost for key, p in told.items()}
-    if drawn and members >= MIN_UNITS:
+        return group
+    curve, facts = det_curve(values, labels), whole.bootstrap
+    shown = {
+        cost.key: float(cost.key) for cost in group.costs if _tells_cost(targets, nontargets, float(cost.key))
+    }
+    minima = {key: curve.min_dcf(p).cost for key, p in shown.items()}
+    eer_ci95, ranges = None, dict[str, Interval]()
+    if facts is not None and len(members) >= MIN_UNITS:
         # Only the group's own speakers are drawn.
-        own = np.unique(np.concatenate((enroll, test)), return_inverse=True)[1].reshape(2, -1)
-        found = bootstrap(
-            values, labels, own[0], own[1], list(told.values()), drawn["samples"], drawn["seed"]
-        )
-        figures["eer_ci95"] = interval(found.eer)
-        figures["min_dcf_ci95"] |= {key: interval(found.min_dcf[:, j]) for j, key in enumerate(told)}
-    return figures
+        sides = inverse.reshape(2, -1)
+        drawn = bootstrap(values, labels, sides[0], sides[1], list(shown.values()), facts.samples, facts.seed)
+        eer_ci95 = Interval(*interval(drawn.eer))
+        ranges = {key: Interval(*interval(drawn.min_dcf[:, j])) for j, key in enumerate(shown)}
+    costs = tuple(GroupCost(cost.key, minima.get(cost.key), ranges.get(cost.key)) for cost in group.costs)
+    return dataclasses.replace(group, eer=curve.eer().rate, eer_ci95=eer_ci95, costs=costs)
 
 
 def _tells_cost(targets: int, nontargets: int, p_target: float) -> bool:
@@ -202,24 +195,20 @@ def _tells_cost(targets: int, nontargets: int, p_target: float) -> bool:
     return max(p_target / max(targets, 1), (1 - p_target) / max(nontargets, 1)) / best <= MAX_STEP
 
 
-def describe_breakdown(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def describe_breakdown(column: ColumnBreakdown) -> list[tuple[str, ...]]:
     """Return the groups of one column as rows of text, a header first."""
-    costs = list(found["groups"][0]["min_dcf"]) if found["groups"] else []
+    keys = [cost.key for cost in column.groups[0].costs] if column.groups else []
     rows: list[tuple[str, ...]] = [
-        (found["column"], "targets", "non-targets", "EER %", "95 % interval")
-        + tuple(cell for key in costs for cell in (f"minDCF({key})", "95 % interval"))
+        (column.column, "targets", "non-targets", "EER %", "95 % interval")
+        + tuple(cell for key in keys for cell in (f"minDCF({key})", "95 % interval"))
         + ("misses %", "false alarms %")
     ]
-    for group in found["groups"]:
-        cells = [group["group"], f"{group['targets']:,}", f"{group['nontargets']:,}"]
-        cells += [
-            _number(group["eer"], "{:.2f}", 100),
-            _range(group["eer"], group["eer_ci95"], "{:.2f}", 100),
-        ]
-        for key in costs:
-            cost, limits = group["min_dcf"][key], group["min_dcf_ci95"][key]
-            cells += [_number(cost, "{:.3f}"), _range(cost, limits, "{:.3f}")]
-        cells += [_number(group["p_miss"], "{:.2f}", 100), _number(group["p_fa"], "{:.2f}", 100)]
+    for group in column.groups:
+        cells = [group.group, f"{group.targets:,}", f"{group.nontargets:,}"]
+        cells += [_number(group.eer, "{:.2f}", 100), _range(group.eer, group.eer_ci95, "{:.2f}", 100)]
+        for cost in group.costs:
+            cells += [_number(cost.minimum, "{:.3f}"), _range(cost.minimum, cost.ci95, "{:.3f}")]
+        cells += [_number(group.p_miss, "{:.2f}", 100), _number(group.p_fa, "{:.2f}", 100)]
         rows.append(tuple(cells))
     return rows
 
@@ -228,18 +217,18 @@ def _number(value: float | None, form: str, factor: float = 1.0) -> str:
     return TOO_FEW if value is None else form.format(factor * value)
 
 
-def _range(value: float | None, limits: Sequence[float] | None, form: str, factor: float = 1.0) -> str:
+def _range(value: float | None, limits: Interval | None, form: str, factor: float = 1.0) -> str:
     if value is None or limits is None:
         return "" if value is None else TOO_FEW
-    return f"{form.format(factor * limits[0])} – {form.format(factor * limits[1])}"
+    return f"{form.format(factor * limits.low)} – {form.format(factor * limits.high)}"
 
 
-def format_breakdown(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return every column's groups as text to read."""
+def format_breakdown(columns: Sequence[ColumnBreakdown]) -> str:
+    """Return the groups of each column as text to read."""
     blocks = []
-    for column in found:
-        if column["left_out"]:
-            blocks.append(f"{column['column']}: left out: {column['left_out']}")
+    for column in columns:
+        if column.left_out:
+            blocks.append(f"{column.column}: left out: {column.left_out}")
             continue
         rows = describe_breakdown(column)
         widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
@@ -249,6 +238,6 @@ def format_breakdown(found: Sequence[Mapping[str, Any]]) -> str:
             )
             for row in rows
         ]
-        without = f"; no value for {column['without']:,} ids" if column["without"] else ""
-        blocks.append("\n".join([f"by {column['column']}: {column['by']}{without}", *map(str.rstrip, lines)]))
+        without = f"; no value for {column.without:,} ids" if column.without else ""
+        blocks.append("\n".join([f"by {column.column}: {column.by}{without}", *map(str.rstrip, lines)]))
     return "\n\n".join([*blocks, "misses and false alarms: at the EER threshold of the whole list"])

@@ -5,6 +5,7 @@ meet in one part; each part is read, checked and matched as a small list is. Wha
 numbers, which are sorted in pieces and walked through once, in order.
 """
 
+import dataclasses
 import hashlib
 import math
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,12 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.evaluate import figures_of
 from speakerverif.evaluation.metrics import DetCurve, bayes_costs
+from speakerverif.evaluation.records import ListFacts, ScoringRecord
 
 LEAST_MB = 256  # of which a block of text and what is made of it take most
 TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with room to spare
 PER_SCORE = 64  # bytes of memory for each score of a piece, sorted or walked through
 MOST_PARTS = 400  # files open at once, twice
-ODD = ("self_pairs", "duplicates", "mirrored", "extra")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
 
 Numbers = NDArray[np.float64]
@@ -41,8 +42,8 @@ Block = tuple[Numbers, NDArray[np.int64], NDArray[np.int64]]  # distinct values;
 
 def evaluate_on_disk(
     trials: Path, scores: Path, kind: ScoreKind, p_targets: Sequence[float], memory_mb: int
-) -> dict[str, Any]:
-    """Return the JSON record of a scoring, as `score.evaluate` does without a bootstrap.
+) -> ScoringRecord:
+    """Return the record of a scoring, as `evaluate` does without a bootstrap.
 
     Temporary files as large as both inputs stand in the system's temporary folder meanwhile.
 
@@ -68,30 +69,40 @@ def evaluate_on_disk(
         )
     with tempfile.TemporaryDirectory(prefix="speakerverif-") as name:
         folder = Path(name)
-        found = _join(trials, scores, kind, parts, folder)
+        facts, extra = _join(trials, scores, kind, parts, folder)
         piece = budget // PER_SCORE
         curve, bits, wrong = _walk(folder, piece, p_targets)
     targets, nontargets = int(curve.misses[-1]), int(curve.false_alarms[0])
-    keys = {f"{p:g}": p for p in p_targets}
-    record: dict[str, Any] = {"trials": targets + nontargets, "targets": targets, "nontargets": nontargets}
-    record |= figures_of(curve, keys, kind)
+    priors = {f"{p:g}": p for p in p_targets}
+    figures = figures_of(curve, priors, kind)
     if kind == "llr":
-        record["cllr"] = (bits[0] / targets + bits[1] / nontargets) / 2 / math.log(2)
-        record["act_dcf"] = {
-            key: bayes_costs(p)[0] * wrong[p][0] / targets + bayes_costs(p)[1] * wrong[p][1] / nontargets
-            for key, p in keys.items()
-        }
-    made = dict.fromkeys(("raw", "crops", "backend", "norm", "calibration", "model"))
-    record |= made | {
-        "list": found,
-        "extra_scores": found.pop("extra"),
-        "seconds": time.perf_counter() - began,
-    }
-    return record
+        actual = [
+            bayes_costs(p)[0] * wrong[p][0] / targets + bayes_costs(p)[1] * wrong[p][1] / nontargets
+            for p in priors.values()
+        ]
+        figures = dataclasses.replace(
+            figures,
+            cllr=(bits[0] / targets + bits[1] / nontargets) / 2 / math.log(2),
+            costs=tuple(
+                dataclasses.replace(cost, actual=a) for cost, a in zip(figures.costs, actual, strict=True)
+            ),
+        )
+    return ScoringRecord(
+        targets=targets,
+        nontargets=nontargets,
+        figures=figures,
+        trial_list=facts,
+        extra_scores=extra,
+        seconds=time.perf_counter() - began,
+    )
 
 
-def _join(trials: Path, scores: Path, kind: ScoreKind, parts: int, folder: Path) -> dict[str, Any]:
-    """Write the scores of all targets and of all non-targets, in no order, and return what the list is."""
+def _join(trials: Path, scores: Path, kind: ScoreKind, parts: int, folder: Path) -> tuple[ListFacts, int]:
+    """Write the scores of all targets and of all non-targets, in no order.
+
+    Returns:
+        Facts about the list, and the number of scores that are of no trial in it.
+    """
     with ExitStack() as stack:
         dealt = [[stack.enter_context(open(folder / f"{w}{i}", "wb")) for i in range(parts)] for w in "ts"]
         sha256, known = _deal_trials(trials, dealt[0])
@@ -107,8 +118,15 @@ def _join(trials: Path, scores: Path, kind: ScoreKind, parts: int, folder: Path)
                 raise InputError(f"{text} (and maybe more: the list is matched in parts)") from None
             for path in pair:
                 path.unlink()
-    facts = {"name": str(trials), "sha256": sha256, "known_as": KNOWN_FILES.get(sha256), "missing": 0}
-    return {**facts, **{name: odd[name] for name in ODD}, "labels_against_speakers": None}
+    facts = ListFacts(
+        name=str(trials),
+        sha256=sha256,
+        known_as=KNOWN_FILES.get(sha256),
+        self_pairs=odd["self_pairs"],
+        duplicates=odd["duplicates"],
+        mirrored=odd["mirrored"],
+    )
+    return facts, odd["extra"]
 
 
 def _join_part(
@@ -125,7 +143,12 @@ def _join_part(
     assert trials.labels is not None
     scores.scores[trials.labels].tofile(targets)
     scores.scores[~trials.labels].tofile(nontargets)
-    return Counter({name: getattr(found, name) for name in ODD[:3]} | {"extra": scores.extra})
+    return Counter(
+        self_pairs=found.self_pairs,
+        duplicates=found.duplicates,
+        mirrored=found.mirrored,
+        extra=scores.extra,
+    )
 
 
 def _deal_trials(path: Path, files: Sequence[IO[bytes]]) -> tuple[str, set[bytes]]:

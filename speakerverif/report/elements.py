@@ -1,13 +1,14 @@
 """The pieces of a report as HTML: cards, tables, players. Every text from outside is escaped here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import TOO_FEW
+from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.metrics import PairedDifference
+from speakerverif.evaluation.records import ColumnBreakdown
 from speakerverif.report.excerpts import EXCERPT_S, excerpt
 from speakerverif.report.figures import SYSTEM_STYLES, interval_svg
 from speakerverif.report.results import Result, System
@@ -57,21 +58,20 @@ def system_keys(systems: Sequence[System], dashed: str = "") -> list[tuple[str, 
 
 def cards(result: Result) -> str:
     """Return the figures that matter most, each large, with its interval."""
-    of_systems = [_headline(system.record) for system in result.systems]
+    of_systems = [_headline(system.record.figures) for system in result.systems]
     shown = [_card(name, [figures[name] for figures in of_systems], result) for name in of_systems[0]]
     return f'<div class="cards">{"".join(shown)}</div>'
 
 
-def _headline(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def _headline(figures: Figures) -> dict[str, tuple[str, str]]:
     """Return name -> a figure and what stands under it."""
-    figures = {"EER": (f"{100 * record['eer']:.2f} %", _percents(record["eer_ci95"]))}
-    for key, cost in record["min_dcf"].items():
-        limits = record["min_dcf_ci95"]
-        figures[f"minDCF({key})"] = f"{cost:.3f}", _costs(limits and limits[key])
-    actual, least = record["cllr"], record["min_cllr"]
+    shown = {"EER": (f"{100 * figures.eer:.2f} %", _percents(figures.eer_ci95))}
+    for cost in figures.costs:
+        shown[f"minDCF({cost.key})"] = f"{cost.minimum:.3f}", _costs(cost.ci95)
+    actual = figures.cllr
     under = "bits, after ideal calibration" if actual is None else f"bits; actual Cllr {actual:.3f}"
-    figures["min Cllr"] = f"{least:.3f}", under
-    return figures
+    shown["min Cllr"] = f"{figures.min_cllr:.3f}", under
+    return shown
 
 
 def _card(name: str, figures: Sequence[tuple[str, str]], result: Result) -> str:
@@ -82,23 +82,23 @@ def _card(name: str, figures: Sequence[tuple[str, str]], result: Result) -> str:
     return f"<dl><dt>{escape(name)}</dt>{''.join(lines)}</dl>"
 
 
-def _percents(limits: Sequence[float] | None) -> str:
+def _percents(limits: Interval | None) -> str:
     return f"{100 * limits[0]:.2f} – {100 * limits[1]:.2f} %" if limits else "no interval"
 
 
-def _costs(limits: Sequence[float] | None) -> str:
+def _costs(limits: Interval | None) -> str:
     return f"{limits[0]:.3f} – {limits[1]:.3f}" if limits else "no interval"
 
 
 def verdict(result: Result, found: PairedDifference) -> str:
     """Return in a sentence whether one system is better, and how sure that is."""
-    assert result.against is not None
-    first, second, drawn = result.system.name, result.against.name, result.system.record["bootstrap"]
+    assert result.against is not None and result.system.record.figures.bootstrap is not None
+    first, second, drawn = result.system.name, result.against.name, result.system.record.figures.bootstrap
     low, high = (100 * x for x in found.interval)
     change = f"{100 * found.difference:+.2f} points [{low:+.2f}, {high:+.2f}]".replace("-", "−")
     figures = (
         f"EER of {first} less that of {second}: {change}, p\u00a0=\u00a0{found.p_value:.2g} "
-        f"(two-sided paired bootstrap, {drawn['samples']:,} samples over {drawn['units']:,} {drawn['unit']}s)"
+        f"(two-sided paired bootstrap, {drawn.samples:,} samples over {drawn.units:,} {drawn.unit}s)"
     )
     better, worse = (first, second) if found.difference < 0 else (second, first)
     said = (
@@ -109,27 +109,25 @@ def verdict(result: Result, found: PairedDifference) -> str:
     return f'<p class="verdict"><strong>{escape(said)}</strong> {escape(figures)}.</p>'
 
 
-def breakdown_table(found: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def breakdown_table(column: ColumnBreakdown, whole: Figures) -> str:
     """Return the groups of one column, the EER of each also as a dot with its interval."""
-    without = f" {found['without']:,} recordings have no value." if found["without"] else ""
-    caption = f"By {found['column']} ({found['by']}).{without}"
-    if found["left_out"]:
-        return f"<p>{escape(found['column'])}: left out, {escape(found['left_out'])}.</p>"
-    groups, costs = found["groups"], list(record["min_dcf"])
-    tops = [(g["eer_ci95"] or (0, g["eer"]))[1] for g in groups if g["eer"] is not None]
-    top = 1.05 * max([*tops, record["eer"]])
-    head = [found["column"], "targets", "non-targets", "EER %", "", "misses %", "false alarms %"]
+    without = f" {column.without:,} recordings have no value." if column.without else ""
+    caption = f"By {column.column} ({column.by}).{without}"
+    if column.left_out:
+        return f"<p>{escape(column.column)}: left out, {escape(column.left_out)}.</p>"
+    tops = [g.eer_ci95.high if g.eer_ci95 else g.eer for g in column.groups if g.eer is not None]
+    top = 1.05 * max([*tops, whole.eer])
+    head = [column.column, "targets", "non-targets", "EER %", "", "misses %", "false alarms %"]
     body = []
-    for group in groups:
-        bar = (
-            "" if group["eer"] is None else interval_svg(group["eer"], group["eer_ci95"], top, record["eer"])
-        )
-        cells = [escape(group["group"]), f"{group['targets']:,}", f"{group['nontargets']:,}"]
-        cells += [_figure(group["eer"], group["eer_ci95"], 100, 2), bar]
-        cells += [_figure(group[name], (), 100, 2) for name in ("p_miss", "p_fa")]
-        cells += [_figure(group["min_dcf"][key], group["min_dcf_ci95"][key], 1, 3) for key in costs]
+    for group in column.groups:
+        bar = "" if group.eer is None else interval_svg(group.eer, group.eer_ci95, top, whole.eer)
+        cells = [escape(group.group), f"{group.targets:,}", f"{group.nontargets:,}"]
+        cells += [_figure(group.eer, group.eer_ci95, 100, 2), bar]
+        cells += [_figure(rate, (), 100, 2) for rate in (group.p_miss, group.p_fa)]
+        cells += [_figure(cost.minimum, cost.ci95, 1, 3) for cost in group.costs]
         body.append(cells)
-    return table_of_cells([*head, *(f"minDCF({key})" for key in costs)], body, caption, sortable=True)
+    head += [f"minDCF({cost.key})" for cost in whole.costs]
+    return table_of_cells(head, body, caption, sortable=True)
 
 
 def _figure(value: float | None, limits: Sequence[float] | None, factor: float, digits: int) -> str:

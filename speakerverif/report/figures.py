@@ -26,7 +26,7 @@ def det_svg(systems: Sequence[System]) -> str:
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
     low, high = _det_range(systems)
-    names = " and ".join(f"{s.name}, EER {100 * s.record['eer']:.2f} %" for s in systems)
+    names = " and ".join(f"{s.name}, EER {100 * s.record.figures.eer:.2f} %" for s in systems)
     plot = Plot(
         f"DET curve: misses against false alarms, of {names}",
         (ndtri(low), ndtri(high)),
@@ -39,13 +39,13 @@ def det_svg(systems: Sequence[System]) -> str:
     for system, style in zip(systems, SYSTEM_STYLES, strict=False):
         plot.line(*_normal_deviates(system), style)
     for system, style in zip(systems, SYSTEM_STYLES, strict=False):
-        eer = float(ndtri(np.clip(system.record["eer"], low, 1 - low)))
-        plot.point(eer, eer, style, f"{system.name}: EER {100 * system.record['eer']:.2f} %")
-        for key, at in system.record["min_dcf_at"].items():
-            x, y = ndtri(np.clip((at["p_fa"], at["p_miss"]), low, high))
+        eer = float(ndtri(np.clip(system.record.figures.eer, low, 1 - low)))
+        plot.point(eer, eer, style, f"{system.name}: EER {100 * system.record.figures.eer:.2f} %")
+        for cost in system.record.figures.costs:
+            x, y = ndtri(np.clip((cost.point.p_fa, cost.point.p_miss), low, high))
             text = (
-                f"{system.name}: minDCF({key}) {system.record['min_dcf'][key]:.3f} "
-                f"at {100 * at['p_fa']:.3g} % false alarms, {100 * at['p_miss']:.3g} % misses"
+                f"{system.name}: minDCF({cost.key}) {cost.minimum:.3f} "
+                f"at {100 * cost.point.p_fa:.3g} % false alarms, {100 * cost.point.p_miss:.3g} % misses"
             )
             plot.diamond(x, y, style, text)
     return plot.svg()
@@ -65,13 +65,13 @@ def det_png(systems: Sequence[System]) -> bytes:
     for system, color in zip(systems, ("#1f5fa8", "#c4551a"), strict=False):
         name = system.name if len(system.name) <= LONGEST_NAME else system.name[:LONGEST_NAME] + "…"
         name = name.replace("$", r"\$")  # what stands between two would be a formula
-        label = f"EER {100 * system.record['eer']:.2f} %, {name}"
+        label = f"EER {100 * system.record.figures.eer:.2f} %, {name}"
         axes.plot(*_normal_deviates(system), color=color, linewidth=1.8, solid_joinstyle="bevel", label=label)
-        eer = ndtri(np.clip(system.record["eer"], low, 1 - low))
+        eer = ndtri(np.clip(system.record.figures.eer, low, 1 - low))
         axes.plot(eer, eer, "o", color=color)
-        for (key, at), marker in zip(system.record["min_dcf_at"].items(), "sD^v<>", strict=False):
-            x, y = ndtri(np.clip((at["p_fa"], at["p_miss"]), low, high))
-            text = f"minDCF({key}) {system.record['min_dcf'][key]:.3f}"
+        for cost, marker in zip(system.record.figures.costs, "sD^v<>", strict=False):
+            x, y = ndtri(np.clip((cost.point.p_fa, cost.point.p_miss), low, high))
+            text = f"minDCF({cost.key}) {cost.minimum:.3f}"
             axes.plot(x, y, marker, color=color, label=text, clip_on=False)
     ticks = [t for t in RATES if low <= t <= high]
     axes.set(xlim=ndtri([low, high]), ylim=ndtri([low, high]), aspect="equal")
@@ -87,13 +87,13 @@ def det_png(systems: Sequence[System]) -> bytes:
 
 def _floor(system: System) -> np.ndarray:
     # A rate of 0 lies at minus infinity: half an error is as far as this many trials can tell.
-    return np.array([0.5 / system.record["nontargets"], 0.5 / system.record["targets"]])
+    return np.array([0.5 / system.record.nontargets, 0.5 / system.record.targets])
 
 
 def _det_range(systems: Sequence[System]) -> tuple[float, float]:
     """Return the lowest and the highest rate that a DET plot shows."""
     low = min(max(min(2 * _floor(s).min() for s in systems), RATES[0]), 0.1)
-    high = min(0.9, max(0.5, 8 * max(s.record["eer"] for s in systems)))
+    high = min(0.9, max(0.5, 8 * max(s.record.figures.eer for s in systems)))
     return low, high
 
 
@@ -112,7 +112,7 @@ def histogram_svg(system: System, height: float) -> str:
     edges = np.linspace(*ends, BINS + 1)
     densities = [np.histogram(scores[which], edges, density=True)[0] for which in (~labels, labels)]
     top = 1.08 * max(density.max() for density in densities)
-    threshold = system.record["eer_threshold"]
+    threshold = system.record.figures.eer_threshold
     plot = Plot(
         f"Histograms of the scores of {system.name}: non-targets around {np.median(scores[~labels]):.3g}, targets "
         f"around {np.median(scores[labels]):.3g}, EER threshold {threshold:.3g}",
@@ -129,7 +129,7 @@ def histogram_svg(system: System, height: float) -> str:
     for density, style in zip(densities, ("n", "t"), strict=True):
         plot.steps(edges, density, style)
     plot.line([threshold, threshold], [0, top], "mark")
-    plot.note(threshold, 0.93 * top, f"\u00a0EER {100 * system.record['eer']:.2f} %")
+    plot.note(threshold, 0.93 * top, f"\u00a0EER {100 * system.record.figures.eer:.2f} %")
     return plot.svg()
 
 

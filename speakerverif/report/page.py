@@ -12,7 +12,8 @@ from typing import Any
 import speakerverif
 from speakerverif._util.files import write_atomically
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.evaluation.evaluate import AUDITED, describe
+from speakerverif.evaluation.describe import describe
+from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.report import elements as parts
 from speakerverif.report import figures
 from speakerverif.report.embedding_map import lay_out
@@ -72,8 +73,8 @@ def write_report(
 
 def _subtitle(results: Sequence[Result]) -> str:
     names = " against ".join(system.name for system in results[0].systems)
-    counts = results[0].system.record
-    trials = f"{counts['targets']:,} target and {counts['nontargets']:,} non-target trials"
+    record = results[0].system.record
+    trials = f"{record.targets:,} target and {record.nontargets:,} non-target trials"
     return f"{names}: {trials}" if len(results) == 1 else names
 
 
@@ -100,7 +101,7 @@ def _section(
     ]
     blocks.append(f'<div class="plots">{det}<div class="stack">{"".join(histograms)}</div></div>')
     blocks.append(_calibration(result))
-    if record.get("breakdown"):
+    if record.breakdown:
         blocks.append(_breakdown(record))
     blocks.append(_hardest(result, audio_root, players))
     return "\n".join([*blocks, "</section>"])
@@ -114,7 +115,7 @@ def _calibration(result: Result) -> str:
         )
         for caption, svg in figures.calibration_svgs(found)
     )
-    keys = list(result.system.record["min_dcf"])
+    keys = [cost.key for cost in result.system.record.figures.costs]
     head = ["", "calibration", "Cllr", "min Cllr"]
     head += [f"{kind}({key})" for key in keys for kind in ("actDCF", "minDCF")]
     rows = [
@@ -137,11 +138,11 @@ differ a little from fold to fold, and with them the ranking of the trials.</p>
 {parts.table([head, *rows], "Costs of the scores as log likelihood ratios")}"""
 
 
-def _breakdown(record: dict[str, Any]) -> str:
-    tables = "".join(parts.breakdown_table(column, record) for column in record["breakdown"])
+def _breakdown(record: ScoringRecord) -> str:
+    tables = "".join(parts.breakdown_table(column, record.figures) for column in record.breakdown or ())
     return f"""<h3>Breakdown</h3>
 <p>Each group’s own EER and cheapest thresholds; misses and false alarms are those at the threshold of the whole
-list’s EER ({record["eer_threshold"]:.4f}), and tell where its errors are. The grey line is the whole list’s EER.
+list’s EER ({record.figures.eer_threshold:.4f}), and tell where its errors are. The grey line is the whole list’s EER.
 <span class="few">too few</span>: fewer than 30 trials of a kind, or one error more would move the cost by over 0.1;
 for an interval, fewer than 5 speakers.</p>
 {tables}"""
@@ -183,15 +184,15 @@ def _overview(results: Sequence[Result]) -> str:
         "trials",
         "EER",
         "95 % interval",
-        *(f"minDCF({key})" for key in record["min_dcf"]),
+        *(f"minDCF({cost.key})" for cost in record.figures.costs),
     ]
     body = []
     for k, result in enumerate(results):
         for system in result.systems:
-            r, limits = system.record, system.record["eer_ci95"]
-            cells = [system.name, f"{r['trials']:,}", f"{100 * r['eer']:.2f} %"]
-            cells.append(f"{100 * limits[0]:.2f} – {100 * limits[1]:.2f} %" if limits else "")
-            cells += [f"{cost:.3f}" for cost in r["min_dcf"].values()]
+            figures, limits = system.record.figures, system.record.figures.eer_ci95
+            cells = [system.name, f"{system.record.trials:,}", f"{100 * figures.eer:.2f} %"]
+            cells.append(f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else "")
+            cells += [f"{cost.minimum:.3f}" for cost in figures.costs]
             link = f'<a href="#list-{k + 1}">{html.escape(result.title)}</a>'
             body.append([link, *map(html.escape, cells)])
     return parts.table_of_cells(head, body, "All lists")
@@ -214,24 +215,19 @@ def _made(results: Sequence[Result], made: Sequence[tuple[str, str]]) -> list[tu
     """Return what the figures rest on, as pairs of name and value."""
     facts = list(made)
     for result in results:
-        found, drawn = result.system.record["list"], result.system.record["bootstrap"]
-        facts.append(("trial list", found["name"]))
-        facts.append(("its SHA-256", found["sha256"]))
-        facts.append(("found in it", ", ".join(f"{found[key]:,} {key}".replace("_", "-") for key in AUDITED)))
+        trials, drawn = result.system.record.trial_list, result.system.record.figures.bootstrap
+        facts.append(("trial list", trials.name))
+        facts.append(("its SHA-256", trials.sha256))
+        facts.append(("found in it", trials.audit))
         if drawn:
-            over = f"{drawn['units']:,} {drawn['unit']}s"
-            facts.append(
-                (
-                    "intervals",
-                    f"95 %, {drawn['samples']:,} bootstrap samples over {over}, seed {drawn['seed']}",
-                )
-            )
+            facts.append(("intervals", f"95 %, {drawn}"))
     for system in results[0].systems:
         record = system.record
-        norm, model = record["norm"], record["model"]
-        about = [f"{record['score_kind']} scores", record["crops"] or ""]
-        about.append(", ".join(f"{k} {v}" for k, v in norm.items()) if norm else "")
-        about += [f"model {k.replace('_', ' ')} {v}" for k, v in (model or {}).items() if v is not None]
+        norm = record.norm.to_json() if record.norm else {}
+        model = record.model.to_json() if record.model else {}
+        about = [f"{record.figures.score_kind} scores", record.crops or ""]
+        about.append(", ".join(f"{k} {v}" for k, v in norm.items()))
+        about += [f"model {k.replace('_', ' ')} {v}" for k, v in model.items() if v is not None]
         facts.append((system.name, "; ".join(filter(None, about))))
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
     software = f"speakerverif {speakerverif.__version__}, Python {platform.python_version()}, {versions}"
@@ -244,7 +240,9 @@ def _definitions(facts: Sequence[tuple[str, str]]) -> str:
 
 def _record(system: System) -> dict[str, Any]:
     """Return the record without what differs from one run to the next."""
-    return {"system": system.name, **{k: v for k, v in system.record.items() if k != "seconds"}}
+    record = system.record.to_json()
+    del record["seconds"]
+    return {"system": system.name, **record}
 
 
 def _json(value: Any) -> str:

@@ -13,6 +13,7 @@ from speakerverif.data.speakers import Units
 from speakerverif.errors import InputError
 from speakerverif.evaluation.cross_calibration import held_out_llrs
 from speakerverif.evaluation.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap
+from speakerverif.evaluation.records import ScoringRecord
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class System:
     Attributes:
         name: what the page calls it.
         scores: with labels.
-        record: what `score.evaluate` returned for them.
+        record: what `evaluate` returned for them.
     """
 
     name: str
     scores: ScoreList
-    record: dict[str, Any]
+    record: ScoringRecord
 
     @cached_property
     def curve(self) -> DetCurve:
@@ -62,8 +63,8 @@ class Result:
     @property
     def title(self) -> str:
         """The name of the list."""
-        found = self.system.record["list"]
-        return found["known_as"] or Path(found["name"]).stem or "Trials"
+        trials = self.system.record.trial_list
+        return trials.known_as or Path(trials.name).stem or "Trials"
 
     @cached_property
     def speaker_of(self) -> dict[str, str]:
@@ -79,14 +80,12 @@ class Result:
 
     def difference(self) -> PairedDifference | None:
         """Return how the EERs of both systems differ; None where there is one system, or no bootstrap."""
-        drawn = self.system.record["bootstrap"]
-        if self.against is None or not drawn:
+        drawn = self.system.record.figures.bootstrap
+        if self.against is None or drawn is None:
             return None
         first, second = self.system.scores.scores, self.against.scores.scores
         units, labels = self.units, self.system.labels
-        return paired_bootstrap(
-            second, first, labels, units.enroll, units.test, drawn["samples"], drawn["seed"]
-        )
+        return paired_bootstrap(second, first, labels, units.enroll, units.test, drawn.samples, drawn.seed)
 
     def hardest(self, target: bool, count: int) -> list[int]:
         """Return the rows of the most wrongly scored trials of one kind, equal scores in order of their ids.
@@ -111,7 +110,7 @@ class Result:
         """
         if self.units.kind != "speaker":
             return [], 0
-        rejected = self.system.scores.scores < self.system.record["eer_threshold"]
+        rejected = self.system.scores.scores < self.system.record.figures.eer_threshold
         rows = np.flatnonzero((self.system.labels == target) & (rejected == target))
         sides = np.sort(np.stack((self.units.enroll[rows], self.units.test[rows])), axis=0)
         pairs, counts = np.unique(sides, axis=1, return_counts=True)
@@ -151,11 +150,11 @@ class Calibrated:
                 continue
             curve = DetCurve.of(scores)
             costs: dict[str, Sequence[float]] = {
-                key: (
-                    act_dcf(scores.scores, self.system.labels, float(key)).cost,
-                    curve.min_dcf(float(key)).cost,
+                cost.key: (
+                    act_dcf(scores.scores, self.system.labels, float(cost.key)).cost,
+                    curve.min_dcf(float(cost.key)).cost,
                 )
-                for key in self.system.record["min_dcf"]
+                for cost in self.system.record.figures.costs
             }
             found.append(
                 {

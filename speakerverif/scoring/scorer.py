@@ -22,6 +22,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.scoring import backends, cosine
 from speakerverif.scoring.backends._linear import Backend, LinearCosine
+from speakerverif.scoring.facts import BackendFacts, NormFacts
 from speakerverif.scoring.normalization import as_norm, normalize, speaker_means
 
 NormKind = Literal["none", "znorm", "tnorm", "snorm", "asnorm"]
@@ -65,18 +66,19 @@ class Scoring:
         top = f" top {self.plan.top_n}" if self.plan.norm == "asnorm" else ""
         return f"{name}, {self.plan.norm}{top} {members}"
 
-    def facts(self) -> dict[str, Any]:
-        """Return what `score.evaluate` is to say of back end and normalisation."""
-        norm: dict[str, Any] | None = None
-        if self.cohort is not None:
-            norm = {"kind": self.plan.norm}
-            if self.plan.norm == "asnorm":
-                norm["top_n"] = self.plan.top_n
-            norm |= {"cohort": self.plan.cohort, "cohort_size": len(self.cohort)}
-        return {
-            "backend": {**self.plan.backend, "trained_on": self.plan.trained_on or None},
-            "norm": norm,
-        }
+    @property
+    def backend_facts(self) -> BackendFacts:
+        """The back end as a record states it."""
+        options = {key: value for key, value in self.plan.backend.items() if key != "name"}
+        return BackendFacts(self.plan.backend["name"], options, self.plan.trained_on or None)
+
+    @property
+    def norm_facts(self) -> NormFacts | None:
+        """The normalisation as a record states it; None where nothing is normalised."""
+        if self.cohort is None:
+            return None
+        top_n = self.plan.top_n if self.plan.norm == "asnorm" else None
+        return NormFacts(self.plan.norm, self.plan.cohort, len(self.cohort), top_n)
 
     def score(
         self,

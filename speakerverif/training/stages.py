@@ -5,6 +5,7 @@ every file in the trial lists, `backend` what compares them, into the model fold
 `report` a page to look at.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -29,9 +30,10 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import speakers_of, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation import evaluate
 from speakerverif.evaluation.breakdown import breakdown
+from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
 from speakerverif.evaluation.metrics import DetCurve
+from speakerverif.evaluation.records import ModelFacts, ScoringRecord
 from speakerverif.inference.chunks import Utterances
 from speakerverif.inference.embed import WHOLE, embed, print_failures
 from speakerverif.inference.engines import load_model
@@ -57,7 +59,7 @@ def run(
     stages: tuple[str, ...] = STAGES,
     device: str = "cpu",
     places: dict[str, Any] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ScoringRecord]:
     """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
 
     Of several processes (see `distributed`) all train; the first alone does the rest, and the others wait for it.
@@ -335,16 +337,16 @@ class _Run:
         for name, path in self.trials.items():
             trials = TrialList.read(path)
             scores, raw = scoring.score(trials, table, None, speakers_of(trials.ids, None, name))
-            record = evaluate.evaluate(
-                scores,
-                p_targets=self.recipe.score.p_target,
-                raw=raw,
+            provenance = Provenance(
                 crops=WHOLE,
-                model={"name": self.recipe.name, "fingerprint": table.fingerprint},
+                backend=scoring.backend_facts,
+                norm=scoring.norm_facts,
+                model=ModelFacts(self.recipe.name, table.fingerprint),
                 training_speakers=training_speakers,
-                **scoring.facts(),
             )
-            write_json(self.out / "scores" / f"{name}.json", record)
+            settings = Settings(p_targets=self.recipe.score.p_target)
+            record = evaluate(scores, settings, raw=raw, provenance=provenance)
+            write_json(self.out / "scores" / f"{name}.json", record.to_json())
             scores.write(self.out / "scores" / f"{name}.txt")
             if raw is not None:
                 raw.write(self.out / "scores" / f"{name}.raw.txt")
@@ -355,19 +357,23 @@ class _Run:
         table, results = EmbeddingTable.load(self.out / EMBEDDINGS), []
         for name, path in self.trials.items():
             trials, record = TrialList.read(path), self.records()[name]
-            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", trials, record["score_kind"])
-            units = units_of(trials)
-            record["breakdown"] = breakdown(scores, durations_of(table), units, record)
-            raw = None
-            if record["raw"] is not None:
-                before = ScoreList.read(
-                    self.out / "scores" / f"{name}.raw.txt", trials, record["raw"]["score_kind"]
+            scores = ScoreList.read(self.out / "scores" / f"{name}.txt", trials, record.figures.score_kind)
+            units, raw = units_of(trials), None
+            if (before := record.before_normalisation()) is not None:
+                raw_scores = self.out / "scores" / f"{name}.raw.txt"
+                raw = System(
+                    "before normalisation",
+                    ScoreList.read(raw_scores, trials, before.figures.score_kind),
+                    before,
                 )
-                raw = System("before normalisation", before, {**record, **record["raw"], "norm": None})
+            columns = breakdown(scores, durations_of(table), units, record.figures)
+            record = dataclasses.replace(record, breakdown=columns)
             results.append(Result(System(self.recipe.name, scores, record), units, raw))
         write_report(results, self.out / "report", table=table, audio_root=self.prepared.audio_root)
 
-    def records(self) -> dict[str, dict[str, Any]]:
+    def records(self) -> dict[str, ScoringRecord]:
         """Return the records of the score stage, by trial list."""
         paths = sorted((self.out / "scores").glob("*.json"))
-        return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+        return {
+            path.stem: ScoringRecord.from_json(json.loads(path.read_text("utf-8")), path) for path in paths
+        }

@@ -17,7 +17,9 @@ from speakerverif.data.speakers import read_enroll_map, read_speakers, speakers_
 from speakerverif.data.trial_audit import audit
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation.evaluate import evaluate, format_record
+from speakerverif.evaluation.describe import format_record
+from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
+from speakerverif.evaluation.records import ModelFacts, ScoringRecord
 from speakerverif.scoring.cosine import cosine
 from speakerverif.scoring.normalization import as_norm
 
@@ -204,42 +206,44 @@ def test_record_is_json_and_says_how_it_came_about() -> None:
         labels=[int(row[0]) for row in text.splitlines()],
     )
     scores = cosine(trials, table)
-    model = {"name": "toy", "fingerprint": "f00d"}
-    record = evaluate(scores, samples=50, model=model, training_speakers=["id00", "id03", "elsewhere"])
-    assert json.loads(json.dumps(record, allow_nan=False))["eer"] == record["eer"]
+    heard = Provenance(model=ModelFacts("toy", "f00d"), training_speakers=["id00", "id03", "elsewhere"])
+    typed = evaluate(scores, Settings(samples=50), provenance=heard)
+    record = json.loads(json.dumps(typed.to_json(), allow_nan=False))
+    assert ScoringRecord.from_json(record) == typed
     assert record["eer_ci95"][0] < record["eer"] < record["eer_ci95"][1]
     assert record["bootstrap"] == {"unit": "speaker", "units": 12, "samples": 50, "seed": 0, "redrawn": 0}
-    assert record["model"] == {**model, "training_speakers_in_trials": 2}
+    assert record["model"] == {"name": "toy", "fingerprint": "f00d", "training_speakers_in_trials": 2}
     assert list(record["min_dcf"]) == ["0.01", "0.05"]
     assert (record["act_dcf"], record["cllr"]) == (None, None)
     assert record["list"]["labels_against_speakers"] == 0
-    shown = format_record(record)
+    shown = format_record(typed)
     assert f"{100 * record['eer']:.3f} %" in shown
     assert "over 12 speakers" in shown
 
 
 def test_record_of_likelihood_ratios_has_their_costs() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", "b/1 b/2", labels=[1, 0, 1])
-    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5]), "llr"), samples=0)
-    assert record["cllr"] > record["min_cllr"] == 0
-    assert list(record["act_dcf"]) == ["0.01", "0.05"]
-    assert (record["eer_ci95"], record["bootstrap"]) == (None, None)
+    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5]), "llr"), Settings(samples=0))
+    figures = record.figures
+    assert figures.cllr is not None and figures.cllr > figures.min_cllr == 0
+    assert list(record.to_json()["act_dcf"]) == ["0.01", "0.05"]
+    assert (figures.eer_ci95, figures.bootstrap) == (None, None)
     assert "Cllr" in format_record(record)
 
 
 def test_labels_that_contradict_the_speakers_are_counted() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", "b/1 a/2", labels=[1, 0, 1])
-    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5])), samples=0)
-    assert record["list"]["labels_against_speakers"] == 1
+    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5])), Settings(samples=0))
+    assert record.trial_list.labels_against_speakers == 1
     assert "1 labels disagree" in format_record(record)
 
 
 def test_a_threshold_that_rejects_all_is_null() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", labels=[1, 0])
-    record = evaluate(ScoreList(trials, np.zeros(2)), samples=0)
-    assert record["min_dcf_at"]["0.01"] == {"threshold": None, "p_miss": 1.0, "p_fa": 0.0}
+    record = evaluate(ScoreList(trials, np.zeros(2)), Settings(samples=0))
+    written = json.loads(json.dumps(record.to_json(), allow_nan=False))
+    assert written["min_dcf_at"]["0.01"] == {"threshold": None, "p_miss": 1.0, "p_fa": 0.0}
     assert "reject all" in format_record(record)
-    json.dumps(record, allow_nan=False)
 
 
 # --- the command

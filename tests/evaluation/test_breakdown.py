@@ -1,7 +1,6 @@
 """Figures by group: who is in which group, hand-counted, and that each equals what the group alone gives."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,12 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.breakdown import breakdown, format_breakdown, group_trials
-from speakerverif.evaluation.evaluate import evaluate
+from speakerverif.evaluation.evaluate import Settings, evaluate
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.records import ColumnBreakdown, ScoringRecord
 
 
-def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[ScoreList, Units, dict[str, Any]]:
+def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[ScoreList, Units, ScoringRecord]:
     """Return every pair of a small corpus, scored with noise that grows with the speaker's number."""
     rng = np.random.default_rng(seed)
     ids = tuple(f"s{s:02}/{u}" for s in range(speakers) for u in range(each))
@@ -24,7 +24,7 @@ def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[Score
     labels = owner[enroll] == owner[test]
     scores = labels * 2.0 + rng.normal(size=len(labels)) * (0.5 + owner[enroll] / speakers)
     found = ScoreList(TrialList(ids, enroll, test, labels, "all"), scores)
-    return found, units_of(found.trials), evaluate(found, samples=50)
+    return found, units_of(found.trials), evaluate(found, Settings(samples=50))
 
 
 def trials_of(*pairs: str) -> TrialList:
@@ -86,44 +86,46 @@ def test_a_model_has_the_value_that_its_files_share() -> None:
 def test_figures_are_those_of_the_group_alone() -> None:
     scores, units, record = random_task()
     column = Column("half", {name: "low" if name < "s06" else "high" for name in scores.trials.ids})
-    (found,) = breakdown(scores, [column], units, record)
-    low = next(group for group in found["groups"] if group["group"] == "low")
+    (halves,) = breakdown(scores, [column], units, record.figures)
+    low = next(group for group in halves.groups if group.group == "low")
     rows = (units.enroll < 6) & (units.test < 6)
     values, labels = scores.scores[rows], np.asarray(scores.trials.labels)[rows]
-    assert (low["targets"], low["nontargets"], low["units"]) == (60, 375, 6)
-    assert low["eer"] == det_curve(values, labels).eer().rate
-    assert low["min_dcf"]["0.05"] == det_curve(values, labels).min_dcf(0.05).cost
+    assert (low.targets, low.nontargets, low.units) == (60, 375, 6)
+    assert low.eer == det_curve(values, labels).eer().rate
+    assert low.costs[1].key == "0.05"
+    assert low.costs[1].minimum == det_curve(values, labels).min_dcf(0.05).cost
     drawn = bootstrap(values, labels, units.enroll[rows], units.test[rows], (0.05,), 50, 0)
-    assert low["eer_ci95"] == interval(drawn.eer)
-    assert low["min_dcf_ci95"]["0.05"] == interval(drawn.min_dcf[:, 0])
-    assert low["p_miss"] == np.mean(values[labels] < record["eer_threshold"])
-    assert low["p_fa"] == np.mean(values[~labels] >= record["eer_threshold"])
-    assert sum(group["targets"] + group["nontargets"] for group in found["groups"]) == record["trials"]
+    assert low.eer_ci95 == interval(drawn.eer)
+    assert low.costs[1].ci95 == interval(drawn.min_dcf[:, 0])
+    assert low.p_miss == np.mean(values[labels] < record.figures.eer_threshold)
+    assert low.p_fa == np.mean(values[~labels] >= record.figures.eer_threshold)
+    assert sum(group.targets + group.nontargets for group in halves.groups) == record.trials
 
 
 def test_what_is_too_few_is_null_and_says_so() -> None:
     scores, units, record = random_task()
     column = Column("who", {name: "one" if name < "s01" else "rest" for name in scores.trials.ids})
-    (found,) = breakdown(scores, [column], units, record)
-    one, rest, mixed = found["groups"]
-    assert one["targets"] == 10 and one["eer"] is None and one["p_miss"] is None and one["p_fa"] is None
-    assert mixed["group"] == "one – rest" and mixed["eer"] is None and mixed["p_fa"] is not None
+    (who,) = breakdown(scores, [column], units, record.figures)
+    one, rest, mixed = who.groups
+    assert one.targets == 10 and one.eer is None and one.p_miss is None and one.p_fa is None
+    assert mixed.group == "one – rest" and mixed.eer is None and mixed.p_fa is not None
     # One false alarm in 1,375 costs 99 / 1375 = 0.072; in 375 it would cost 0.26.
-    assert rest["nontargets"] == 1375 and rest["min_dcf"]["0.01"] is not None
-    (halves,) = breakdown(
-        scores, [Column("half", {n: str(n < "s06") for n in scores.trials.ids})], units, record
-    )
-    assert halves["groups"][1]["nontargets"] == 375 and halves["groups"][1]["min_dcf"]["0.01"] is None
-    text = format_breakdown([found])
+    assert rest.nontargets == 1375 and rest.costs[0].minimum is not None
+    half = Column("half", {n: str(n < "s06") for n in scores.trials.ids})
+    (halves,) = breakdown(scores, [half], units, record.figures)
+    assert halves.groups[1].nontargets == 375 and halves.groups[1].costs[0].minimum is None
+    text = format_breakdown([who])
     assert "too few" in text and "nan" not in text.lower()
-    json.dumps(found, allow_nan=False)
+    written = json.loads(json.dumps(who.to_json(), allow_nan=False))
+    assert ColumnBreakdown.from_json(written) == who
+    assert written["groups"][0]["min_dcf"] == {"0.01": None, "0.05": None}
 
 
 def test_four_speakers_give_no_interval() -> None:
     scores, units, record = random_task(speakers=8, each=6)
     column = Column("x", {name: "few" if name < "s04" else "more" for name in scores.trials.ids})
-    few = breakdown(scores, [column], units, record)[0]["groups"][0]
-    assert few["units"] == 4 and few["eer"] is not None and few["eer_ci95"] is None
+    few = breakdown(scores, [column], units, record.figures)[0].groups[0]
+    assert few.units == 4 and few.eer is not None and few.eer_ci95 is None
 
 
 def test_the_order_of_the_trials_does_not_matter() -> None:
@@ -134,19 +136,21 @@ def test_the_order_of_the_trials_does_not_matter() -> None:
     shuffled = ScoreList(
         TrialList(t.ids, t.test[order], t.enroll[order], t.labels[order], t.name), scores.scores[order]
     )
-    again = breakdown(shuffled, [column], units_of(shuffled.trials), record)
-    assert again == breakdown(scores, [column], units, record)
+    again = breakdown(shuffled, [column], units_of(shuffled.trials), record.figures)
+    assert again == breakdown(scores, [column], units, record.figures)
 
 
 def test_a_column_of_names_is_left_out_and_that_is_said() -> None:
     scores, units, record = random_task()
-    (found,) = breakdown(scores, [Column("file", {n: f"n{n}" for n in scores.trials.ids})], units, record)
-    assert found["groups"] == [] and found["left_out"] == "60 values, more than 30"
+    (found,) = breakdown(
+        scores, [Column("file", {n: f"n{n}" for n in scores.trials.ids})], units, record.figures
+    )
+    assert found.groups == () and found.left_out == "60 values, more than 30"
     assert "file: left out" in format_breakdown([found])
 
 
 @pytest.mark.parametrize("columns", [[], [Column("x", {})]])
 def test_nothing_known_is_no_failure(columns: list[Column]) -> None:
     scores, units, record = random_task(speakers=6, each=3)
-    found = breakdown(scores, columns, units, record)
-    assert [group["group"] for one in found for group in one["groups"]] == ["not given"] * len(columns)
+    found = breakdown(scores, columns, units, record.figures)
+    assert [group.group for column in found for group in column.groups] == ["not given"] * len(columns)

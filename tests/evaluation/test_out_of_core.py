@@ -13,7 +13,7 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import out_of_core
-from speakerverif.evaluation.evaluate import evaluate
+from speakerverif.evaluation.evaluate import Settings, evaluate
 
 
 def write(
@@ -61,10 +61,10 @@ def test_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(out_of_core, "LEAST_MB", 0)
     monkeypatch.setattr(out_of_core, "TEXT_FACTOR", 300)  # parts of a few hundred bytes
     monkeypatch.setattr(out_of_core, "PER_SCORE", int(rng.integers(1 << 13, 1 << 15)))
-    found = out_of_core.evaluate_on_disk(trials, scored, kind, (0.01, 0.05, 0.5), 1)
+    found = out_of_core.evaluate_on_disk(trials, scored, kind, (0.01, 0.05, 0.5), 1).to_json()
     read = TrialList.read(trials)
     expected = ScoreList.read(scored, read, kind)
-    same(found, evaluate(expected, p_targets=(0.01, 0.05, 0.5), samples=0))
+    same(found, evaluate(expected, Settings((0.01, 0.05, 0.5), samples=0)).to_json())
     assert found["extra_scores"] == expected.extra == 1
 
 

@@ -182,9 +182,12 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
     record = result.system.record
     half = Column("half", {name: "low" if name < "spk3" else "high" for name in table.ids})
     name = "an_unreasonably_long_name_of_a_system_that_nobody_could_break_</script><script>window.hacked=1</script>"
-    record["breakdown"] = breakdown(result.system.scores, [half], result.units, record)
-    record["list"]["name"] = f"/a/list/{name * 3}.txt"
-    system = dataclasses.replace(result.system, name=name)
+    record = dataclasses.replace(
+        record,
+        breakdown=breakdown(result.system.scores, [half], result.units, record.figures),
+        trial_list=dataclasses.replace(record.trial_list, name=f"/a/list/{name * 3}.txt"),
+    )
+    system = dataclasses.replace(result.system, name=name, record=record)
     result = with_second(dataclasses.replace(result, system=system))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("speakerverif.report.page.HEARD", 3)

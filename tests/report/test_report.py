@@ -22,7 +22,8 @@ from speakerverif.data.speakers import units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.cross_calibration import held_out_llrs
-from speakerverif.evaluation.evaluate import describe, evaluate
+from speakerverif.evaluation.describe import describe
+from speakerverif.evaluation.evaluate import Settings, evaluate
 from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve, paired_bootstrap
 from speakerverif.report import embedding_map, excerpts
 from speakerverif.report.figures import det_png
@@ -81,7 +82,7 @@ class Page(HTMLParser):
 
 
 def result_of(scores: ScoreList, name: str = "ours", **more: Any) -> Result:
-    record = evaluate(scores, samples=50)
+    record = evaluate(scores, Settings(samples=50))
     return Result(System(name, scores, record), units_of(scores.trials), **more)
 
 
@@ -89,7 +90,7 @@ def with_second(result: Result, noise: float = 1.0) -> Result:
     scores = result.system.scores
     worse = scores.scores + np.random.default_rng(5).normal(size=len(scores.scores)) * noise
     other = ScoreList(scores.trials, worse)
-    return dataclasses.replace(result, against=System("theirs", other, evaluate(other, samples=50)))
+    return dataclasses.replace(result, against=System("theirs", other, evaluate(other, Settings(samples=50))))
 
 
 def written(folder: Path, *results: Result, **options: Any) -> Page:
@@ -106,12 +107,13 @@ def test_numbers_are_those_of_the_record(tmp_path: Path) -> None:
     page = written(tmp_path, result)
     rows = page.tables["All figures of ours"]
     assert rows == [list(row) for row in describe(record)]
-    assert f"{100 * record['eer']:.2f} %" in page.text
-    assert f"{record['min_dcf_ci95']['0.05'][0]:.3f} – {record['min_dcf_ci95']['0.05'][1]:.3f}" in page.text
+    assert f"{100 * record.figures.eer:.2f} %" in page.text
+    limits = record.figures.costs[1].ci95
+    assert limits is not None and f"{limits.low:.3f} – {limits.high:.3f}" in page.text
     embedded = re.search(r'id="records">(.*?)</script>', (tmp_path / "index.html").read_text())
     held = json.loads(embedded[1])[0]
     assert held.pop("system") == "ours"
-    assert held == json.loads(json.dumps({k: v for k, v in record.items() if k != "seconds"}))
+    assert held == {k: v for k, v in json.loads(json.dumps(record.to_json())).items() if k != "seconds"}
 
 
 def test_the_png_of_the_det_curve_takes_any_name() -> None:
@@ -149,7 +151,10 @@ def test_calibration_is_judged_before_and_after(tmp_path: Path) -> None:
         TrialList(("a/1", "a/2", "b/1"), np.array([0, 0]), np.array([1, 2]), np.array([True, False])),
         np.eye(2)[0],
     )
-    assert Calibrated.of(System("x", few, evaluate(few, samples=0)), units_of(few.trials)).after is None
+    assert (
+        Calibrated.of(System("x", few, evaluate(few, Settings(samples=0))), units_of(few.trials)).after
+        is None
+    )
     assert "could not be calibrated: 2 speakers are too few" in written(tmp_path / "few", result_of(few)).text
 
 
@@ -162,14 +167,14 @@ def test_scores_all_alike_are_drawn(tmp_path: Path) -> None:
 def test_breakdown_is_that_of_the_record(tmp_path: Path) -> None:
     scores, units, record = random_task()
     column = Column("<half>", {name: "low" if name < "s01" else "high" for name in scores.trials.ids})
-    record["breakdown"] = breakdown(scores, [column], units, record)
+    record = dataclasses.replace(record, breakdown=breakdown(scores, [column], units, record.figures))
     page = written(tmp_path, Result(System("ours", scores, record), units))
     head, *rows = page.tables["By <half> (values of both sides)."]
-    groups = record["breakdown"][0]["groups"]
-    assert head[0] == "<half>" and [row[0] for row in rows] == [g["group"] for g in groups]
+    groups = record.breakdown[0].groups
+    assert head[0] == "<half>" and [row[0] for row in rows] == [g.group for g in groups]
     high = groups[0]
-    assert rows[0][3] == "{:.2f} {:.2f} – {:.2f}".format(*(100 * x for x in (high["eer"], *high["eer_ci95"])))
-    assert rows[0][5:7] == [f"{100 * high['p_miss']:.2f}", f"{100 * high['p_fa']:.2f}"]
+    assert rows[0][3] == "{:.2f} {:.2f} – {:.2f}".format(*(100 * x for x in (high.eer, *high.eer_ci95)))
+    assert rows[0][5:7] == [f"{100 * high.p_miss:.2f}", f"{100 * high.p_fa:.2f}"]
     assert rows[1][3] == "too few" and rows[1][4] == ""
 
 
@@ -187,7 +192,9 @@ def test_who_the_errors_are_of() -> None:
     pairs = np.array([(0, 1), (0, 2), (3, 4), (0, 3), (4, 1)], np.int32).T
     trials = TrialList(ids, *pairs, np.array([True] * 3 + [False] * 2))
     result = result_of(ScoreList(trials, np.array([0.1, 0.2, 0.9, 0.3, 0.8])))
-    result.system.record["eer_threshold"] = 0.3
+    record = result.system.record
+    record = dataclasses.replace(record, figures=dataclasses.replace(record.figures, eer_threshold=0.3))
+    result = dataclasses.replace(result, system=dataclasses.replace(result.system, record=record))
     assert result.errors(True) == ([("a", 2)], 2)
     assert result.errors(False) == ([("a and b", 2)], 2)
 
@@ -200,7 +207,8 @@ def test_no_text_from_outside_is_markup(tmp_path: Path) -> None:
     system = result_of(ScoreList(trials, scores.scores), evil).system
     column = Column(evil, {name: evil if name < "s06" else "x" for name in ids})
     units = units_of(trials, {name: name[:3] + evil for name in ids})
-    system.record["breakdown"] = breakdown(system.scores, [column], units, system.record)
+    groups = breakdown(system.scores, [column], units, system.record.figures)
+    system = dataclasses.replace(system, record=dataclasses.replace(system.record, breakdown=groups))
     rng = np.random.default_rng(0)
     table = EmbeddingTable(ids, rng.normal(size=(60, 4)), np.ones(60), np.ones(60), ["ok"] * 60, evil)
     result = with_second(Result(system, units))
@@ -311,7 +319,7 @@ def test_several_lists_on_one_page(tmp_path: Path) -> None:
     results = [result_of(random_task(seed=seed)[0]) for seed in (0, 1)]
     page = written(tmp_path, *results)
     rows = page.tables["All lists"][1:]
-    assert [row[3] for row in rows] == [f"{100 * r.system.record['eer']:.2f} %" for r in results]
+    assert [row[3] for row in rows] == [f"{100 * r.system.record.figures.eer:.2f} %" for r in results]
     assert {"list-1", "list-2"} <= {one.get("id") for one in page.of("section")}
     assert (tmp_path / "det-2.png").is_file()
 

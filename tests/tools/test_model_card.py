@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from speakerverif.evaluation.figures import Figures, Interval
+from speakerverif.evaluation.records import ListFacts, ModelFacts, ScoringRecord
 from speakerverif.models.folder import load_model
 from tests.conftest import load_tool
 
@@ -15,13 +17,10 @@ def tool():
 
 
 def records(fingerprint: str) -> dict[str, dict]:
-    scored = {
-        "trials": 4398,
-        "eer": 0.0412,
-        "eer_ci95": [0.03, 0.05],
-        "raw": {"eer": 0.0523, "eer_ci95": [0.04, 0.06]},
-        "model": {"fingerprint": fingerprint},
-    }
+    raw = Figures("cosine", 0.0523, 0.5, (), 0.2, eer_ci95=Interval(0.04, 0.06))
+    figures = Figures("normalized", 0.0412, 1.5, (), 0.2, eer_ci95=Interval(0.03, 0.05))
+    trials, model = ListFacts("t", "0" * 64, None, 0, 0, 0), ModelFacts("m", fingerprint)
+    scored = ScoringRecord(398, 4000, figures, trials, raw=raw, model=model, breakdown=()).to_json()
     one = {"eer": 0.2, "eer_ci95": [0.1, 0.3], "not_embedded": 2, "trials_left_out": 9}
     return {
         **dict.fromkeys(("report-trials", "report-trials_hard", "dev-trials", "dev-trials_hard"), scored),

@@ -59,9 +59,10 @@ def test_all_stages_then_nothing(
     records = run(recipe, out, data_dir=corpus)
     assert set(records) == {"trials", "trials_hard"}
     record = records["trials"]
-    assert record["trials"] == 120 and record["targets"] == 24
-    assert record["bootstrap"]["unit"] == "speaker" and record["model"]["training_speakers_in_trials"] == 0
-    assert record["crops"] == "whole utterance"
+    assert record.trials == 120 and record.targets == 24
+    assert record.figures.bootstrap is not None and record.figures.bootstrap.unit == "speaker"
+    assert record.model is not None and record.model.training_speakers_in_trials == 0
+    assert record.crops == "whole utterance"
     for path in (
         "model/model.safetensors",
         "finetuned/config.toml",
@@ -83,7 +84,8 @@ def test_another_scoring_repeats_only_the_scoring(corpus: Path, recipe: Recipe, 
     run(recipe, tmp_path, data_dir=corpus)
     before = stamps(tmp_path)
     again = dataclasses.replace(recipe, score=dataclasses.replace(recipe.score, p_target=(0.1,)))
-    assert set(run(again, tmp_path, data_dir=corpus)["trials"]["min_dcf"]) == {"0.1"}
+    costs = run(again, tmp_path, data_dir=corpus)["trials"].figures.costs
+    assert [cost.key for cost in costs] == ["0.1"]
     changed = {path.split("/")[0] for path, stamp in stamps(tmp_path).items() if before.get(path) != stamp}
     assert changed == {"scores", "report", "stages"}
 
@@ -96,7 +98,7 @@ def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
     before = stamps(tmp_path)
     scored = dataclasses.replace(recipe.score, norm="asnorm", top_n=3)
     changed = dataclasses.replace(recipe, backend={"name": "cosine", "subtract_mean": True}, score=scored)
-    record = run(changed, tmp_path, data_dir=corpus)["trials"]
+    record = run(changed, tmp_path, data_dir=corpus)["trials"].to_json()
     assert record["backend"] == {
         "name": "cosine",
         "subtract_mean": True,
@@ -132,7 +134,7 @@ def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
     capsys.readouterr()
 
     plain = run(recipe, tmp_path, data_dir=corpus)["trials"]
-    assert plain["raw"] is None and plain["eer"] == record_of_plain["eer"]
+    assert plain.raw is None and plain.figures.eer == record_of_plain.figures.eer
     assert not (tmp_path / "model" / "scoring.toml").exists()
     assert main(["verify", *pair, "--model", model]) == 2
     assert "calibrated on scores of cosine subtract_mean True" in capsys.readouterr().err
