@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from speakerverif._util import registry
 from speakerverif._util.toml import from_dict, merge, override, read_toml
 from speakerverif.errors import InputError
 
@@ -159,7 +160,8 @@ class Recipe:
 def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recipe:
     """Read a recipe: TOML tables over the defaults, `--set` assignments over those.
 
-    A top-level `base = "other.toml"` names a recipe, relative to this one, that this one is a delta of.
+    A top-level `base = "other.toml"` names a recipe, relative to this one, that this one is a delta of. Modules from
+    outside that the recipe names are trusted from then on (see `_util.registry`): a recipe is the user's own.
 
     Raises:
         InputError: unreadable file, unknown key, wrong type or value, circular `base`.
@@ -171,4 +173,12 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
             raise InputError(f"{path}: 'base' leads back to {current}")
         seen.append(current.resolve())
         tables = merge(read_toml(current), tables)
-    return from_dict(Recipe, override(tables, assignments or []), str(path))
+    recipe = from_dict(Recipe, override(tables, assignments or []), str(path))
+    parts = {
+        "encoder": recipe.encoder,
+        "head": recipe.head,
+        "backend": recipe.backend,
+        "later": recipe.finetune,
+    }
+    registry.trust([*registry.dotted_names(parts), recipe.data.corpus, *recipe.data.also])
+    return recipe

@@ -15,7 +15,7 @@ __main__
 cli
 demos api
 training
-inference
+inference testing
 exchange report
 models corpora evaluation
 audio scoring

@@ -1,7 +1,19 @@
-"""Parts by name: every file of `encoders/`, `heads/`, `backends/` and `corpora/` is one, a new idea is one new file."""
+"""Encoders, heads, back ends and corpora by name: those of this package, and modules from outside.
 
+A plain name is a file of `models/encoders/`, `heads/`, `scoring/backends/` or `corpora/`. A dotted name, such as
+`my_package.my_head`, is a module that Python can import. Importing runs its code, so a dotted name is imported only if
+the user chose it: if it is imported already, if the user's recipe or command line named it, or if the environment
+variable `SPEAKERVERIF_TRUSTED_MODULES` lists it or a package that holds it. The `config.toml` of a model folder is
+data, and can only refer to such a module.
+"""
+
+import dataclasses
 import importlib
+import os
 import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -16,28 +28,49 @@ PACKAGES: dict[Kind, str] = {
     "backend": "speakerverif.scoring.backends",
     "corpus": "speakerverif.corpora",
 }
+FUNCTIONS: dict[Kind, str] = {
+    "encoder": "build(config, num_mels)",
+    "head": "build(config, embedding_dim, num_speakers)",
+    "backend": "build(config)",
+    "corpus": "prepare(root, out)",
+}
+TRUSTED_MODULES = "SPEAKERVERIF_TRUSTED_MODULES"  # environment variable: names separated by commas
+
+_trusted: set[str] = set()
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the names of the parts of a kind that this package has, sorted."""
+    """Return the names of this package's modules of a kind, sorted."""
     package = importlib.import_module(PACKAGES[kind])
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def find(kind: Kind, name: str, where: str) -> ModuleType:
-    """Return the module of a part.
+def trust(modules: Iterable[str]) -> None:
+    """Let modules be imported by their dotted names, for the rest of this process.
 
     Args:
-        kind: what the part is.
-        name: one of `names(kind)`.
-        where: what to call the place in errors, such as `[encoder]`.
+        modules: names of the user's choice: from a recipe or the command line, never from a model folder.
+    """
+    _trusted.update(modules)
+
+
+def find(kind: Kind, name: str, where: str) -> ModuleType:
+    """Return the module of an encoder, head, back end or corpus.
+
+    Args:
+        kind: one of `PACKAGES`.
+        name: one of `names(kind)`, or a dotted name.
+        where: the place to name in errors, such as `[encoder]`.
 
     Raises:
-        InputError: unknown name; the nearest known one is named.
+        InputError: an unknown name (the nearest known one is suggested); a dotted name that isn't trusted, can't
+            be imported, or lacks what a module of this kind must have.
     """
+    if "." in name:
+        return _from_outside(kind, name, where)
     known = names(kind)
     if name not in known:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(str(name), known)}")
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, known)}")
     return importlib.import_module(f"{PACKAGES[kind]}.{name}")
 
 
@@ -45,9 +78,62 @@ def resolve(kind: Kind, table: dict[str, Any]) -> tuple[ModuleType, Any]:
     """Return the module that a recipe's table names, and its `Config` filled from the table's other keys.
 
     Raises:
-        InputError: unknown name, key or value; the alternatives are named.
+        InputError: what `find` raises; an unknown key, or a value of the wrong type.
     """
-    where, name = f"[{kind}]", table.get("name")
-    module = find(kind, str(name), where)
+    where, name = f"[{kind}]", str(table.get("name"))
+    module = find(kind, name, where)
     options = {key: value for key, value in table.items() if key != "name"}
     return module, from_dict(module.Config, options, f"{where} {name}")
+
+
+def dotted_names(tables: dict[str, Any]) -> list[str]:
+    """Return the dotted names in a recipe's table of an encoder, head or back end, nested tables included."""
+    nested = [name for value in tables.values() if isinstance(value, dict) for name in dotted_names(value)]
+    name = tables.get("name")
+    return [*([name] if isinstance(name, str) and "." in name else []), *nested]
+
+
+def _from_outside(kind: Kind, name: str, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise InputError(
+            f"{where}: {name!r} is not the dotted name of a module, such as my_package.my_{kind}"
+        )
+    if name not in sys.modules and not _is_trusted(name):
+        raise InputError(
+            f"{where}: {name} is a module from outside this package, and loading it runs its code. If you trust it, "
+            f"set {TRUSTED_MODULES}={name.partition('.')[0]} in the environment, or import {name} first"
+        )
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"{where}: importing {name} failed: {error}") from error
+        raise InputError(
+            f"{where}: there is no module {name}: {error}; install it, or add the folder that holds it to PYTHONPATH"
+        ) from error
+    except Exception as error:  # whatever a module raises while it is imported
+        raise InputError(
+            f"{where}: importing {name} failed: {place_of(error)}{type(error).__name__}: {error}"
+        ) from error
+    function = FUNCTIONS[kind].partition("(")[0]
+    lacks = [] if callable(getattr(module, function, None)) else [f"the function {FUNCTIONS[kind]}"]
+    if kind != "corpus":
+        config = getattr(module, "Config", None)
+        if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+            lacks.append("the dataclass Config")
+    if lacks:
+        raise InputError(f"{where}: {module.__file__ or name} lacks {' and '.join(lacks)}")
+    return module
+
+
+def place_of(error: Exception) -> str:
+    """Return `path:line: ` of the code that raised an error, for messages; empty for a syntax error, which names it."""
+    if isinstance(error, SyntaxError):
+        return ""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: "
+
+
+def _is_trusted(name: str) -> bool:
+    listed = {text.strip() for text in os.environ.get(TRUSTED_MODULES, "").split(",")}
+    return any(name == other or name.startswith(f"{other}.") for other in (listed | _trusted) - {""})

@@ -117,8 +117,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Check a corpus and write its manifests and trial lists."""
+    from speakerverif._util import registry
     from speakerverif.corpora._prepare import prepare
 
+    registry.trust([arguments.corpus])
     choices = {**options.places(arguments), **({"partial": True} if arguments.partial else {})}
     for note in prepare(arguments.corpus, arguments.root, arguments.out, **choices).notes:
         print(note)

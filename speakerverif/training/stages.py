@@ -41,6 +41,7 @@ from speakerverif.models.folder import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring import cosine
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
+from speakerverif.testing import check_outside_parts
 from speakerverif.training import distributed, plan
 from speakerverif.training.loop import Validate, train
 
@@ -102,6 +103,7 @@ def train_recipe(
     Raises:
         InputError: neither is given, or what `train` raises.
     """
+    check_outside_parts(recipe)
     if manifest is not None:
         return train(recipe, manifest, out, data_dir=data_dir, device=device)
     lists = lists_of(recipe, data_dir, out / "data")
@@ -254,6 +256,7 @@ class _Run:
         for recipe in (self.recipe, finetuned(self.recipe)):
             if recipe is not None:
                 plan.size_of(recipe, num_speakers=2)
+                check_outside_parts(recipe)
                 Augment(recipe.augment, recipe.features.sample_rate, self.data_dir or Path(), _no_speech)
 
     def print_plan(self) -> None:

@@ -3,13 +3,17 @@
 from typing import Any
 
 from speakerverif._util import registry
+from speakerverif.scoring.backends._linear import Backend, LinearCosine
+
+__all__ = ["Backend", "LinearCosine", "build"]
 
 
-def build(table: dict[str, Any]) -> Any:
+def build(table: dict[str, Any]) -> Backend:
     """Return the back end of a recipe's `[backend]` table, not trained yet.
 
     Raises:
         InputError: unknown name, key or value; the alternatives are named.
     """
     module, config = registry.resolve("backend", table)
-    return module.build(config)
+    backend: Backend = module.build(config)
+    return backend
