@@ -43,6 +43,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# 2,000 bad inputs through every command; some minutes.
+hostile: $(INSTALLED)
+	$(BIN)/python tools/hostile.py --count 2000
+
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(SUITES)
 
