@@ -9,6 +9,23 @@ from typing import IO, Any
 
 from speakerverif.errors import InputError
 
+# A packed file may unpack to this much, or to this many times its own size if that is more.
+UNPACKED_MB, UNPACKED_RATIO = 256, 50
+
+
+def unpacked_limit(packed: int) -> int:
+    """Return the most bytes that a packed file of `packed` bytes may unpack to.
+
+    The environment variable SPEAKERVERIF_MAX_UNPACKED_MB raises it.
+
+    Raises:
+        InputError: the variable holds no whole number of megabytes.
+    """
+    text = os.environ.get("SPEAKERVERIF_MAX_UNPACKED_MB", str(UNPACKED_MB))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise InputError(f"SPEAKERVERIF_MAX_UNPACKED_MB={text!r}: expected a whole number of megabytes")
+    return max(int(text) << 20, UNPACKED_RATIO * packed)
+
 
 def open_input(path: str | Path) -> IO[bytes]:
     """Return an open binary file, or raise `InputError` that names the path and the reason."""

@@ -19,11 +19,11 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def refuse_repeated(ids: Sequence[str], where: str, numbers: Sequence[int]) -> None:
-    """Raise `InputError` where an id stands twice, naming both places by their numbers."""
+    """Raise `InputError` where an id is used twice, naming both rows by their numbers."""
     if len(set(ids)) == len(ids):
         return
     seen: dict[str, int] = {}
     for text, number in zip(ids, numbers, strict=True):
         if text in seen:
-            raise InputError(f"{where}: id {text!r} stands twice: rows {seen[text]} and {number}")
+            raise InputError(f"{where}: id {text!r} is repeated: rows {seen[text]} and {number}")
         seen[text] = number

@@ -1,10 +1,12 @@
-"""Files inside uncompressed tar archives, read where they lie.
+"""Files inside uncompressed archives, read in place: tar archives, and Kaldi archives of WAV files.
 
-Such a file is named `archive.tar:offset:length`, both in bytes: whoever reads it needs no index of the archive.
+A file in a tar archive is named `archive.tar:offset:length`, both in bytes; one in a Kaldi archive
+`archive.ark:offset`, as in a `wav.scp`, or `archive.ark:offset:length`. No index of the archive is needed.
 """
 
 import io
 import re
+import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import NamedTuple
 
 from speakerverif.errors import InputError
 
-_PART = re.compile(r"(.+\.tar):(\d+):(\d+)")
+_PART = re.compile(r"(.+\.(?:tar|ark)):(\d{1,18}):(\d{1,18})|(.+\.ark):(\d{1,18})", re.DOTALL)
+# Sizes that a program writes which doesn't know the length of what it writes.
+_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 class Part(NamedTuple):
@@ -33,23 +37,52 @@ class Part(NamedTuple):
         """
         try:
             with open(self.archive, "rb") as file:
+                size = file.seek(0, io.SEEK_END)
+                there = max(0, min(self.length, size - self.offset))
+                if there < self.length:
+                    raise InputError(f"{self}: cut off: {there} of {self.length} bytes are there")
                 file.seek(self.offset)
-                found = file.read(self.length)
+                return io.BytesIO(file.read(self.length))
         except OSError as error:
             raise InputError(f"{self}: {error.strerror}") from error
-        if len(found) < self.length:
-            raise InputError(f"{self}: cut off: {len(found)} of {self.length} bytes are there")
-        return io.BytesIO(found)
+
+
+def archive_of(path: str | Path) -> str | None:
+    """Return the archive that a path names a part of; None where it names a file of its own."""
+    match = _PART.fullmatch(str(path))
+    return (match[1] or match[4]) if match else None
 
 
 def part_of(path: str | Path) -> Part | None:
-    """Return the part of an archive that a path names; None where it names a file of its own."""
-    found = _PART.fullmatch(str(path))
-    return Part(found[1], int(found[2]), int(found[3])) if found else None
+    """Return the part of an archive that a path names; None where it names a file of its own.
+
+    Raises:
+        InputError: a part of a Kaldi archive named by its offset alone, where no WAV file begins.
+    """
+    match = _PART.fullmatch(str(path))
+    if match is None:
+        return None
+    if match[1]:
+        return Part(match[1], int(match[2]), int(match[3]))
+    return _wav_at(match[4], int(match[5]))
+
+
+def _wav_at(archive: str, offset: int) -> Part:
+    """Return the part that holds the WAV file which begins at an offset."""
+    where = f"{archive}:{offset}"
+    head = Part(archive, offset, 12).open().read()
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        raise InputError(f"{where}: no WAV file begins there, found {head!r}")
+    size = struct.unpack("<I", head[4:8])[0]
+    if size in _UNKNOWN_SIZES:
+        raise InputError(
+            f"{where}: the WAV file there doesn't state its length; expected files of known length"
+        )
+    return Part(archive, offset, size + 8)
 
 
 def members(path: str | Path) -> Iterator[tuple[str, Part]]:
-    """Yield the name and the place of every file in an archive, in its order.
+    """Yield the name and the place of every file in a tar archive, in its order.
 
     Raises:
         InputError: no such file, no tar archive, a compressed one, one that is cut off.
@@ -59,13 +92,15 @@ def members(path: str | Path) -> Iterator[tuple[str, Part]]:
             size = Path(path).stat().st_size
             for member in archive:
                 if member.isfile():
-                    if member.offset_data + member.size > size:
+                    if not 0 <= member.size <= size - member.offset_data:
                         raise InputError(f"{path}: cut off within {member.name}")
                     yield member.name, Part(str(path), member.offset_data, member.size)
             # tarfile takes a header that is cut off for the end; a whole archive ends with empty blocks.
             if Part(str(path), archive.offset, tarfile.BLOCKSIZE).open().read().strip(b"\0"):
                 raise InputError(f"{path}: damaged: no end mark where its last file ends")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: damaged, or not an uncompressed tar archive: {error}") from error
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        raise InputError(f"{path}: {error.strerror or error}") from error

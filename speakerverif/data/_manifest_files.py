@@ -1,113 +1,289 @@
-"""The text format of manifests, parsed to NumPy columns by `lists.py`: tab-separated, with a header."""
+"""The text format of manifests, parsed to NumPy columns; and the checks of what any list says of a recording."""
 
 import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from speakerverif._util.files import open_input
-from speakerverif.data import _rows
-from speakerverif.data._rows import LONGEST_FIELD, PADDING, WrongRows, distinct, gather
-from speakerverif.data._trial_files import floats
+from speakerverif._util.messages import nearest
+from speakerverif._util.tar import archive_of
+from speakerverif.data import _text
+from speakerverif.data._rows import (
+    LONGEST_FIELD,
+    Mask,
+    Places,
+    Rows,
+    Texts,
+    WrongRows,
+    floats,
+    refuse_repeated_ids,
+)
 from speakerverif.errors import InputError
 
 FIELDS = ("id", "path", "speaker", "start_s", "duration_s", "channel")
-TEXTS, TIMES = FIELDS[:3], FIELDS[3:5]
-MAX_CHANNEL = 1024  # libsndfile opens no file of more channels
-_TAB, _LINE_FEED, _RETURN = 9, 10, 13
+TEXTS, NEEDED = FIELDS[:3], FIELDS[:3]
+# Longer than any recording, in seconds (115 days): a start or a duration beyond it is a mistake.
+LONGEST_S = 1e7
+# libsndfile opens no file of more channels.
+MAX_CHANNEL = 1024
+# Relative paths are looked for beside the list by this many of its rows.
+LOOKED_FOR = 1000
+_CONTROL = frozenset(map(chr, [*range(32), *range(127, 160)]))
 
 
-def parse_manifest(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the columns by name: texts dtype S (N,), times float64 (N,), a missing duration as nan, channels int16.
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One piece of speech. The path, not its basename, is the identity: VoxCeleb repeats basenames."""
+
+    id: str
+    path: str
+    speaker: str
+    start_s: float = 0.0
+    # None: to the end of the file.
+    duration_s: float | None = None
+    # Counted from 1; None where the list names none.
+    channel: int | None = None
+
+
+class Listed(NamedTuple):
+    """An utterance and the line of the list that names it."""
+
+    line: int
+    utterance: Utterance
+
+
+class Columns(NamedTuple):
+    """Utterances as columns, one entry each.
+
+    Attributes:
+        ids: UTF-8 bytes, dtype S of a multiple of 8 bytes.
+        paths: bytes of the file's name, likewise.
+        speakers: UTF-8 bytes, likewise; empty where unknown.
+        start_s: float64, seconds.
+        duration_s: float64, seconds; nan is to the end of the file.
+        channel: int16, from 1; 0 where the list names none.
+    """
+
+    ids: Texts
+    paths: Texts
+    speakers: Texts
+    start_s: NDArray[np.float64]
+    duration_s: NDArray[np.float64]
+    channel: NDArray[np.int16]
+
+
+def columns_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> tuple[Columns, Places]:
+    """Return checked utterances as columns, and the line of each; they are never all held as objects.
 
     Raises:
-        InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id twice.
+        InputError: wrong rows (reported together, those in `wrong` too), no utterances, an id used twice.
     """
-    wrong = WrongRows()
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*FIELDS, "line")}
-    with open_input(path) as file:
-        header = file.readline().removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
-        names = header.decode("utf-8", "replace").split("\t")
-        if not set(TEXTS) <= set(names) <= set(FIELDS) or len(set(names)) < len(names):
-            raise InputError(f"{path}:1: expected the header {'<tab>'.join(FIELDS)}, found {header[:80]!r}")
-        line = 2
-        while block := file.read(_rows.BLOCK_BYTES):
-            block += file.readline()
-            block = block if block.endswith(b"\n") else block + b"\n"
-            for name, column in _columns(block, line, names, wrong, str(path)).items():
-                parts[name].append(column)
-            line += block.count(b"\n")
+    parts: list[Columns] = []
+    lines: list[Places] = []
+    while some := list(islice(rows, 1 << 16)):
+        good: list[Listed] = []
+        for row in some:
+            if why := fault_of(row.utterance):
+                wrong.add(row.line, repr(row.utterance.id).encode("utf-8", "backslashreplace"), why)
+            else:
+                good.append(row)
+        if good:
+            parts.append(columns_of_utterances([row.utterance for row in good]))
+            lines.append(np.array([row.line for row in good], np.int64))
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
-    if not sum(map(len, parts["id"])):
+    if not parts:
         raise InputError(f"{path}: no utterances in it")
-    columns = {name: np.concatenate(parts.pop(name)) for name in tuple(parts)}
-    _refuse_repeated(columns["id"], columns.pop("line"), str(path))
-    return columns
+    columns, line = _joined(parts), np.concatenate(lines)
+    refuse_repeated_ids(columns.ids, line, path)
+    return columns, line
 
 
-def _columns(
-    block: bytes, first_line: int, names: list[str], wrong: WrongRows, path: str
-) -> dict[str, np.ndarray]:
-    """Return the columns of the good rows of one block of whole lines, and the number of each row's line."""
-    padded = block + PADDING
-    text = np.frombuffer(padded, np.uint8, len(block))
-    newline, tab = np.flatnonzero(text == _LINE_FEED), np.flatnonzero(text == _TAB)
-    begin = np.append(0, newline[:-1] + 1)
-    tabs = np.diff(np.searchsorted(tab, newline), prepend=0)
-    good = tabs == len(names) - 1
-    for i in np.flatnonzero(~good).tolist():
-        if row := block[begin[i] : newline[i]].strip():
-            wrong.add(first_line + i, row, f"{tabs[i] + 1} columns, expected {len(names)}")
-    inner = tab[np.repeat(good, tabs)].reshape(-1, len(names) - 1)
-    begin, last = begin[good], newline[good]
-    last = last - ((last > begin) & (text[last - 1] == _RETURN))
-    start = np.column_stack([begin, inner + 1])
-    length = np.column_stack([inner, last]) - start
-    if length.max(initial=0) > LONGEST_FIELD:
-        raise InputError(f"{path}: a field of {length.max():,} bytes; at most {LONGEST_FIELD} were expected")
-    line = first_line + np.flatnonzero(good)
+def fault_of(utterance: Utterance) -> str:
+    """Return what is wrong with an utterance, or nothing."""
+    for name, text in (("id", utterance.id), ("speaker", utterance.speaker), ("path", utterance.path)):
+        raw = text.encode("utf-8", "surrogateescape")
+        if name != "path" and any(0xDC80 <= ord(c) <= 0xDCFF for c in text):
+            return f"the {name} is {_text.wrong_encoding(raw)}"
+        if not _CONTROL.isdisjoint(text):
+            return f"a tab or another control character in the {name}"
+        if len(raw) > LONGEST_FIELD:
+            return f"the {name} has {len(raw):,} bytes; at most {LONGEST_FIELD} were expected"
+        if text != text.strip(" "):
+            return f"blanks around the {name}"
+        if not text and name != "speaker":
+            return f"an empty {name}"
+    start, duration = utterance.start_s, utterance.duration_s
+    if not 0 <= start <= LONGEST_S:
+        return f"it starts at {start:g} s; expected 0 to {LONGEST_S:g} s"
+    if duration is not None and not 0 < duration <= LONGEST_S:
+        return f"{duration:g} s long; expected more than 0 and at most {LONGEST_S:g} s"
+    if utterance.channel is not None and not 0 < utterance.channel <= MAX_CHANNEL:
+        return f"channel {utterance.channel}; channels are counted from 1"
+    return ""
 
-    def refuse(bad: np.ndarray, why: str) -> None:
-        for i in np.flatnonzero(bad).tolist():
-            wrong.add(int(line[i]), block[begin[i] : last[i]], why)
 
-    columns = {"line": line}
-    for name in TEXTS:
-        j = names.index(name)
-        columns[name] = gather(padded, start[:, j], length[:, j])
-    refuse((columns["id"] == b"") | (columns["path"] == b""), "empty id or path")
+def channel_of(text: str, first: int = 1) -> int:
+    """Return a channel counted from 1.
 
-    def numbers(name: str) -> np.ndarray:
-        """Return a column of numbers: nan where a field is empty, -1 where it holds no number."""
-        values = np.full(len(line), math.nan)
-        if name in names:
-            j = names.index(name)
-            given = length[:, j] > 0
-            values[given] = np.nan_to_num(floats(gather(padded, start[given, j], length[given, j])), nan=-1)
-        return values
+    Args:
+        text: a whole number.
+        first: the number of the first channel where the text comes from.
 
-    for name in TIMES:
-        columns[name] = numbers(name)
-        refuse((columns[name] < 0) | (columns[name] == np.inf), f"{name} is not a number of seconds")
-    columns["start_s"] = np.nan_to_num(columns["start_s"], nan=0.0)
-    channel = numbers("channel")
-    refuse(
-        ~np.isnan(channel) & ~((channel >= 1) & (channel <= MAX_CHANNEL) & (channel % 1 == 0)),
-        f"channel is not a whole number from 1 to {MAX_CHANNEL}",
+    Raises:
+        ValueError: another text.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise ValueError(f"{text[:40]!r} is no channel's number")
+    return int(text) - first + 1
+
+
+def parse_manifest(path: str | Path) -> tuple[Columns, Places]:
+    """Return the columns of a manifest, and the line of each row.
+
+    Raises:
+        InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id used twice.
+    """
+    wrong = WrongRows()
+    parts: list[Columns] = []
+    lines: list[Places] = []
+    names: list[str] = []
+    for block in _text.blocks(path, raw_paths=True):
+        text, first = block.text, block.first_line
+        if not names:
+            header, _, text = text.partition(b"\n")
+            names, first = _header(header, path), first + 1
+        rows = Rows(text, first, "tab", path)
+        rows.keep_width(len(names), wrong)
+        if len(rows):
+            parts.append(_parsed(rows, names, wrong, block.utf8))
+            lines.append(rows.lines)
+    if wrong.count:
+        raise InputError(f"{path}: {wrong}")
+    if not parts:
+        raise InputError(f"{path}: {'no utterances in it' if names else 'the file is empty'}")
+    columns, line = _joined(parts), np.concatenate(lines)
+    refuse_repeated_ids(columns.ids, line, path)
+    return columns, line
+
+
+def root_of(path: Path, audio_root: Path | None, paths: Texts) -> str:
+    """Return the folder that a list's relative paths start from.
+
+    It is the one given, else the list's own, or the current folder where some of the files lie there and none of
+    the first `LOOKED_FOR` beside the list.
+    """
+    if audio_root is not None:
+        return str(audio_root)
+    beside = path if path.is_dir() else path.parent
+    names = list(islice(filter(None, map(_relative, paths[: 100 * LOOKED_FOR].tolist())), LOOKED_FOR))
+    if any((beside / name).exists() for name in names) or not any(Path(name).exists() for name in names):
+        return str(beside)
+    return ""
+
+
+def refuse_unreadable_paths(columns: Columns, line: Places, root: str, path: Path) -> None:
+    """Raise `InputError` where a path is not UTF-8 and no file has that name: then the list's encoding is wrong."""
+    for i in np.flatnonzero(_not_utf8(columns.paths)).tolist():
+        raw = columns.paths[i]
+        name = raw.decode("utf-8", "surrogateescape")
+        if not Path(root, archive_of(name) or name).exists():
+            raise InputError(f"{path}:{line[i]}: no such file, and the path is {_text.wrong_encoding(raw)}")
+
+
+def _relative(raw: bytes) -> str:
+    """Return the file that a relative path names; nothing for an absolute one."""
+    name = raw.decode("utf-8", "surrogateescape")
+    name = archive_of(name) or name
+    return "" if os.path.isabs(name) else name  # noqa: PTH117 (Path is slow, a million times)
+
+
+def columns_of_utterances(utterances: list[Utterance]) -> Columns:
+    """Return utterances as columns."""
+    ids, paths, speakers = (
+        _padded([getattr(u, name).encode("utf-8", "surrogateescape") for u in utterances]) for name in TEXTS
     )
-    columns["channel"] = np.clip(np.nan_to_num(channel, nan=0.0), 0, MAX_CHANNEL).astype(np.int16)
-    return columns
-
-
-def _refuse_repeated(ids: np.ndarray, line: np.ndarray, path: str) -> None:
-    """Raise `InputError` where an id stands twice, naming both lines."""
-    names, which = distinct(ids)
-    if len(names) == len(ids):
-        return
-    order = np.argsort(which, kind="stable")
-    second = order[1:][which[order[1:]] == which[order[:-1]]].min()
-    first = np.flatnonzero(which == which[second])[0]
-    raise InputError(
-        f"{path}: id {ids[second].decode('utf-8', 'replace')!r} stands twice: rows {line[first]} and {line[second]}"
+    return Columns(
+        ids,
+        paths,
+        speakers,
+        np.array([u.start_s for u in utterances], np.float64),
+        np.array([math.nan if u.duration_s is None else u.duration_s for u in utterances], np.float64),
+        np.array([u.channel or 0 for u in utterances], np.int16),
     )
+
+
+def _padded(texts: list[bytes]) -> Texts:
+    """Return texts as an array of a width that is a multiple of 8 bytes."""
+    width = max(1, max(map(len, texts), default=1))
+    return np.array(texts, f"S{-(-width // 8) * 8}")
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    return Columns._make(np.concatenate(several) for several in zip(*parts, strict=True))
+
+
+def _header(line: bytes, path: str | Path) -> list[str]:
+    names = [name.strip(_text.BLANKS) for name in line.decode("utf-8", "replace").split("\t")]
+    strange = [name for name in names if name not in FIELDS]
+    if not set(NEEDED) <= set(names) or strange or len(set(names)) < len(names):
+        hint = (
+            f"; {strange[0]!r}: {nearest(strange[0], list(FIELDS))}"
+            if set(NEEDED) <= set(names) and strange
+            else ""
+        )
+        raise InputError(
+            f"{path}:1: expected the header {'<tab>'.join(NEEDED)}, and maybe {', '.join(FIELDS[3:])}; "
+            f"found {line[:80]!r}{hint}"
+        )
+    return names
+
+
+def _parsed(rows: Rows, names: list[str], wrong: WrongRows, utf8: bool) -> Columns:
+    """Return the columns of a block's rows, all of them; wrong ones are noted in `wrong`."""
+    place = {name: names.index(name) for name in names}
+    texts = [rows.column(place[name]) for name in TEXTS]
+    rows.refuse((texts[0] == b"") | (texts[1] == b""), "empty id or path", wrong)
+    if not utf8:
+        for name, column in (("id", texts[0]), ("speaker", texts[2])):
+            rows.refuse(_not_utf8(column), f"the {name} is not UTF-8 text, but Latin-1 maybe", wrong)
+    times = []
+    for name, unknown in (("start_s", 0.0), ("duration_s", math.nan)):
+        values = np.full(len(rows), unknown)
+        if name in place:
+            column = rows.column(place[name])
+            given = column != b""
+            values[given] = floats(column[given])
+            least = values > 0 if name == "duration_s" else values >= 0
+            rows.refuse(given & ~(least & (values <= LONGEST_S)), f"{name} is not a number of seconds", wrong)
+        times.append(values)
+    ids, paths, speakers = texts
+    start_s, duration_s = times
+    return Columns(ids, paths, speakers, start_s, duration_s, _channels(rows, place.get("channel"), wrong))
+
+
+def _channels(rows: Rows, place: int | None, wrong: WrongRows) -> NDArray[np.int16]:
+    channels = np.zeros(len(rows), np.int16)
+    if place is not None:
+        column = rows.column(place)
+        values = floats(column)
+        good = (values >= 1) & (values <= MAX_CHANNEL) & (values == np.floor(values))
+        rows.refuse((column != b"") & ~good, f"channel is not a whole number from 1 to {MAX_CHANNEL}", wrong)
+        channels[good] = values[good]
+    return channels
+
+
+def _not_utf8(texts: Texts) -> Mask:
+    bad = np.zeros(len(texts), np.bool_)
+    for i, raw in enumerate(texts.tolist()):
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            bad[i] = True
+    return bad

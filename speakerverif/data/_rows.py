@@ -1,30 +1,31 @@
-"""Rows of whitespace-separated columns, read in bounded memory."""
+"""Rows of columns, held as the places of their fields in a block of text: no Python object for any row."""
 
 from bisect import insort
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from speakerverif._util.files import open_input
+from speakerverif.data import _text
 from speakerverif.errors import InputError
 
-BLOCK_BYTES = 1 << 23  # 8 MB: large enough for NumPy to pay, small enough to stay in the processor's cache
+# Fields become columns of one width, so that a single long one would cost memory for all.
+LONGEST_FIELD = 1024
+# Follows a text in memory: a field is read as wide as the longest one.
+PADDING = bytes(LONGEST_FIELD)
+# What separates fields: any blanks, or each tab by itself, so that fields may hold spaces or nothing.
+Separator = Literal["blanks", "tab"]
+# 2^64 over the golden ratio: odd, its bits well mixed.
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+# Keep the first n bytes of a little-endian word.
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+_TAB, _LINE_FEED, _SPACE = 9, 10, 32
 
-
-LONGEST_FIELD = 1024  # bytes; fields become fixed-width columns, so that one long one would cost all
-
-
-PADDING = bytes(LONGEST_FIELD)  # stands behind a text: a field is taken as wide as the longest one
-
-
-_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
-
-
-_MASKS = np.array(
-    [(1 << 8 * n) - 1 for n in range(9)], np.uint64
-)  # the first n bytes of a little-endian word
+Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
+Texts = NDArray[np.bytes_]
 
 
 class WrongRows:
@@ -52,28 +53,37 @@ class WrongRows:
 
 
 class Rows:
-    """The rows of one block of a file, held as the places of their fields: no object for any row."""
+    """The rows of one block of a file."""
 
-    def __init__(self, block: bytes, first_line: int) -> None:
-        """Find lines and fields; what bytes up to 32 separate is a field.
+    def __init__(
+        self, text: bytes, first_line: int, separator: Separator = "blanks", where: str | Path = ""
+    ) -> None:
+        """Find lines and fields.
 
         Args:
-            block: whole lines, the last with its line feed.
+            text: whole lines, the last with its line feed.
             first_line: number of the first line.
+            separator: of fields. Rows separated by tabs may have empty fields.
+            where: the file, for messages.
         """
-        self._text = b"\n" + block + PADDING
-        text = np.frombuffer(self._text, np.uint8, len(block) + 1)
-        space = text <= 32
-        edges = np.flatnonzero(space[1:] != space[:-1]) + 1
-        self._start, self._end = edges[0::2], edges[1::2]
-        self._newline = np.flatnonzero(text == ord("\n"))
+        self._text = b"\n" + text + PADDING
+        self.where = where
+        codes = np.frombuffer(self._text, np.uint8, len(text) + 1)
+        self._newline: Places = np.flatnonzero(codes == _LINE_FEED)
         self._first_line = first_line
         self.num_lines = len(self._newline) - 1
-        self.count_on_line = np.diff(np.searchsorted(self._start, self._newline))  # fields, (num_lines,)
-        self._line = np.flatnonzero(self.count_on_line)
+        self._start, self._end = (_by_blanks if separator == "blanks" else _by_tabs)(codes)
+        # Fields on each line, int64 (num_lines,); 0 on a blank one.
+        self.count_on_line: Places = np.diff(np.searchsorted(self._start, self._newline, side="right"))
+        self._line: Places = np.flatnonzero(self.count_on_line)
 
     def __len__(self) -> int:
         return len(self._line)
+
+    @property
+    def lines(self) -> Places:
+        """The number of each kept row's line, int64 (len(self),)."""
+        return self._line + self._first_line
 
     def most_common_width(self) -> int:
         """Return the number of columns that most rows have."""
@@ -89,28 +99,37 @@ class Rows:
         self._line = np.flatnonzero(count == width)
         self._start, self._end = (places[kept].reshape(-1, width) for places in (self._start, self._end))
 
-    def drop(self, bad: np.ndarray, why: str, wrong: WrongRows) -> None:
+    def drop(self, bad: Mask, why: str, wrong: WrongRows) -> None:
         """Drop the kept rows where `bad`, bool (len(self),), noting them in `wrong`."""
         if not bad.any():
             return
-        for i in self._line[bad].tolist():
-            wrong.add(self._first_line + i, self._line_text(i), why)
+        self.refuse(bad, why, wrong)
         self._line, self._start, self._end = self._line[~bad], self._start[~bad], self._end[~bad]
 
-    def columns(self, which: slice) -> np.ndarray:
+    def refuse(self, bad: Mask, why: str, wrong: WrongRows) -> None:
+        """Note the kept rows where `bad`, bool (len(self),), in `wrong`, and keep them."""
+        for i in self._line[bad].tolist():
+            wrong.add(self._first_line + i, self._line_text(i), why)
+
+    def columns(self, which: slice | list[int]) -> Texts:
         """Return the fields of the chosen columns of the kept rows, dtype S, (len(self), columns).
 
         Raises:
             InputError: a field is longer than `LONGEST_FIELD` bytes.
         """
-        start, length = self._start[:, which], (self._end - self._start)[:, which]
+        start = self._start[:, which]
+        length = self._end[:, which] - start
         longest = int(length.max(initial=1))
         if longest > LONGEST_FIELD:
             line = self._first_line + int(self._line[length.max(1).argmax()])
             raise InputError(
-                f"line {line}: a field of {longest:,} bytes; at most {LONGEST_FIELD} were expected"
+                f"{self.where}: line {line}: a field of {longest:,} bytes; at most {LONGEST_FIELD} were expected"
             )
         return gather(self._text, start, length)
+
+    def column(self, which: int) -> Texts:
+        """Return the fields of one column of the kept rows, dtype S, (len(self),)."""
+        return self.columns([which])[:, 0]
 
     def text_of(self, row: int) -> str:
         """Return the kept row `row` as `line: text`, for messages."""
@@ -121,7 +140,30 @@ class Rows:
         return self._text[self._newline[i] + 1 : self._newline[i + 1]]
 
 
-def gather(text: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+def _by_blanks(codes: NDArray[np.uint8]) -> tuple[Places, Places]:
+    """Return begin and end of every field; the first code is a line feed, as is the last."""
+    blank = codes <= _SPACE
+    edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
+    return edges[0::2], edges[1::2]
+
+
+def _by_tabs(codes: NDArray[np.uint8]) -> tuple[Places, Places]:
+    """Return begin and end of every field, without the blanks around it; a blank line has no fields."""
+    words, ends = _by_blanks(codes)
+    newline = codes == _LINE_FEED
+    edges = np.flatnonzero((codes == _TAB) | newline)
+    start, end = edges[:-1] + 1, edges[1:]
+    # Of the words between two tabs the first tells where the field begins, and the last where it ends.
+    first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(words, end) - 1
+    filled = first <= last
+    begin, stop = start.copy(), start.copy()
+    begin[filled], stop[filled] = words[first[filled]], ends[last[filled]]
+    line = np.cumsum(newline[edges[:-1]])
+    kept = np.bincount(line, filled)[line] > 0
+    return begin[kept], stop[kept]
+
+
+def gather(text: bytes, start: Places, length: Places) -> Texts:
     """Return pieces of a text as fixed-width strings, dtype S of a multiple of 8 bytes, in the shape of `start`.
 
     Args:
@@ -129,9 +171,9 @@ def gather(text: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
         start: int, where each piece begins.
         length: int, likewise, in bytes, at most `LONGEST_FIELD`.
     """
-    # As many bytes as the longest has, from wherever they stand; what lies behind a piece's end is masked to zero.
+    # As many bytes as the longest has, from wherever each begins; what lies behind a piece's end is masked to zero.
     count = -(-int(length.max(initial=1)) // 8)
-    pieces = np.ndarray(len(text) - 8 * count + 1, f"V{8 * count}", text, strides=1)[
+    pieces: NDArray[np.void] = np.ndarray(len(text) - 8 * count + 1, f"V{8 * count}", text, strides=1)[
         np.ascontiguousarray(start)
     ]
     words = pieces.view("<u8").reshape(*start.shape, count)
@@ -140,11 +182,31 @@ def gather(text: bytes, start: np.ndarray, length: np.ndarray) -> np.ndarray:
     return pieces.view(f"S{8 * count}")
 
 
-def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def floats(texts: Texts) -> NDArray[np.float64]:
+    """Return texts, dtype S (N,), as float64 (N,): nan where one is no finite decimal number."""
+    tokens = texts.tolist()
+    if b"_" in b"".join(tokens):  # Python reads 1_000 as a number
+        return np.array([_float(token) for token in tokens])
+    try:
+        values = np.fromiter(map(float, tokens), np.float64, len(tokens))
+    except ValueError:
+        return np.array([_float(token) for token in tokens])
+    values[np.isinf(values)] = np.nan
+    return values
+
+
+def _float(token: bytes) -> float:
+    try:
+        return _text.number(token.strip(b" ").decode())
+    except ValueError:
+        return float("nan")
+
+
+def distinct(texts: Texts) -> tuple[Texts, Places]:
     """Return the distinct texts as they first appear, dtype S (K,), and which of them each is, int64 (N,).
 
     This is `np.unique` many times as fast: 64-bit hashes are sorted in place of texts, and every text is then
-    compared with the one that stands for it.
+    compared with the one that its hash names.
 
     Args:
         texts: dtype S of a multiple of 8 bytes, (N,), contiguous.
@@ -168,33 +230,49 @@ def distinct(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return texts[first[rank]], place[which]
 
 
-def merge(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, list[np.ndarray]]:
+def merge(parts: list[tuple[Texts, Places]]) -> tuple[Texts, list[Places]]:
     """Return what `distinct` would of all parts together, given what it returned for each of them."""
     names, which = distinct(np.concatenate([texts for texts, _ in parts]))
     starts = np.cumsum([0] + [len(texts) for texts, _ in parts])
     return names, [which[start + places] for start, (_, places) in zip(starts, parts, strict=False)]
 
 
-def read_rows(path: str | Path, digest: Any = None) -> Iterator[Rows]:
-    """Yield a text file's rows in blocks of bounded size; `digest` (a hashlib object) is fed every byte.
+def refuse_repeated_ids(ids: Texts, line: Places, path: str | Path) -> None:
+    """Raise `InputError` where an id is used twice, naming both lines.
 
-    A UTF-8 byte-order mark, carriage returns, tabs and blank lines are no matter.
+    Args:
+        ids: dtype S of a multiple of 8 bytes, (N,).
+        line: int64 (N,), the line of each.
+        path: the list.
+    """
+    names, which = distinct(np.ascontiguousarray(ids))
+    if len(names) == len(ids):
+        return
+    order = np.argsort(which, kind="stable")
+    second = order[1:][which[order[1:]] == which[order[:-1]]].min()
+    first = np.flatnonzero(which == which[second])[0]
+    more = len(ids) - len(names) - 1
+    raise InputError(
+        f"{path}: id {ids[second].decode('utf-8', 'replace')!r} is repeated: lines {line[first]} and {line[second]}"
+        f"{f'; and {more} more' if more else ''}"
+    )
+
+
+def read_rows(path: str | Path, digest: Any = None) -> Iterator[Rows]:
+    """Yield a text file's rows, separated by blanks, in blocks of bounded size.
+
+    Args:
+        path: the file.
+        digest: a hashlib object that is given every byte.
 
     Raises:
-        InputError: no such file, a folder, unreadable, or nothing in it.
+        InputError: as `_text.blocks`, or nothing in it.
     """
-    line, empty = 1, True
-    with open_input(path) as file:
-        while block := file.read(BLOCK_BYTES):
-            block += file.readline()
-            if digest is not None:
-                digest.update(block)
-            if line == 1:
-                block = block.removeprefix(b"\xef\xbb\xbf")
-            rows = Rows(block if block.endswith(b"\n") else block + b"\n", line)
-            line += rows.num_lines
-            if len(rows):
-                empty = False
-                yield rows
+    empty = True
+    for block in _text.blocks(path, digest):
+        rows = Rows(block.text, block.first_line, where=path)
+        if len(rows):
+            empty = False
+            yield rows
     if empty:
         raise InputError(f"{path}: the file is empty")

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speakerverif._util.files import open_input
 from speakerverif._util.messages import named
+from speakerverif.data import _text
+from speakerverif.data._pairs import read_pairs
 from speakerverif.data._rows import WrongRows
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.data.speakers import read_pairs, read_speakers, speakers_by_path
+from speakerverif.data.speakers import read_speakers, speakers_by_path
 from speakerverif.errors import InputError
 
 
@@ -75,31 +76,33 @@ def _path_and_name(source: str) -> tuple[Path, str]:
 
 def _tables(path: Path, name: str) -> dict[str, dict[str, str]]:
     """Return column -> key -> value."""
-    with open_input(path) as file:
-        header = file.readline().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")
-        titles = header.split("\t")
-        if titles[0] != "id":
-            if len(titles) > 2:
-                raise InputError(f"{path}:1: expected a header that begins with id<tab>, found {header!r}")
-            return {name: read_pairs(path)}
-        lines = file.read().replace(b"\r\n", b"\n").split(b"\n")
-    if len(titles) < 2 or len(set(titles)) < len(titles):
-        raise InputError(f"{path}:1: expected distinct columns after id, found {header!r}")
-    wrong, seen = WrongRows(), set()
+    lines = _text.lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise InputError(f"{path}: the file is empty")
+    titles = first.columns
+    if titles[0] != "id":
+        if len(titles) > 2:
+            raise InputError(
+                f"{path}:{first.number}: expected a header that begins with id<tab>, found {first.text!r}"
+            )
+        return {name: read_pairs(path)}
+    if len(titles) < 2 or len(set(titles)) < len(titles) or not all(titles):
+        raise InputError(f"{path}:{first.number}: expected distinct columns after id, found {first.text!r}")
+    wrong = WrongRows()
+    seen: dict[str, int] = {}
     tables: dict[str, dict[str, str]] = {title: {} for title in titles[1:]}
-    for number, line in enumerate(lines, 2):
-        fields = line.decode("utf-8", "replace").split("\t")
-        if not line.strip():
-            continue
-        if len(fields) != len(titles):
-            wrong.add(number, line, f"{len(fields)} columns, expected {len(titles)}")
-        elif fields[0] in seen:
-            wrong.add(number, line, "an id that stood there before")
+    for line in lines:
+        key, *values = line.columns
+        if len(values) != len(titles) - 1:
+            wrong.add(line.number, line.raw, f"{len(values) + 1} columns, expected {len(titles)}")
+        elif key in seen:
+            wrong.add(line.number, line.raw, f"an id that is repeated, as in line {seen[key]}")
         else:
-            seen.add(fields[0])
-            for title, value in zip(titles[1:], fields[1:], strict=True):
+            seen[key] = line.number
+            for title, value in zip(titles[1:], values, strict=True):
                 if value:
-                    tables[title][fields[0]] = value
+                    tables[title][key] = value
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
     return tables
@@ -112,7 +115,7 @@ def _by_file(
     scp, utt2spk = path.parent / "wav.scp", path.parent / "utt2spk"
     keys = [{name: name for name in files}, speakers]
     if scp.is_file():
-        keys.append({audio: key for key, audio in read_pairs(scp).items()})
+        keys.append({audio: key for key, audio in read_pairs(scp, values_hold_blanks=True).items()})
     if utt2spk.is_file():
         keys.append(read_speakers(utt2spk, files))
     joined = [{name: by_key[of[name]] for name in files if name in of and of[name] in by_key} for of in keys]

@@ -45,11 +45,14 @@ class ScoreList:
     def read(cls, path: str | Path, trials: TrialList, kind: ScoreKind = "cosine") -> "ScoreList":
         """Return the scores of a file of `enroll test score` or `score enroll test`, in any row order.
 
+        A column of labels before or after them must agree with the list's.
+
         Raises:
             InputError: unreadable or empty file, wrong rows, scores that are not finite, a pair with two
-                different scores, trials without a score (all of one sort reported together).
+                different scores, trials without a score, labels other than the list's (all of one sort reported
+                together).
         """
-        keys, values = parse_scores(path, trials.ids)
+        keys, values, labels = parse_scores(path, trials.ids)
         wanted = trials.pair_keys()
         order = np.argsort(keys, kind="stable")
         keys, values = keys[order], values[order]
@@ -60,11 +63,18 @@ class ScoreList:
                 f"{trials.ids[key // len(trials.ids)]} {trials.ids[key % len(trials.ids)]}" for key in twice
             ]
             raise InputError(f"{path}: {len(pairs)} pairs stand there with different scores: {named(pairs)}")
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        missing = np.flatnonzero(keys[at] != wanted)
+        at = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
+        missing = np.flatnonzero(keys[at] != wanted) if len(keys) else np.arange(len(wanted))
         if len(missing):
             pairs = [trials.pair(i) for i in missing.tolist()]
             raise InputError(f"{path}: no score for {len(pairs)} trials of {trials.name}: {named(pairs)}")
+        if labels is not None and trials.labels is not None:
+            other = np.flatnonzero(labels[order][at] != trials.labels)
+            if len(other):
+                pairs = [trials.pair(i) for i in other.tolist()]
+                raise InputError(
+                    f"{path}: {len(pairs)} labels differ from those of {trials.name}: {named(pairs)}"
+                )
         extra = np.count_nonzero(keys < 0) + len(np.unique(keys[keys >= 0])) - len(np.unique(wanted))
         return cls(trials, values[at], kind, int(extra))
 

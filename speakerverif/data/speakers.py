@@ -10,7 +10,8 @@ import numpy as np
 
 from speakerverif._util.files import open_input
 from speakerverif._util.messages import named
-from speakerverif.data._rows import WrongRows, read_rows
+from speakerverif.data import _text
+from speakerverif.data._pairs import read_pairs
 from speakerverif.data.manifest import Manifest
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
@@ -150,44 +151,27 @@ def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
     scp = Path(path).parent / "wav.scp"
     if all(name in speakers for name in files) or not scp.is_file():
         return speakers
-    return speakers | {audio: speakers[key] for key, audio in read_pairs(scp).items() if key in speakers}
-
-
-def read_pairs(path: str | Path) -> dict[str, str]:
-    """Return the rows of a two-column text file, key -> value.
-
-    Raises:
-        InputError: unreadable file, wrong rows, a key with two values.
-    """
-    wrong = WrongRows()
-    pairs: dict[str, str] = {}
-    for rows in read_rows(path):
-        rows.keep_width(2, wrong)
-        for key, value in np.char.decode(rows.columns(slice(0, 2)), "utf-8", "replace").tolist():
-            if pairs.setdefault(key, value) != value:
-                raise InputError(f"{path}: {key!r} stands for both {pairs[key]!r} and {value!r}")
-    if wrong.count:
-        raise InputError(f"{path}: {wrong}")
-    return pairs
+    audio_of = read_pairs(scp, values_hold_blanks=True)
+    return speakers | {audio: speakers[key] for key, audio in audio_of.items() if key in speakers}
 
 
 def read_enroll_map(path: str | Path) -> dict[str, list[str]]:
     """Return enrolled model -> ids of its files, from lines `model file file ...` (Kaldi's `spk2utt`).
 
+    Blanks separate, or tabs where a line holds one.
+
     Raises:
         InputError: unreadable file, a model without files, a model twice.
     """
     models: dict[str, list[str]] = {}
-    with open_input(path) as file:
-        lines = file.read().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        model, *files = line.split() or [""]
-        if model and not files:
-            raise InputError(f"{path}:{number}: {model!r} has no files; expected 'model file file ...'")
+    where: dict[str, int] = {}
+    for line in _text.lines(path):
+        model, *files = line.columns if "\t" in line.text else line.fields
+        if not files or not all(files):
+            raise InputError(f"{path}:{line.number}: {model!r} has no files; expected 'model file file ...'")
         if model in models:
-            raise InputError(f"{path}:{number}: model {model!r} stands twice")
-        if model:
-            models[model] = files
+            raise InputError(f"{path}:{line.number}: model {model!r} is repeated, as in line {where[model]}")
+        models[model], where[model] = files, line.number
     if not models:
         raise InputError(f"{path}: the file is empty")
     return models

@@ -20,8 +20,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif.data._rows import WrongRows, read_rows
-from speakerverif.data._trial_files import read_labels, tell_labels_first, tell_score_first
+from speakerverif.data._rows import WrongRows
+from speakerverif.data._trial_files import read_labels, score_rows, trial_rows
 from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.trial_audit import KNOWN_FILES, audit
 from speakerverif.data.trials import TrialList
@@ -153,44 +153,41 @@ def _join_part(
 
 def _deal_trials(path: Path, files: Sequence[IO[bytes]]) -> tuple[str, set[bytes]]:
     """Write each row as `label enroll test` to its pair's part; return the file's sha256 and some of its ids."""
-    digest, wrong, labels_first = hashlib.sha256(), WrongRows(), None
+    digest, wrong = hashlib.sha256(), WrongRows()
     known: set[bytes] = set()
-    for rows in read_rows(path, digest):
-        if labels_first is None and rows.most_common_width() != 3:
+    for rows, layout in trial_rows(path, wrong, digest):
+        if layout.labels is None:
             raise InputError(f"{path}: no labels: error rates need to know the targets")
-        rows.keep_width(3, wrong)
-        if not len(rows):
-            continue
-        if labels_first is None:
-            labels_first = tell_labels_first(rows, str(path))
-        target = read_labels(rows, labels_first, wrong)
-        pairs = rows.columns(slice(1, 3) if labels_first else slice(0, 2))
+        target = read_labels(rows, layout.labels, wrong)
+        pairs = layout.pairs(rows)
         known = known or set(pairs[:1000].ravel().tolist())
-        _deal(np.where(target, b"1", b"0"), pairs, files)
+        _deal([np.where(target, b"1", b"0")], pairs, files)
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
     return digest.hexdigest(), known
 
 
 def _deal_scores(path: Path, known: set[bytes], files: Sequence[IO[bytes]]) -> None:
-    """Write each row as `score enroll test` to its pair's part."""
-    wrong, score_first = WrongRows(), None
-    for rows in read_rows(path):
-        rows.keep_width(3, wrong)
-        if len(rows) and score_first is None:
-            score_first = tell_score_first(rows, known, str(path))
-        scores = rows.columns(slice(0, 1) if score_first else slice(2, 3))[:, 0]
-        _deal(scores, rows.columns(slice(1, 3) if score_first else slice(0, 2)), files)
+    """Write each row as `score enroll test`, after its label where it has one, to its pair's part."""
+    wrong = WrongRows()
+    for rows, layout in score_rows(path, wrong, known):
+        before: list[NDArray[np.bytes_]] = []
+        if layout.labels is not None:
+            before = [np.where(read_labels(rows, layout.labels, wrong), b"1", b"0")]
+        assert layout.score is not None
+        _deal([*before, rows.column(layout.score)], layout.pairs(rows), files)
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
 
 
-def _deal(values: NDArray, pairs: NDArray, files: Sequence[IO[bytes]]) -> None:
-    """Append rows `value enroll test` to the parts of their pairs; swapped, a pair has the same part."""
+def _deal(
+    values: Sequence[NDArray[np.bytes_]], pairs: NDArray[np.bytes_], files: Sequence[IO[bytes]]
+) -> None:
+    """Append rows `values enroll test`, between tabs, to the parts of their pairs; swapped, a pair has the same."""
     part = (_hash(pairs[:, 0]) + _hash(pairs[:, 1])) % np.uint64(len(files))
     order = np.argsort(part, kind="stable")
-    columns = (values[order].tolist(), pairs[order, 0].tolist(), pairs[order, 1].tolist())
-    rows = [b"%b %b %b\n" % row for row in zip(*columns, strict=True)]
+    columns = [column[order].tolist() for column in (*values, pairs[:, 0], pairs[:, 1])]
+    rows = [b"\t".join(row) + b"\n" for row in zip(*columns, strict=True)]
     bounds = np.searchsorted(part[order], np.arange(len(files) + 1, dtype=np.uint64)).tolist()
     for file, (start, stop) in zip(files, pairwise(bounds), strict=True):
         file.write(b"".join(rows[start:stop]))

@@ -188,7 +188,7 @@ def test_speakers_of_the_shared_list_by_path_and_by_table(shared: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("m a\nn\n", ":2: 'n' has no files"), ("m a\nm b\n", ":2: model 'm' stands twice"), ("\n", "empty")],
+    [("m a\nn\n", ":2: 'n' has no files"), ("m a\nm b\n", ":2: model 'm' is repeated"), ("\n", "empty")],
 )
 def test_enroll_maps_that_are_refused(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "map").write_text(text)

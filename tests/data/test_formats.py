@@ -349,8 +349,8 @@ def test_rttm(tmp_path):
     soundfile.write(tmp_path / "meeting.flac", np.zeros(64000), 16000)
     reading = str(tmp_path / "meeting.flac")
     assert list(read_manifest(path)) == [
-        Utterance("meeting-0000500-0001750-ann", reading, "ann", 0.5, 1.25),
-        Utterance("meeting-0001750-0003750-bob", reading, "bob", 1.75, 2.0),
+        Utterance("meeting-0000500-0001750-ann", reading, "ann", 0.5, 1.25, 1),
+        Utterance("meeting-0001750-0003750-bob", reading, "bob", 1.75, 2.0, 1),
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speakerverif.data import _rows
+from speakerverif.data import _rows, _text
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.data.scores import ScoreList
@@ -58,7 +58,7 @@ def test_reading_does_not_depend_on_the_block_size(tmp_path: Path, monkeypatch: 
     rng = np.random.default_rng(0)
     text = "".join(f"{rng.integers(2)} f{rng.integers(50)} g{rng.integers(50)}\n" for _ in range(500))
     whole = read(tmp_path, text)
-    monkeypatch.setattr(_rows, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(_text, "BLOCK_BYTES", 100)
     blocks = read(tmp_path, text)
     assert rows(blocks) == rows(whole)
     assert blocks.sha256 == whole.sha256
@@ -268,7 +268,7 @@ def test_manifest_selects_by_mask_and_by_index() -> None:
     [
         ("id\tpath\n", ":1: expected the header"),
         ("id\tpath\tspeaker\n", "no utterances"),
-        ("id\tpath\tspeaker\na\tx.wav\ts\nb\ty.wav\ts\na\tz.wav\ts\n", "'a' stands twice: rows 2 and 4"),
+        ("id\tpath\tspeaker\na\tx.wav\ts\nb\ty.wav\ts\na\tz.wav\ts\n", "'a' is repeated: lines 2 and 4"),
         ("id\tpath\tspeaker\na\tx.wav\nb\ty.wav\ts\n", "1 wrong row: line 2: 2 columns, expected 3"),
         ("id\tpath\tspeaker\tduration_s\na\tx\ts\tlong\n", "line 2: duration_s is not a number of seconds"),
         ("id\tpath\tspeaker\tduration_s\na\tx\ts\t-1\n", "line 2: duration_s is not a number of seconds"),
@@ -297,10 +297,10 @@ def test_reading_a_manifest_does_not_depend_on_the_block_size(
     assert list(whole) == utterances and whole.speaker_index.dtype == np.int64
     text = (tmp_path / "m.tsv").read_bytes()
     (tmp_path / "m.tsv").write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n \t\r\n\r\n").rstrip())
-    monkeypatch.setattr(_rows, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(_text, "BLOCK_BYTES", 100)
     assert list(Manifest.read(tmp_path / "m.tsv")) == utterances
     (tmp_path / "m.tsv").write_bytes(text + b"s0/7\tx.wav\ts0\t0\t\n")
-    with pytest.raises(InputError, match="'s0/7' stands twice: rows 9 and 202"):
+    with pytest.raises(InputError, match="'s0/7' is repeated: lines 9 and 202"):
         Manifest.read(tmp_path / "m.tsv")
     (tmp_path / "m.tsv").write_bytes(text + b"long\t" + b"x" * 1025 + b"\ts0\t0\t\n")
     with pytest.raises(InputError, match="a field of 1,025 bytes"):
@@ -343,7 +343,7 @@ def test_embedding_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected embeddings \(N, dim\)"):
         EmbeddingTable.load(path)
     np.savez(path, ids=np.array(["a", "a"]), embeddings=np.zeros((2, 2)))
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="is repeated"):
         EmbeddingTable.load(path)
     np.savez(path, names=np.array(["a"]))
     with pytest.raises(InputError, match="no array named ids or embeddings"):

@@ -45,7 +45,7 @@ def test_kaldis_tables_beside_the_file_join_it_to_the_recordings(tmp_path: Path)
     [
         ("ann f\n", "none of its keys"),
         ("id\tgender\nwav/ann/1.wav\tf\tx\n", "line 2: 3 columns, expected 2"),
-        ("id\tgender\nwav/ann/1.wav\tf\nwav/ann/1.wav\tm\n", "line 3: an id that stood there before"),
+        ("id\tgender\nwav/ann/1.wav\tf\nwav/ann/1.wav\tm\n", "line 3: an id that is repeated, as in line 2"),
         ("id\tgender\tgender\n", "distinct columns after id"),
         ("utt\tgender\tage\n", "begins with id"),
     ],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from speakerverif.data.manifest import Utterance
+from speakerverif.data._manifest_files import Utterance
 from speakerverif.errors import InputError
 
 
@@ -10,8 +10,9 @@ def lhotse_cut(row: dict[str, Any]) -> Utterance:
     """Return the utterance of a cut, a stretch of one file with the one speaker of its supervisions.
 
     Raises:
-        InputError: a cut of several recordings or speakers, of one channel among several, of something that is no
-            file, or one that Lhotse would change as it reads it.
+        InputError: a cut of several recordings or speakers, of something that is no file, or one that Lhotse would
+            change as it reads it.
+        KeyError, TypeError, ValueError, IndexError: not what Lhotse writes.
     """
     kind, recording = row.get("type", "MonoCut"), row["recording"]
     if kind not in ("MonoCut", "MultiCut", "Cut"):
@@ -27,13 +28,25 @@ def lhotse_cut(row: dict[str, Any]) -> Utterance:
         raise InputError(f"the recording is changed by {', '.join(lasting)}, which is not done here; save it")
     if kind != "MultiCut" and len(sources[0].get("channels") or ()) > 1:
         raise InputError(f"channel {row.get('channel')} of several; save each in a file of its own")
-    speakers = sorted({str(s["speaker"]) for s in row.get("supervisions") or () if s.get("speaker")})
+    speakers = sorted({_text(s["speaker"]) for s in row.get("supervisions") or () if s.get("speaker")})
     if len(speakers) > 1:
         raise InputError(f"{len(speakers)} speakers in one cut; trim the cuts to their supervisions")
-    start_s, duration_s = float(row.get("start", 0.0)), float(row["duration"])
-    if not (start_s >= 0 and 0 < duration_s < float("inf")):
+    start_s, duration_s = _seconds(row.get("start", 0.0)), _seconds(row["duration"])
+    if not (start_s >= 0 and duration_s > 0):
         raise InputError(f"{duration_s} s from {start_s} s on; expected a stretch of positive length")
-    return Utterance(str(row["id"]), str(sources[0]["source"]), "".join(speakers), start_s, duration_s)
+    return Utterance(_text(row["id"]), _text(sources[0]["source"]), "".join(speakers), start_s, duration_s)
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("not a number")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def _name(change: Any) -> str:
