@@ -35,6 +35,8 @@ def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
         InputError: unreadable files, and wrong rows of all files, reported together.
     """
     recordings = _recordings(folder, root, wrong)
+    if wrong.count:
+        return
     speakers = read_pairs(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
     if not (folder / "segments").is_file():
         for name, recording in recordings.items():
@@ -42,8 +44,6 @@ def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
                 name, recording.path, speakers.get(name, ""), recording.start_s, recording.duration_s
             )
             yield Listed(recording.line, utterance)
-        return
-    if wrong.count:
         return
     expected = "expected 'utterance recording start end', and maybe a channel from 0"
     for line in _text.lines(folder / "segments"):
