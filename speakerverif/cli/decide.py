@@ -129,7 +129,7 @@ def identify(arguments: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
     from speakerverif.inference.embed import embed_all
     from speakerverif.inference.enrollment import Store
-    from speakerverif.inference.verify import compare
+    from speakerverif.inference.verify import Identification, compare
 
     folder = load(arguments)
     threshold, calibration = arguments.threshold, folder.calibration
@@ -142,7 +142,9 @@ def identify(arguments: argparse.Namespace) -> int:
     recording = embed_all(folder, [arguments.file], arguments.device)
     if arguments.index and not store.has_index:
         store.build_index()
-    found = store.identify(recording.embeddings[0], arguments.top, threshold, arguments.index)
+    candidates = store.search(recording.embeddings[0], arguments.top, arguments.index)
+    accepted = threshold is not None and candidates[0][1] >= threshold
+    found = Identification(candidates, threshold, candidates[0][0] if accepted else None)
     for name, score in found.candidates:
         print(f"{score:7.4f}  {name}")
     if threshold is not None:

@@ -47,6 +47,21 @@ class Verification:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Identification:
+    """The most similar speakers, and whether the best of them is similar enough.
+
+    Attributes:
+        candidates: (name, cosine similarity) pairs, best first.
+        threshold: the similarity asked for; None: no decision was asked for.
+        name: the best candidate, where it was accepted; None: nobody was, or no decision was asked for.
+    """
+
+    candidates: tuple[tuple[str, float], ...]
+    threshold: float | None
+    name: str | None
+
+
 def verify(
     folder: ModelFolder,
     enroll: str | Path,

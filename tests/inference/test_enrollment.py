@@ -40,12 +40,9 @@ def test_identification_by_hand(tmp_path):
     store = Store(tmp_path, "model", create=True)
     assert store.enroll("anna", np.array([[10.0, 0.0], [0.0, 0.1]])) == 2  # model (1, 1) / √2
     assert store.enroll("bert", np.array([-1.0, 0.0])) == 1
-    found = store.identify(np.array([2.0, 0.0]), threshold=0.7)
-    assert [name for name, _ in found.candidates] == ["anna", "bert"]
-    assert_allclose([similarity for _, similarity in found.candidates], [np.sqrt(0.5), -1], rtol=1e-6)
-    assert found.name == "anna"
-    assert store.identify(np.array([2.0, 0.0]), threshold=0.8).name is None
-    assert store.identify(np.array([2.0, 0.0])).name is None  # no threshold, no decision
+    found = store.search(np.array([2.0, 0.0]))
+    assert [name for name, _ in found] == ["anna", "bert"]
+    assert_allclose([similarity for _, similarity in found], [np.sqrt(0.5), -1], rtol=1e-6)
     assert store.names() == ["anna", "bert"]
 
 
@@ -61,14 +58,14 @@ def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
     assert_allclose(found, models, atol=1e-6)
     for query in centres[:5]:
         order = np.argsort(models @ query)[::-1][:7]
-        candidates = other.identify(query, top=7).candidates
+        candidates = other.search(query, top=7)
         assert [name for name, _ in candidates] == [f"s{i:02}" for i in order]
         assert_allclose([similarity for _, similarity in candidates], (models @ query)[order], atol=1e-6)
 
     store.enroll("new", centres[0])
-    assert other.identify(centres[0]).candidates[0][0] == "new"
+    assert other.search(centres[0])[0][0] == "new"
     assert store.remove("new") == 1
-    assert other.identify(centres[0]).candidates[0][0] == "s00"
+    assert other.search(centres[0])[0][0] == "s00"
     assert "new" not in other.names()
 
 
@@ -76,7 +73,7 @@ def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path):
     store = Store(tmp_path, "model", create=True)
     for name in ("zoe", "anna", "bert"):
         store.enroll(name, np.array([1.0, 2.0]))
-    assert [name for name, _ in store.identify(np.array([1.0, 2.0]), top=2).candidates] == ["zoe", "anna"]
+    assert [name for name, _ in store.search(np.array([1.0, 2.0]), top=2)] == ["zoe", "anna"]
 
 
 def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
@@ -128,14 +125,14 @@ def test_errors_name_what_is_wrong(tmp_path):
         Store(tmp_path, "model")
     store = Store(tmp_path / "empty", "model", create=True)
     with pytest.raises(InputError, match="nobody is enrolled"):
-        store.identify(np.ones(4))
+        store.search(np.ones(4))
     with pytest.raises(InputError, match="nobody named 'anna'"):
         store.remove("anna")
     with pytest.raises(InputError, match="found an empty one"):
         store.enroll(" ", np.ones(4))
     store.enroll("anna", np.ones(4))
     with pytest.raises(InputError, match="holds embeddings of 4 dimensions, found 5"):
-        store.identify(np.ones(5))
+        store.search(np.ones(5))
 
 
 def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
@@ -151,26 +148,26 @@ def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, m
     pytest.importorskip("faiss").omp_set_num_threads(
         1
     )  # threads that wait for each other stall on a busy machine
-    monkeypatch.setattr("speakerverif.inference.enrollment._COARSE_FROM", coarse_from)
+    monkeypatch.setattr("speakerverif.inference._store_index.COARSE_FROM", coarse_from)
     rng = np.random.default_rng(1)
     models, queries = clusters(rng, 700, 32)
     store = Store(tmp_path, "model", create=True)
     store.enroll_all((f"s{i}", models[i]) for i in range(690))
     store.build_index()
     for query in queries[:20]:
-        exact, indexed = store.identify(query), store.identify(query, use_index=True)
-        assert indexed.candidates[0][0] == exact.candidates[0][0]
-        assert_allclose(indexed.candidates[0][1], exact.candidates[0][1], atol=1e-6)
+        exact, indexed = store.search(query), store.search(query, use_index=True)
+        assert indexed[0][0] == exact[0][0]
+        assert_allclose(indexed[0][1], exact[0][1], atol=1e-6)
 
     for i in range(690, 700):
         store.enroll(f"s{i}", models[i])
     store.enroll("s0", models[1])  # whose model in the index is out of date
     for query in (models[695], models[0], models[1]):
-        exact, indexed = store.identify(query, top=3), store.identify(query, top=3, use_index=True)
-        assert [name for name, _ in indexed.candidates] == [name for name, _ in exact.candidates]
-        assert_allclose([v for _, v in indexed.candidates], [v for _, v in exact.candidates], atol=1e-6)
+        exact, indexed = store.search(query, top=3), store.search(query, top=3, use_index=True)
+        assert [name for name, _ in indexed] == [name for name, _ in exact]
+        assert_allclose([v for _, v in indexed], [v for _, v in exact], atol=1e-6)
 
     store.remove("s5")  # whose embeddings must not stay in the index
     assert not (tmp_path / "index.faiss").exists()
     with pytest.raises(InputError, match="build it first"):
-        store.identify(models[5], use_index=True)
+        store.search(models[5], use_index=True)

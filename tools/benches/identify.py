@@ -52,7 +52,7 @@ def _case(threads: int, indexed: bool) -> Case:
         faiss.omp_set_num_threads(threads)
         if indexed:
             store.build_index()
-            found = [store.identify(q, use_index=True).candidates[0][0] for q in queries]
+            found = [store.search(q, use_index=True)[0][0] for q in queries]
             exact = np.argmax(models @ queries.T, axis=0)
             facts["recall@1"] = float(
                 np.mean([name == f"s{i}" for name, i in zip(found, exact, strict=True)])
@@ -63,7 +63,7 @@ def _case(threads: int, indexed: bool) -> Case:
             peers["faiss, flat"] = lambda: flat.search(query[None], 5)
 
     def ours(kept: tempfile.TemporaryDirectory = folder) -> None:
-        store.identify(query, use_index=indexed)
+        store.search(query, use_index=indexed)
 
     return Case(ours, peers, {"product": Limit(lambda: models @ query)}, facts=facts)
 

@@ -1,0 +1,75 @@
+"""Records of enrolled recordings and speakers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif.errors import InputError
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One enrolled recording of a speaker.
+
+    Attributes:
+        embedding: float32 (D,).
+        path: of the file; empty where it came from memory or isn't known.
+        sha256: of the decoded samples, 64 hex digits; empty where not known.
+        duration_s: of the recording; nan where not known.
+        speech_s: active speech in it; nan where not known.
+        audio: the file's own bytes, where they are kept.
+        enrolled_at: UTC, ISO 8601; empty until it is enrolled.
+    """
+
+    embedding: Embeddings
+    path: str = ""
+    sha256: str = ""
+    duration_s: float = float("nan")
+    speech_s: float = float("nan")
+    audio: bytes = b""
+    enrolled_at: str = ""
+
+
+@dataclass(frozen=True)
+class EnrolledSpeaker:
+    """A row of the list of a store's speakers.
+
+    Attributes:
+        name: the speaker's.
+        recordings: how many are enrolled.
+        speech_s: active speech in them; None where it isn't known of every one.
+        kept_audio: how many are kept in the store as audio.
+        enrolled_at: the first, UTC, ISO 8601; None where not known.
+    """
+
+    name: str
+    recordings: int
+    speech_s: float | None
+    kept_audio: int
+    enrolled_at: str | None
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` for a name that can't be enrolled."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"enroll: the name {name!r} is not valid UTF-8") from error
+    if not name.strip():
+        raise InputError("enroll: expected a name, found an empty one")
+    if not name.isprintable():
+        raise InputError(f"enroll: expected a name without control characters, found {name!r}")
+
+
+def as_samples(given: NDArray[Any] | Sequence[Sample]) -> Sequence[Sample]:
+    """Return samples as they are, and embeddings (N, D) or (D,) as samples of which no more is known."""
+    if isinstance(given, np.ndarray):
+        return [Sample(row) for row in np.atleast_2d(given)]
+    if not given:
+        raise InputError("enroll: expected one recording or more, found none")
+    return given
