@@ -77,7 +77,7 @@ def to_dict(config: Any) -> dict[str, Any]:
             return {k: plain(v) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
-    return plain(dataclasses.asdict(config))
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

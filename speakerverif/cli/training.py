@@ -92,10 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_compute(arguments)
     from speakerverif.evaluation.describe import format_record
     from speakerverif.training.distributed import processes
-    from speakerverif.training.stages import STAGES, run
+    from speakerverif.training.stages import run
 
     recipe = _recipe(arguments)
-    stages = tuple(arguments.stages.split(",")) if arguments.stages else STAGES
+    stages = tuple(arguments.stages.split(",")) if arguments.stages else None
     out = arguments.out or Path("out") / recipe.name
     with processes(arguments.device) as device:
         records = run(
@@ -106,11 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
             device=device,
             places=options.places(arguments),
         )
-        if "score" in stages:
+        if stages is None or "score" in stages:
             for record in records.values():
                 print(format_record(record) + "\n")
         page = out / "report" / "index.html"
-        if "report" in stages and page.is_file():
+        if (stages is None or "report" in stages) and page.is_file():
             print(f"report: {page}")
     return 0
 

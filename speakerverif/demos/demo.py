@@ -7,6 +7,7 @@ import torch
 
 from speakerverif._util.toml import from_dict, read_toml
 from speakerverif.config import Recipe
+from speakerverif.corpora._prepare import PREPARED
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.manifest import Utterance
@@ -18,7 +19,7 @@ from speakerverif.inference.engines import load_model
 from speakerverif.models.folder import save_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring import cosine
-from speakerverif.training.stages import PREPARED, run
+from speakerverif.training.stages import run
 
 
 def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:

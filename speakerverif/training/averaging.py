@@ -1,57 +1,39 @@
 """Averages of weights over training."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
-from speakerverif.config import Recipe
+from speakerverif.config import TrainConfig
 from speakerverif.models.model import SpeakerModel
-from speakerverif.training import state
 
 
-@dataclass
-class Average:
-    """Averaged weights: an exponential moving average, or the mean over the last epochs' ends, or none."""
+def make_average(config: TrainConfig, model: SpeakerModel) -> AveragedModel | None:
+    """Return the average that the recipe asks for, still empty; None where it asks for none."""
+    if config.average == "none":
+        return None
 
-    kind: str
-    ema_decay: float
-    last_k: int
-    weights: dict[str, Tensor]  # empty: nothing averaged yet
-    count: int = 0
+    def mix(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+        """Move the averages of `count` models towards the weights of one more."""
+        share = 1 / (int(count) + 1)
+        if config.average == "ema":
+            # A plain mean at first, so that the random start is soon forgotten.
+            share = 1 - min(config.ema_decay, int(count) / (int(count) + 1))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, share)
+        else:
+            torch._foreach_copy_(averages, weights)
 
-    @staticmethod
-    def make(recipe: Recipe, model: SpeakerModel) -> "Average":
-        """Return the average that the recipe asks for, still empty."""
-        return Average(recipe.train.average, recipe.train.ema_decay, recipe.train.last_k, {})
+    # Batch norm's statistics are averaged like the weights.
+    return AveragedModel(model, multi_avg_fn=mix, use_buffers=True)  # type: ignore[arg-type]
 
-    def after_step(self, model: SpeakerModel, step: int, num_steps: int, steps_per_epoch: float) -> None:
-        """Take the model's weights in, where this step is one to average."""
-        if self.kind == "ema":
-            # Early on the plain mean of what was seen, so that the random start is soon forgotten.
-            self._mix(model, 1 - min(self.ema_decay, self.count / (self.count + 1)))
-        elif self.kind == "last_k":
-            epochs_left = (num_steps - step) / steps_per_epoch
-            ends_epoch = int(step / steps_per_epoch) > int((step - 1) / steps_per_epoch) or step == num_steps
-            if ends_epoch and epochs_left < self.last_k:
-                self._mix(model, 1 / (self.count + 1))
 
-    def _mix(self, model: SpeakerModel, share: float) -> None:
-        self.count += 1
-        with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                if name not in self.weights or not tensor.is_floating_point():
-                    self.weights[name] = tensor.clone()
-                else:
-                    self.weights[name].lerp_(tensor, share)
+def takes_part(config: TrainConfig, step: int, num_steps: int, steps_per_epoch: float) -> bool:
+    """Return whether the weights after `step` steps belong in the average.
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the averaged weights under names for the training state."""
-        return {f"average.{name}": tensor for name, tensor in self.weights.items()}
-
-    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any], device: str) -> None:
-        """Put back what `tensors` returned, on the device of the weights it is mixed with."""
-        weights = state.unprefixed(tensors, "average.")
-        self.weights = {name: tensor.to(device) for name, tensor in weights.items()}
-        self.count = facts["average_count"]
+    "ema" takes every step; "last_k" takes the ends of the last k epochs, the end of training among them.
+    """
+    if config.average != "last_k":
+        return config.average == "ema"
+    ends_epoch = int(step / steps_per_epoch) > int((step - 1) / steps_per_epoch) or step == num_steps
+    return ends_epoch and (num_steps - step) / steps_per_epoch < config.last_k

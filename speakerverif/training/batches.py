@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ class BatchOrder(Sampler[list[CropKey]]):
         rows = rows_of_epoch(speaker_index, config)
         self.epoch_size = len(rows)
         self._first_item = np.searchsorted(rows, np.arange(len(speaker_index) + 1))  # of every utterance
+        self.steps_per_epoch = self.epoch_size / config.batch_size
         self.num_steps = max(1, round(config.epochs * self.epoch_size / config.batch_size))
         self._utterances_of: list[np.ndarray] = []
         if config.speakers_per_batch:
@@ -253,7 +255,7 @@ def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
 
 def make_loader(
     dataset: CropDataset, order: BatchOrder, workers: int, pin_memory: bool = False
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Return a loader of `Batch`es that reads ahead in `workers` processes (0: in this one); see `batches`."""
     return DataLoader(
         dataset,
@@ -268,7 +270,7 @@ def make_loader(
     )
 
 
-def batches(loader: DataLoader) -> Iterator[Batch]:
+def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
     """Yield a loader's batches; what goes wrong in a data-loading process reads as if it had happened here.
 
     Raises:

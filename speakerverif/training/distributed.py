@@ -11,8 +11,10 @@ after the backward pass rather than during it.
 """
 
 import contextlib
+import logging
 import os
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -32,9 +34,9 @@ PATIENCE = timedelta(days=7)
 def processes(device: str) -> Iterator[str]:
     """Join the processes that torchrun started and yield the device of this one; alone, yield `device`.
 
-    All but the first are silent: exceptions alone get through to the caller. On success the others wait for the
-    first to finish. After an exception nobody waits: this process ends, and torchrun ends the others. The group is
-    then left as it is, for taking it down in order would wait for processes that will not come.
+    All but the first are silent, in print and in log: only exceptions reach the caller. On success the others wait
+    for the first to finish. After an exception nobody waits: this process ends, and torchrun ends the others. The
+    group is then left as it is: taking it down in order would wait for processes that will not come.
     """
     if not dist.is_torchelastic_launched():
         yield device
@@ -50,6 +52,8 @@ def processes(device: str) -> Iterator[str]:
             nowhere = streams.enter_context(Path(os.devnull).open("w"))
             streams.enter_context(contextlib.redirect_stdout(nowhere))
             streams.enter_context(contextlib.redirect_stderr(nowhere))
+            logging.disable()
+            streams.callback(logging.disable, logging.NOTSET)
         try:
             yield device
             sys.stdout.flush()
@@ -90,18 +94,18 @@ def gather(tensor: Tensor) -> Tensor:
 
     The gradient is that of the sum of what all processes compute from the joined tensor.
     """
-    return tensor if size() == 1 else _Gather.apply(tensor)
+    return tensor if size() == 1 else typing.cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(size())]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(size())[rank()]
@@ -116,8 +120,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     together = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(together)
     together /= size()
-    for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+    means = torch.split(together, [g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def shared_batch_norm(wanted: bool) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which batch norm is that of all processes, where that is wanted and there are several."""
+    return SharedBatchNorm() if wanted and size() > 1 else contextlib.nullcontext()
 
 
 class SharedBatchNorm(TorchFunctionMode):
@@ -128,7 +138,11 @@ class SharedBatchNorm(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is nn.functional.batch_norm and kwargs["training"]:

@@ -1,12 +1,25 @@
-"""What training wrote down: one JSON line a step, and the same for TensorBoard."""
+"""The log of a training: one JSON line per step and per validation, and the same for TensorBoard."""
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 JSONL, TENSORBOARD = "log.jsonl", "tensorboard"
 WINDOW = 50  # steps that the progress line averages over
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """The figures of one step, over the whole batch."""
+
+    loss: float
+    accuracy: float  # share of the batch whose own class has the greatest cosine
+    learning_rate: float
+    margin_fraction: float
+    grad_norm: float  # before clipping
 
 
 class TrainingLog:
@@ -29,20 +42,44 @@ class TrainingLog:
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
         self._recent: list[dict[str, Any]] = []
 
-    def write(self, figures: dict[str, Any]) -> None:
-        """Write the figures of a step; `figures["step"]` is its number."""
-        self._file.write(json.dumps(figures) + "\n")
+    def step(
+        self,
+        step: int,
+        batch_size: int,
+        steps_per_epoch: float,
+        figures: StepFigures,
+        seconds: float,
+        waited_s: float,
+    ) -> None:
+        """Write the figures of a step that took `seconds`, of which it waited `waited_s` for data."""
+        line = {
+            "step": step,
+            "samples": step * batch_size,
+            "epoch": step / steps_per_epoch,
+            **dataclasses.asdict(figures),
+            "crops_per_s": batch_size / seconds,
+            "data_wait": waited_s / seconds,
+        }
+        self._write(line)
+        self._recent = [*self._recent[1 - WINDOW :], line]
+
+    def validation(self, step: int, figures: dict[str, float]) -> str:
+        """Write the figures of a validation after a step; return them as one short text."""
+        self._write({"step": step, **figures})
+        return "validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in figures.items():
+        for name, value in line.items():
             if name != "step":
-                self._board.add_scalar(name, value, figures["step"])
-        self._recent = [*self._recent[1 - WINDOW :], figures]
+                self._board.add_scalar(name, value, line["step"])
 
     def summary(self) -> str:
         """Return the means over the last steps as one short text for the progress line."""
 
         def mean(name: str) -> float:
-            return sum(f[name] for f in self._recent) / len(self._recent)
+            return float(sum(f[name] for f in self._recent)) / len(self._recent)
 
         return (
             f"epoch {self._recent[-1]['epoch']:.2f}, loss {mean('loss'):.3f}, accuracy {mean('accuracy'):.3f}, "
@@ -61,5 +98,5 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the figures of every step of a model folder's training, in order."""
+    """Return the lines of a model folder's training log, in order."""
     return [json.loads(line) for line in (folder / JSONL).read_text("utf-8").splitlines()]

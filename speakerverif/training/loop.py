@@ -2,7 +2,8 @@
 
 Every random choice follows from (seed, step), so a run that was interrupted and resumed equals the uninterrupted
 one bit for bit on a CPU. Schedules are counted in samples. Under torchrun every process runs this loop on its part
-of each batch (see `distributed`), and the first writes what there is to write."""
+of each batch (see `distributed`), and the first alone writes and reports.
+"""
 
 import contextlib
 import logging
@@ -10,30 +11,30 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from speakerverif import heads
 from speakerverif._util.progress import Progress
-from speakerverif._util.toml import to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.models.model import SpeakerModel
-from speakerverif.training import distributed, state
-from speakerverif.training.averaging import Average
-from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
-from speakerverif.training.log import TrainingLog
+from speakerverif.training import distributed
+from speakerverif.training.averaging import make_average, takes_part
+from speakerverif.training.batches import Batch, BatchOrder, CropDataset, batches, make_loader
+from speakerverif.training.checkpoints import Checkpoints, is_finished, resume
+from speakerverif.training.log import StepFigures, TrainingLog
 from speakerverif.training.schedules import learning_rate, margin_fraction
 from speakerverif.training.spec_augment import spec_augment
+from speakerverif.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 Validate = Callable[[SpeakerModel], dict[str, float]]
 
@@ -55,7 +56,7 @@ def train(
         recipe: what to train and how.
         manifest: the training utterances; its speakers become the classes.
         out: the model folder, a working model at every checkpoint.
-        data_dir: what the noise and room folders of the recipe are relative to.
+        data_dir: the folder that the recipe's noise and room folders are relative to.
         device: "cpu", "cuda" or "cuda:0".
         validate: called with the model in eval mode; its figures are logged.
         start_from: a model folder whose weights to begin with (fine-tuning).
@@ -65,222 +66,150 @@ def train(
         InputError: wrong recipe or data, another recipe's model in `out`, a loss that is not finite (the
             utterances of the batch are named).
     """
-    if finished_before(out, recipe):
+    if is_finished(out, recipe):
         logger.info(f"{out}: trained before by the same recipe")
         return out
     torch.manual_seed(recipe.seed)
-    config, precision = recipe.train, PRECISIONS[recipe.train.precision]
-    device_type = torch.device(device).type
-    rank, processes = distributed.rank(), distributed.size()
     dataset = CropDataset(manifest, recipe, data_dir)
-    model = SpeakerModel(recipe.features, recipe.encoder).to(device)
-    head = heads.build(recipe.head, model.embedding_dim, dataset.num_classes).to(device)
-    if start_from is not None:
-        load_weights(model, head, dataset.class_names, start_from)
-    parameters = [*model.parameters(), *head.parameters()]
-    optimizer = make_optimizer(recipe, parameters)
-    scaler = torch.amp.GradScaler(device_type, enabled=precision == torch.float16 and device_type != "cpu")
-    average = Average.make(recipe, model)
-    shared = config.shared_batch_norm and processes > 1
-    norms = distributed.SharedBatchNorm() if shared else contextlib.nullcontext()
-
-    step = 0
-    if (resumed := resume(out, manifest)) is not None:
-        tensors, facts = resumed
-        step = facts["step"]
-        model.load_state_dict(state.unprefixed(tensors, "model."))
-        head.load_state_dict(state.unprefixed(tensors, "head."))
-        average.load(tensors, facts, device)
-        state.restore_optimizer(optimizer, tensors)
-        if facts["scaler"]:  # empty from a device that needs none
-            scaler.load_state_dict(facts["scaler"])
-    order = BatchOrder(dataset.manifest.speaker_index, config, recipe.seed, step, (rank, processes))
-    steps_per_epoch = order.epoch_size / config.batch_size
-    loader = make_loader(dataset, order, config.workers, pin_memory=device_type != "cpu")
-
-    def save(finished: bool) -> None:
-        """Write the model as it stands and, while training goes on, what it takes to continue."""
-        if not finished:
-            # Before the model: a folder with a model but no state could not be continued.
-            tensors = {
-                **state.prefixed(model, "model."),
-                **state.prefixed(head, "head."),
-                **average.tensors(),
-                **state.flatten_optimizer(optimizer),
-            }
-            facts = {
-                "step": step,
-                "average_count": average.count,
-                "scaler": scaler.state_dict(),
-                **identity(manifest),
-            }
-            state.save_state(out, tensors, facts)
-        samples = step * config.batch_size
-        trained = {"samples": samples, "epochs": samples / order.epoch_size, "finished": finished}
-        weights = average.weights if average.weights else model.state_dict()
-        folder.save_model(out, weights, head.state_dict(), recipe, dataset.class_names, trained)
-        if finished:
-            state.finish_training(out)
-
-    def run_validation() -> dict[str, float]:
-        """Validate with the weights that would be saved, then put the training weights back."""
-        assert validate is not None
-        training_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        if average.weights:
-            model.load_state_dict(average.weights)
-        figures = validate(model.eval())
-        model.load_state_dict(training_weights)
-        model.train()
-        return figures
-
-    model.train()
-    head.train()
-    saved_at = time.monotonic()
-    validate_every = (
-        max(1, round(config.validate_every_epochs * steps_per_epoch)) if config.validate_every_epochs else 0
-    )
+    training = new_training(recipe, dataset.class_names, device, start_from)
+    resume(training, out, manifest)
+    part = (distributed.rank(), distributed.size())
+    order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed, training.step, part)
+    checkpoints = Checkpoints(out, recipe, dataset.class_names, manifest, order.epoch_size)
     last_step = min(order.num_steps, stop_after_steps or order.num_steps)
-    total = order.num_steps * config.batch_size
+    batch_size, steps_per_epoch = recipe.train.batch_size, order.steps_per_epoch
+    validations = _validation_steps(recipe, order)
+    pin_memory = torch.device(device).type != "cpu"
+    crops = batches(make_loader(dataset, order, recipe.train.workers, pin_memory))
     with (
-        TrainingLog(out, step) if distributed.is_first() else contextlib.nullcontext() as log,
-        Progress(total, "train", "crop", done=step * config.batch_size) as progress,
+        TrainingLog(out, training.step) if distributed.is_first() else contextlib.nullcontext() as written,
+        Progress(order.num_steps * batch_size, "train", "crop", done=training.step * batch_size) as progress,
     ):
-        crops = batches(loader)
-        while step < last_step:
-            step_started = time.monotonic()
+        while training.step < last_step:
+            started = time.monotonic()
             batch = next(crops)
-            waited_s = time.monotonic() - step_started
-
-            epoch = step / steps_per_epoch
-            rate = learning_rate(config, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            head.margin_fraction = margin_fraction(config.margin_schedule, epoch)
-            step_seed = recipe.seed * 1_000_003 + step
-            torch.manual_seed(step_seed * 1_009 + 1 + rank)  # dropout: other units in every process
-
-            waveform, labels = (
-                tensor.to(device, non_blocking=True) for tensor in (batch.waveform, batch.labels)
-            )
-            with torch.no_grad():
-                lengths = torch.full((len(waveform),), waveform.shape[1], device=device)
-                features, num_frames = model.features(waveform, lengths)
-                generator = torch.Generator(device).manual_seed(step_seed)
-                features = spec_augment(
-                    features, num_frames, recipe.augment.spec, generator, (rank, processes)
-                )
-            with torch.autocast(device_type, precision, enabled=precision != torch.float32), norms:
-                embeddings = model.encoder(features, None)
-            embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-            embeddings, labels = distributed.gather(embeddings), distributed.gather(labels)
-            loss, cosines = head(embeddings, labels)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            distributed.average_gradients(parameters)
-            scaler.unscale_(optimizer)
-            grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or float("inf"))
-            scaler.step(optimizer)
-            scaler.update()
-            # Read together and last: each reading waits for all that a GPU still has to do.
-            loss_value, accuracy, norm = torch.stack(
-                [loss.detach(), head.accuracy(cosines, labels), grad_norm]
-            ).tolist()
-            if not math.isfinite(loss_value):
-                rows = distributed.gather(batch.utterances).tolist()
-                raise InputError(
-                    non_finite_loss(loss_value, step, embeddings, [manifest[r].id for r in rows])
-                )
-            step += 1
-            average.after_step(model, step, order.num_steps, steps_per_epoch)
-            if log is None:
-                continue  # the rest is the first process's; the others wait for it in the next step
-
-            step_s = time.monotonic() - step_started
-            figures = {
-                "step": step,
-                "samples": step * config.batch_size,
-                "epoch": step / steps_per_epoch,
-                "loss": loss_value,
-                "accuracy": accuracy,
-                "learning_rate": rate,
-                "margin_fraction": head.margin_fraction,
-                "grad_norm": norm,
-                "crops_per_s": config.batch_size / step_s,
-                "data_wait": waited_s / step_s,
-            }
-            if (
-                validate is not None
-                and validate_every
-                and step % validate_every == 0
-                and step < order.num_steps
-            ):
-                figures |= run_validation()
-            log.write(figures)
-            progress.update(config.batch_size, log.summary())
-            if time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
-                save(finished=False)
-                saved_at = time.monotonic()
-        if log is not None and validate is not None and step == order.num_steps:
-            figures = run_validation()
-            log.write({"step": step, **figures})
-            logger.info("validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+            waited_s = time.monotonic() - started
+            figures = train_step(training, recipe, batch, training.step / steps_per_epoch, manifest)
+            if takes_part(recipe.train, training.step, order.num_steps, steps_per_epoch):
+                training.average_weights()
+            if written is None:
+                continue  # the others wait for the first process in the next step
+            seconds = time.monotonic() - started
+            written.step(training.step, batch_size, steps_per_epoch, figures, seconds, waited_s)
+            progress.update(batch_size, written.summary())
+            if validate is not None and training.step in validations:
+                logger.info(written.validation(training.step, _validated(training, validate)))
+            if training.step < last_step:
+                checkpoints.save_when_due(training)
     if distributed.is_first():
-        save(finished=step == order.num_steps)
+        checkpoints.save(training, finished=training.step == order.num_steps)
     return out
 
 
+def new_training(
+    recipe: Recipe, class_names: list[str], device: str, start_from: Path | None
+) -> TrainingState:
+    """Return a training before its first step, with random weights or those of the model `start_from`.
+
+    Raises:
+        InputError: a wrong value in the recipe, or a model that does not fit it.
+    """
+    device_type, precision = torch.device(device).type, recipe.train.precision
+    model = SpeakerModel(recipe.features, recipe.encoder).to(device)
+    head = heads.build(recipe.head, model.embedding_dim, len(class_names)).to(device)
+    if start_from is not None:
+        load_weights(model, head, class_names, start_from)
+    return TrainingState(
+        model.train(),
+        head.train(),
+        make_optimizer(recipe, [*model.parameters(), *head.parameters()]),
+        GradScaler(device_type, enabled=precision == "float16" and device_type != "cpu"),
+        make_average(recipe.train, model),
+    )
+
+
+def train_step(
+    training: TrainingState, recipe: Recipe, batch: Batch, epoch: float, manifest: Manifest
+) -> StepFigures:
+    """Update the networks by one batch, at the learning rate and margin of `epoch`.
+
+    Raises:
+        InputError: a loss that is not finite; the utterances of the batch are named.
+    """
+    model, head, optimizer, scaler = training.model, training.head, training.optimizer, training.scaler
+    precision = PRECISIONS[recipe.train.precision]
+    rate = learning_rate(recipe.train, epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    head.margin_fraction = margin_fraction(recipe.train.margin_schedule, epoch)
+
+    device = next(model.parameters()).device
+    waveform = batch.waveform.to(device, non_blocking=True)
+    labels = distributed.gather(batch.labels.to(device, non_blocking=True))
+    features = _masked_features(model, waveform, recipe, training.step)
+    with (
+        torch.autocast(device.type, precision, enabled=precision != torch.float32),
+        distributed.shared_batch_norm(recipe.train.shared_batch_norm),
+    ):
+        embeddings = model.encoder(features, None)
+    embeddings = distributed.gather(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))
+    loss, cosines = head(embeddings, labels)
+
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    distributed.average_gradients(training.parameters)
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(training.parameters, recipe.train.max_grad_norm or float("inf"))
+    scaler.step(optimizer)
+    scaler.update()
+    # Read together and last: each reading waits for all that a GPU still has to do.
+    figures = torch.stack([loss.detach(), head.accuracy(cosines, labels), norm]).tolist()
+    if not math.isfinite(figures[0]):
+        rows = distributed.gather(batch.utterances).tolist()
+        ids = [manifest[row].id for row in rows]
+        raise InputError(non_finite_loss(figures[0], training.step, embeddings, ids))
+    training.step += 1
+    return StepFigures(figures[0], figures[1], rate, head.margin_fraction, figures[2])
+
+
+@torch.no_grad()
+def _masked_features(model: SpeakerModel, waveform: Tensor, recipe: Recipe, step: int) -> Tensor:
+    """Return the features of a batch under SpecAugment's masks; seeds what follows in this step, too."""
+    part = rank, _ = distributed.rank(), distributed.size()
+    step_seed = recipe.seed * 1_000_003 + step
+    torch.manual_seed(step_seed * 1_009 + 1 + rank)  # dropout: different units in every process
+    lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
+    features, num_frames = model.features(waveform, lengths)
+    generator = torch.Generator(waveform.device).manual_seed(step_seed)
+    return spec_augment(features, num_frames, recipe.augment.spec, generator, part)
+
+
+def _validation_steps(recipe: Recipe, order: BatchOrder) -> set[int]:
+    """Return the steps after which the model is validated; the last is always among them."""
+    every = recipe.train.validate_every_epochs * order.steps_per_epoch
+    regular = range(0, order.num_steps, max(1, round(every))) if every else ()
+    return {*regular, order.num_steps} - {0}
+
+
+def _validated(training: TrainingState, validate: Validate) -> dict[str, float]:
+    """Return the figures of the model that would be saved now."""
+    figures = validate(training.result.eval())
+    training.model.train()
+    return figures
+
+
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return SGD with Nesterov momentum, or AdamW; weight decay falls on every parameter, as in the peers' recipes."""
+    """Return SGD with Nesterov momentum, or AdamW.
+
+    Weight decay applies to every parameter, as in the recipes of WeSpeaker and SpeechBrain.
+    """
     config = recipe.train
-    if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
-        return torch.optim.SGD(
-            parameters,
-            config.learning_rate,
-            config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=nesterov,
-        )
-    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
-
-
-def identity(manifest: Manifest) -> dict[str, Any]:
-    """Return what must be the same for a training to be continued, besides the recipe."""
-    return {"utterances": len(manifest), "speakers": len(manifest.speakers)}
-
-
-def finished_before(out: Path, recipe: Recipe) -> bool:
-    """Return whether `out` holds the finished model of this very recipe.
-
-    Raises:
-        InputError: it holds the model or the training of another recipe.
-    """
-    if not (out / folder.CONFIG).is_file():
-        return False
-    former, trained = folder.read_config(out)
-    if former != recipe:
-        changed = [key for key, value in to_dict(recipe).items() if to_dict(former)[key] != value]
-        raise InputError(
-            f"{out} holds the model of a recipe that differs in {', '.join(changed)}; choose another --out"
-        )
-    return bool(trained.get("finished"))
-
-
-def resume(out: Path, manifest: Manifest) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the state that a former run left in `out`, or None to start anew.
-
-    Raises:
-        InputError: it was trained on other data, or its state is gone.
-    """
-    if not (out / folder.CONFIG).is_file():
-        return None
-    loaded = state.load_state(out)
-    if loaded is None:
-        raise InputError(f"{out}: the training is not finished, and its state {state.STATE} is missing")
-    for name, value in identity(manifest).items():
-        if loaded[1][name] != value:
-            raise InputError(f"{out}: trained on {loaded[1][name]} {name} so far, the data now have {value}")
-    return loaded
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(
+        parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
+    )
 
 
 def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], start_from: Path) -> None:
@@ -291,7 +220,7 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     """
     former = folder.load_model(start_from)
     if not isinstance(former.model, SpeakerModel):
-        raise InputError(f"{start_from}: an ONNX file can't be trained on; name a model folder")
+        raise InputError(f"{start_from}: an ONNX file can't be trained; name a model folder")
     try:
         model.load_state_dict(former.model.state_dict())
     except RuntimeError as error:
@@ -301,16 +230,17 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
         head.load_state_dict(weights)
     else:
-        logger.warning(f"{start_from} was trained on other classes or another head: this one begins anew")
+        logger.warning(
+            f"{start_from} was trained on other classes or with another head: this head starts anew"
+        )
 
 
 def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:
     """Return the message for a loss that is not finite: the utterances to blame, or the whole batch."""
-    bad = [
-        name for name, ok in zip(ids, torch.isfinite(embeddings).all(dim=1).tolist(), strict=True) if not ok
-    ]
-    found = "their embeddings are not finite" if bad else "every embedding is finite; the batch was"
+    finite = torch.isfinite(embeddings).all(dim=1).tolist()
+    bad = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
+    cause = "their embeddings are not finite" if bad else "every embedding is finite; the batch was"
     return (
-        f"the loss is {loss} at step {step}: {found}: {', '.join(bad or ids)}. "
-        "Lower train.learning_rate, or look at these recordings."
+        f"the loss is {loss} at step {step}: {cause}: {', '.join(bad or ids)}. "
+        "Lower train.learning_rate, or listen to these recordings."
     )

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def _disk(recipe: Recipe, size: Size, models: int, embedded: int) -> int:
     return BYTES * (models * model + state + embedded * size.embedding_dim)
 
 
-def _table(table: dict) -> str:
+def _table(table: dict[str, Any]) -> str:
     return " ".join(str(v) if k == "name" else f"{k}={v}" for k, v in table.items())
 
 

@@ -17,7 +17,7 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
     if config.lr_schedule == "constant":
         return peak * warm_up
     if config.lr_schedule == "exponential":
-        return peak * (final / peak) ** min(1.0, epoch / total) * warm_up
+        return float(peak * (final / peak) ** min(1.0, epoch / total) * warm_up)
     if epoch < config.warmup_epochs:
         return peak * warm_up
     done = min(1.0, (epoch - config.warmup_epochs) / max(total - config.warmup_epochs, 1e-9))

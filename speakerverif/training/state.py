@@ -1,7 +1,8 @@
-"""State of a training under way: optimiser, counters and averages in one file, written whole."""
+"""Everything that a training step changes, and the one file that it is kept in between two runs."""
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,78 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.swa_utils import AveragedModel
 
 from speakerverif._util.files import write_atomically
+from speakerverif.heads._base import Head
 from speakerverif.models.folder import plain, read_tensors
+from speakerverif.models.model import SpeakerModel
 
 STATE = "training/state.safetensors"
 
-
-def save_state(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write the state of a training that goes on: named tensors and plain facts, one atomic file."""
-    write_atomically(folder / STATE, save(plain(tensors), metadata={"facts": json.dumps(facts)}))
+Facts = dict[str, Any]  # plain values, as JSON holds them
 
 
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return what `save_state` wrote, or None where no training is under way.
+@dataclass
+class TrainingState:
+    """The networks, their optimiser and average, and how many steps were done."""
+
+    model: SpeakerModel
+    head: Head
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler
+    average: AveragedModel | None
+    step: int = 0
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that a step updates: the model's, then the head's."""
+        return [*self.model.parameters(), *self.head.parameters()]
+
+    @property
+    def result(self) -> SpeakerModel:
+        """The model that training gives so far: the average where there is one, else the model itself."""
+        averaged = self.average is not None and int(self.average.n_averaged) > 0
+        return self.average.module if averaged else self.model  # type: ignore[union-attr, return-value]
+
+    def average_weights(self) -> None:
+        """Take the weights as they are into the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write one file that `load` continues from, with facts that the caller wants back."""
+        averaged = self.result is not self.model
+        tensors = {
+            **_prefixed("model.", self.model.state_dict()),
+            **_prefixed("head.", self.head.state_dict()),
+            **_prefixed("average.", self.result.state_dict() if averaged else {}),
+            **_optimizer_tensors(self.optimizer),
+        }
+        counts = {
+            "step": self.step,
+            "average_count": 0 if self.average is None else int(self.average.n_averaged),
+            "scaler": self.scaler.state_dict(),
+        }
+        metadata = {"facts": json.dumps({**counts, **facts})}
+        write_atomically(folder / STATE, save(plain(tensors), metadata=metadata))
+
+    def load(self, tensors: dict[str, Tensor], facts: Facts) -> None:
+        """Put back what `save` wrote and `read` returned."""
+        self.step = facts["step"]
+        self.model.load_state_dict(_unprefixed("model.", tensors))
+        self.head.load_state_dict(_unprefixed("head.", tensors))
+        if self.average is not None and facts["average_count"]:
+            self.average.module.load_state_dict(_unprefixed("average.", tensors))
+            self.average.n_averaged.fill_(facts["average_count"])
+        _restore_optimizer(self.optimizer, tensors)
+        if facts["scaler"]:  # empty where the device needs no scaling
+            self.scaler.load_state_dict(facts["scaler"])
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], Facts] | None:
+    """Return the tensors and facts that `TrainingState.save` wrote; None where no training is under way.
 
     Raises:
         InputError: the file is damaged.
@@ -35,38 +94,34 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return tensors, json.loads(file.metadata()["facts"])
 
 
-def finish_training(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove the state of a training that has ended."""
     shutil.rmtree((folder / STATE).parent, ignore_errors=True)
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state as named tensors; hyper-parameters come from the recipe, not from here."""
-    states = optimizer.state_dict()["state"]
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as named tensors; its settings are the recipe's and not kept here."""
     return {
-        f"optimizer.{i}.{k}": torch.as_tensor(v)
-        for i, state in states.items()
-        for k, v in state.items()
-        if v is not None
+        f"optimizer.{i}.{key}": torch.as_tensor(value)
+        for i, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if value is not None
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` took."""
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `_optimizer_tensors` returned."""
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = tensor
+    for name, tensor in _unprefixed("optimizer.", tensors).items():
+        index, key = name.split(".", 1)
+        states.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
-def prefixed(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Return a module's state dict with `prefix` before every name."""
-    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
-def unprefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, without it."""
+def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

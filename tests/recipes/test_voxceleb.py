@@ -21,7 +21,8 @@ from speakerverif.report import page
 from speakerverif.training import plan
 from speakerverif.training.batches import BatchOrder
 from speakerverif.training.schedules import learning_rate, margin_fraction
-from speakerverif.training.stages import finetuned, run
+from speakerverif.training.stages import run
+from speakerverif.training.workspace import finetuned
 from tests import voxceleb_tree
 from tests.conftest import RATE, voice
 

@@ -173,10 +173,11 @@ def test_fine_tuning_starts_from_a_model(
     tuned = load_file(train(recipe, tiny_manifest, tmp_path / "a", start_from=tiny_model) / WEIGHTS)
     weights = [name for name in start if name.endswith("weight") and "norm" not in name]
     assert weights and all(torch.equal(start[name], tuned[name]) for name in weights)
-    assert "begins anew" not in caplog.text
+    assert "starts anew" not in caplog.text
     few = tiny_manifest.select(np.arange(12))
-    train(recipe, few, tmp_path / "b", start_from=tiny_model)
-    assert "begins anew" in caplog.text
+    with caplog.at_level("INFO"):
+        train(recipe, few, tmp_path / "b", start_from=tiny_model)
+    assert "this head starts anew" in caplog.text
     other = dataclasses.replace(recipe, encoder={**recipe.encoder, "channels": 24})
     with pytest.raises(InputError, match="does not fit the recipe's features and encoder"):
         train(other, tiny_manifest, tmp_path / "c", start_from=tiny_model)

@@ -145,14 +145,15 @@ def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
 
 def test_a_training_run_goes_on_where_it_stopped(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:
     """A run killed in the middle of training leaves state; running it again gives the same weights."""
-    from speakerverif.training import stages as recipe_module
+    from speakerverif.corpora._prepare import PREPARED
     from speakerverif.training.loop import train
+    from speakerverif.training.workspace import training_manifest
 
     recipe = dataclasses.replace(recipe, finetune={})
     run(recipe, tmp_path / "whole", data_dir=corpus)
     run(recipe, tmp_path / "cut", data_dir=corpus, stages=("prepare",))
-    prepared = recipe_module.Prepared.load(tmp_path / "cut" / "data" / recipe_module.PREPARED)
-    manifest = recipe_module.training_manifest(recipe, prepared)
+    prepared = Prepared.load(tmp_path / "cut" / "data" / PREPARED)
+    manifest = training_manifest(recipe, prepared)
     train(recipe, manifest, tmp_path / "cut" / "model", data_dir=corpus, stop_after_steps=2)
     run(recipe, tmp_path / "cut", data_dir=corpus)
     weights = "model/model.safetensors"
