@@ -215,7 +215,7 @@ def test_a_rehearsal(
 
 
 def test_a_cohort_too_small_is_refused_before_training(lists: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"score\.top_n 300: the cohort are the 40 training speakers"):
+    with pytest.raises(InputError, match=r"score\.top_n 300: the cohort is the 40 training speakers"):
         run(recipe("xvector", *SHORT, "score.top_n=300"), tmp_path, data_dir=lists)
     assert not (tmp_path / "model").exists()
 
