@@ -15,14 +15,22 @@ import soundfile
 import speakerverif
 from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.models.folder import CALIBRATION, CARD, CONFIG, DEFAULT, SPEAKERS, WEIGHTS, load_model
+from speakerverif.models.folder import (
+    CALIBRATION,
+    CARD,
+    CONFIG,
+    DEFAULT,
+    SPEAKERS,
+    WEIGHTS,
+    read_model_folder,
+)
 from speakerverif.scoring.scorer import ARRAYS, COHORT, FILE
 from tests.conftest import RATE, voice
 
 
 @pytest.fixture(scope="module")
 def fingerprint() -> str:
-    return load_model(DEFAULT).fingerprint
+    return read_model_folder(DEFAULT).fingerprint
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def test_it_is_small_and_holds_nothing_that_a_user_does_not_need() -> None:
 
 
 def test_no_trial_of_its_calibration_is_of_a_training_speaker() -> None:
-    folder = load_model(DEFAULT)
+    folder = read_model_folder(DEFAULT)
     assert folder.calibration is not None and folder.calibration.point is not None
     assert folder.calibration.point.speakers > 0, "intervals over speakers, who were known"
     assert folder.trained["finished"] is True

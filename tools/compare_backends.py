@@ -38,7 +38,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.evaluation import metrics
 from speakerverif.evaluation.cross_calibration import held_out_fusion
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import calibration, quality_measures
 from speakerverif.scoring.scorer import Plan, fit
 
@@ -71,7 +71,7 @@ class Task:
 def tables(model: Path, data: Path, out: Path) -> tuple[str, EmbeddingTable, EmbeddingTable]:
     """Return a model's name and its embeddings of the training and of the dev utterances."""
     prepared = speechocean762.prepare(data, out / "prepared")
-    folder = load_model(model)
+    folder = read_model_folder(model)
     dev = [Utterance(u.id, u.path, u.speaker) for u in Manifest.read(out / "prepared" / "dev.tsv")]
     found = []
     for name, utterances in (("train", list(Manifest.read(prepared.train))), ("dev", dev)):

@@ -30,7 +30,7 @@ from speakerverif.data.speakers import read_speakers, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.evaluation import metrics
 from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.scorer import Plan, fit
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    folder = load_model(args.model)
+    folder = read_model_folder(args.model)
     models, sizes = {"torch": folder.model}, {"torch": (args.model / "model.safetensors").stat().st_size}
     with tempfile.TemporaryDirectory() as scratch:
         for precision in LEAST_COSINE:

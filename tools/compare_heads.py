@@ -61,7 +61,7 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     from speakerverif.config import load_recipe
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed
-    from speakerverif.models.folder import ModelFolder, fingerprint, load_model
+    from speakerverif.models.folder import ModelFolder, fingerprint, read_model_folder
     from speakerverif.models.model import SpeakerModel
     from speakerverif.training.loop import train
 
@@ -80,7 +80,7 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
         started = time.process_time()
         train(recipe, manifest, run.folder / "model", data_dir=arguments.data)
         figures = {"crops": recipe.train.epochs * len(manifest), "cpu_s": time.process_time() - started}
-        folder = load_model(run.folder / "model")
+        folder = read_model_folder(run.folder / "model")
     dev = list(decode(Manifest.read(data / "dev.tsv"), data / "dev"))
     for crops in (0, *arguments.crops):
         if not run.table(crops).is_file():

@@ -39,7 +39,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif.config import load_recipe
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed_waveforms
-    from speakerverif.models.folder import load_model
+    from speakerverif.models.folder import read_model_folder
     from speakerverif.training.loop import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
@@ -65,7 +65,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     short_s, long_s = run(out / "warm-up", 4 * step), run(out / "measure", 20 * step)
     epochs = 60 * minutes * 16 * step / (long_s - short_s)
     seconds = run(out / "model", epochs)
-    folder = load_model(out / "model")
+    folder = read_model_folder(out / "model")
 
     files = _dev_files(data)
     waveforms = {name: reading.read(path) for name, path in files.items()}

@@ -24,7 +24,7 @@ from speakerverif.config import Recipe, load_recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models.encoders.ensemble import Ensemble
-from speakerverif.models.folder import ModelFolder, load_model, save_model
+from speakerverif.models.folder import ModelFolder, read_model_folder, save_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring import backends
 from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
@@ -95,12 +95,12 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     try:
         recipe = load_recipe(arguments.recipe, arguments.assignments)
-        folders = [load_model(path) for path in arguments.models]
+        folders = [read_model_folder(path) for path in arguments.models]
         join(recipe, folders, Manifest.read(arguments.manifest), arguments.data, arguments.out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{arguments.out}: {load_model(arguments.out).fingerprint}")
+    print(f"{arguments.out}: {read_model_folder(arguments.out).fingerprint}")
     return 0
 
 

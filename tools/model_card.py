@@ -23,7 +23,7 @@ from speakerverif._util.files import write_atomically
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import describe_breakdown
 from speakerverif.evaluation.records import ScoringRecord
-from speakerverif.models.folder import CARD, load_model
+from speakerverif.models.folder import CARD, read_model_folder
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 DEV = "speechocean762/dev"
@@ -152,7 +152,7 @@ def robustness(records: Records) -> str:
 
 def card(folder: Path, results: Path) -> tuple[str, list[str]]:
     """Return the card's text and the records that it lacks."""
-    model = load_model(folder)
+    model = read_model_folder(folder)
     records = Records(results, model.fingerprint)
     options = ", ".join(
         f"{key} {' + '.join(value) if isinstance(value, dict) else value}"

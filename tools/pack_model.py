@@ -45,8 +45,8 @@ from speakerverif.models.folder import (
     CONFIG,
     WEIGHTS,
     ModelFolder,
-    load_model,
     read_config,
+    read_model_folder,
     save_model,
 )
 from speakerverif.scoring import (
@@ -126,7 +126,7 @@ def pack(
         raise InputError(f"{source}: its training has not finished")
     if out.exists() and not (out / CONFIG).is_file():
         raise InputError(f"{out}: is there, and no model folder; expected a new folder or one to replace")
-    before = load_model(source)
+    before = read_model_folder(source)
     aside = out.with_name(f"{out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     save_model(
@@ -137,7 +137,7 @@ def pack(
         before.speakers,
         {**trained, "stored_as": "float16", "before_rounding": before.fingerprint},
     )
-    folder = load_model(aside)
+    folder = read_model_folder(aside)
     scoring = fit_scoring(folder, recipe, train)
     scoring.save(aside)
 
@@ -158,7 +158,7 @@ def pack(
         units=(units.enroll, units.test) if units.kind == "speaker" else None,
     )
     fitted.save(aside / CALIBRATION)
-    load_model(aside)
+    read_model_folder(aside)
     shutil.rmtree(out, ignore_errors=True)
     aside.rename(out)
 

@@ -52,7 +52,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import cosine
 from speakerverif.scoring.scorer import Scoring
 
@@ -154,7 +154,7 @@ class System:
 
 def ours(path: Path | None, device: str) -> System:
     """Return a model folder as a system."""
-    folder = load_model(path, device)
+    folder = read_model_folder(path, device)
 
     def embed_all(ids: list[str], source: Changed, label: str) -> EmbeddingTable:
         return embed(folder, [Utterance(i, i, "") for i in ids], device=device, label=label, source=source)

@@ -35,7 +35,7 @@ def load_model(
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: no CUDA device is there; leave it out to use the CPU")
-    return Model(engines.load_model(model, device, engine), device)
+    return Model(engines.load_for_inference(model, device, engine), device)
 
 
 class Model:

@@ -3,9 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speakerverif.cli import decide, sources
 from speakerverif.errors import InputError
+
+if TYPE_CHECKING:
+    from speakerverif.inference.calibrate_list import CalibratedList
+
+CALIBRATION = "calibration.toml"  # in a model folder
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -27,10 +33,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
-    from speakerverif.data.speakers import files_of, read_enroll_map, units_of
-    from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.metrics import DetCurve, act_dcf
-    from speakerverif.scoring.calibration import fit
+    from speakerverif.inference.calibrate_list import CalibrationRequest, calibrate_list
+    from speakerverif.inference.score_sources import NotEmbeddedError
 
     stored = arguments.model
     if not stored and not arguments.out:
@@ -48,54 +52,45 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scores or arguments.embeddings:
         arguments.model = None  # the scores are there: the model only takes the calibration
     sources.check(arguments)
-    trials = TrialList.read(arguments.trials)
-    enroll_map = read_enroll_map(arguments.enroll_map) if arguments.enroll_map else None
-    try:
-        source = sources.read(arguments, trials, enroll_map, stored)
-    except sources.NotEmbeddedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    fingerprint, scoring = source.fingerprint, source.scoring
-    written = [arguments.out] if arguments.out else []
-    if stored:
-        from speakerverif.models.folder import CALIBRATION
-        from speakerverif.scoring.scorer import Scoring
-
-        written.insert(0, stored / CALIBRATION)
-        fingerprint = decide.load(arguments, stored).fingerprint
-        scoring = Scoring.load(stored, fingerprint).name
-        if source.scoring not in ("", scoring) or source.fingerprint not in ("", fingerprint):
-            raise InputError(
-                f"{stored}: is model {fingerprint} and scores by {scoring}; found scores of "
-                f"{source.fingerprint or 'an unknown model'} by {source.scoring}"
-            )
-    units = units_of(trials, sources.read_speakers(arguments, files_of(trials, enroll_map)), enroll_map)
-    quality = sources.quality(arguments.quality, arguments, source, enroll_map)
-    fitted = fit(
-        source.systems,
-        quality,
+    request = CalibrationRequest(
+        trials=arguments.trials,
+        source=sources.source_of(arguments, stored),
+        enroll_map=arguments.enroll_map,
+        speakers=arguments.speakers or (),
+        quality_from=arguments.quality_from,
+        quality=arguments.quality,
         p_target=arguments.p_target,
         far=arguments.far,
-        fingerprint=fingerprint,
-        scoring=scoring,
-        units=(units.enroll, units.test) if units.kind == "speaker" else None,
+        model=stored,
     )
-    llrs = fitted.apply(source.systems, quality)
-    assert trials.labels is not None
-    actual = act_dcf(llrs.scores, trials.labels, arguments.p_target).cost
-    least = DetCurve.of(llrs).min_dcf(arguments.p_target).cost
-    names = [path.name for path in arguments.scores or []] if len(fitted.kinds) > 1 else ["score"]
-    terms = [
-        f"{weight:.4f} x {name}" for weight, name in zip(fitted.weights, [*names, *quality], strict=True)
-    ]
-    print(
-        f"LLR = {' + '.join([*terms, f'{fitted.bias:.4f}'])}, fitted on {len(trials):,} trials of {trials.name}"
-    )
-    print(f"actDCF({arguments.p_target:g}) {actual:.4f}, minDCF {least:.4f}, on the trials it was fitted on")
-    if (point := fitted.point) is not None:
-        at = f"{fitted.score_threshold(point.threshold):.4f} (score), " if len(fitted.weights) == 1 else ""
-        print(f"threshold {at}{point.threshold:.3f} (LLR): {decide.rates(point)}")
-    for path in written:
-        fitted.save(path)
+    try:
+        fitted = calibrate_list(request)
+    except NotEmbeddedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    _print(arguments, fitted)
+    written = [stored / CALIBRATION] if stored else []
+    for path in [*written, *([arguments.out] if arguments.out else [])]:
+        fitted.calibration.save(path)
         print(path)
     return 0
+
+
+def _print(arguments: argparse.Namespace, fitted: "CalibratedList") -> None:
+    """Print the calibration and its figures on the trials that it was fitted on."""
+    calibration, trials = fitted.calibration, fitted.llrs.trials
+    names = [path.name for path in arguments.scores or []] if len(calibration.kinds) > 1 else ["score"]
+    inputs = [*names, *calibration.quality]
+    terms = [f"{weight:.4f} x {name}" for weight, name in zip(calibration.weights, inputs, strict=True)]
+    print(
+        f"LLR = {' + '.join([*terms, f'{calibration.bias:.4f}'])}, "
+        f"fitted on {len(trials):,} trials of {trials.name}"
+    )
+    print(
+        f"actDCF({calibration.p_target:g}) {fitted.act_dcf:.4f}, minDCF {fitted.min_dcf:.4f}, "
+        "on the trials it was fitted on"
+    )
+    if (point := calibration.point) is not None:
+        single = len(calibration.weights) == 1
+        at = f"{calibration.score_threshold(point.threshold):.4f} (score), " if single else ""
+        print(f"threshold {at}{point.threshold:.3f} (LLR): {decide.rates(point)}")

@@ -166,10 +166,10 @@ def identify(arguments: argparse.Namespace) -> int:
 def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
     """Return the model that the arguments name, or the one at `path`."""
     from speakerverif._util import resources
-    from speakerverif.inference.engines import load_model
+    from speakerverif.inference.engines import load_for_inference
 
     resources.use(arguments.threads)
-    return load_model(path or arguments.model, arguments.device, arguments.engine)
+    return load_for_inference(path or arguments.model, arguments.device, arguments.engine)
 
 
 def rates(point: "DecisionPoint") -> str:

@@ -47,7 +47,7 @@ def embed(arguments: argparse.Namespace) -> int:
     from speakerverif.data.formats.tables import write_table
     from speakerverif.data.manifest import Utterance
     from speakerverif.inference.embed import embed, print_failures
-    from speakerverif.inference.engines import load_model
+    from speakerverif.inference.engines import load_for_inference
 
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
@@ -59,7 +59,7 @@ def embed(arguments: argparse.Namespace) -> int:
     repeated = [str(path) for path, count in Counter(arguments.files).items() if count > 1]
     if repeated:
         raise InputError(f"given twice: {', '.join(repeated)}")
-    folder = load_model(arguments.model, arguments.device, arguments.engine)
+    folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
     table = embed(
         folder,
         utterances,

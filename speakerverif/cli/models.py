@@ -83,10 +83,10 @@ def export(arguments: argparse.Namespace) -> int:
         raise InputError("--precision does nothing without --onnx F.onnx")
     from speakerverif.exchange.to_onnx import export_onnx
     from speakerverif.exchange.to_torch import export_program, export_torchscript
-    from speakerverif.models.folder import load_model
+    from speakerverif.models.folder import read_model_folder
     from speakerverif.scoring.scorer import Scoring
 
-    folder = load_model(arguments.model)
+    folder = read_model_folder(arguments.model)
     scoring = Scoring.load(folder.path, folder.fingerprint).name
     if scoring != "cosine":
         logger.warning(
@@ -113,10 +113,10 @@ def info(arguments: argparse.Namespace) -> int:
     """Print what a model folder says about itself."""
     from speakerverif._util.files import write_json
     from speakerverif._util.toml import to_dict
-    from speakerverif.models.folder import load_model
+    from speakerverif.models.folder import read_model_folder
     from speakerverif.models.model import SpeakerModel
 
-    folder = load_model(arguments.model)
+    folder = read_model_folder(arguments.model)
     weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None
     facts = {
         "name": folder.name,

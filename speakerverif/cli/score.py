@@ -4,12 +4,15 @@ Imports stand inside the functions: evaluating a score file needs neither torch 
 """
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speakerverif.cli import sources
 from speakerverif.errors import InputError
+
+if TYPE_CHECKING:
+    from speakerverif.inference.score_list import ScoredList
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,89 +60,81 @@ def run(args: argparse.Namespace) -> int:
     """Score as the arguments say: print the result, write what was asked for, return the exit status.
 
     Raises:
-        InputError: whatever is wrong with the input, all together. Nothing has been written then.
+        InputError: everything that is wrong with the input, together. Nothing has been written then.
     """
     from speakerverif._util.files import write_json
-    from speakerverif.data._rows import WrongRows
-    from speakerverif.data.metadata import read_columns
-    from speakerverif.data.speakers import files_of, read_enroll_map, units_of
-    from speakerverif.data.trial_audit import audit
-    from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.breakdown import breakdown, format_breakdown
+    from speakerverif.evaluation.breakdown import format_breakdown
     from speakerverif.evaluation.describe import format_record
-    from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
+    from speakerverif.evaluation.evaluate import Settings
+    from speakerverif.inference.score_list import ScoreRequest, score_list
+    from speakerverif.inference.score_sources import NotEmbeddedError
 
     _check(args)
     if args.memory_mb is not None:
-        from speakerverif.evaluation.out_of_core import evaluate_on_disk
-
-        kind = (args.score_kind or ["cosine"])[0]
-        record = evaluate_on_disk(args.trials, args.scores[0], kind, args.p_target, args.memory_mb)
-        if args.json:
-            write_json(args.json, record.to_json())
-        print(format_record(record))
-        return 0
-    wrong = WrongRows()
-    trials = TrialList.read(args.trials, wrong)
-    enroll_map = read_enroll_map(args.enroll_map) if args.enroll_map else None
-    problems = [str(wrong)] if wrong.count else []
+        return _run_out_of_core(args)
+    request = ScoreRequest(
+        trials=args.trials,
+        source=sources.source_of(args),
+        enroll_map=args.enroll_map,
+        speakers=args.speakers or (),
+        quality_from=args.quality_from,
+        calibration=args.calibration,
+        breakdown_by=args.breakdown_by,
+        settings=Settings(args.p_target, args.bootstrap, args.seed),
+    )
     try:
-        source = sources.read(args, trials, enroll_map, sound=not problems)
-        scores, provenance = source.systems[0], source.provenance or Provenance()
-        if args.calibration:
-            scores, facts = sources.calibrated(args, source, enroll_map)
-            provenance = dataclasses.replace(provenance, calibration=facts)
-    except InputError as error:
-        problems.append(str(error))
-    except sources.NotEmbeddedError as error:
+        scored = score_list(request)
+    except NotEmbeddedError as error:
         print(error, file=sys.stderr)
         return 1
-    if problems:
-        found = audit(trials, enroll_map)
-        raise InputError(f"{args.trials}: {'; '.join(problems)}; besides: {found}")
-
-    if trials.labels is not None:
-        speakers = sources.read_speakers(args, files_of(trials, enroll_map))
-        record = evaluate(
-            scores,
-            Settings(args.p_target, args.bootstrap, args.seed),
-            speakers=speakers,
-            enroll_map=enroll_map,
-            raw=source.raw,
-            provenance=provenance,
-        )
-        if args.breakdown_by:
-            columns = read_columns(args.breakdown_by, files_of(trials, enroll_map), speakers)
-            units = units_of(trials, speakers, enroll_map)
-            groups = breakdown(scores, columns, units, record.figures, enroll_map)
-            record = dataclasses.replace(record, breakdown=groups)
-    elif args.json or args.report or args.breakdown_by or not args.out_scores:
+    record = scored.record
+    if record is None and (args.json or args.report or args.breakdown_by or not args.out_scores):
         raise InputError(
             f"{args.trials}: no labels, so nothing to evaluate; --out-scores alone writes the scores"
         )
     if args.out_scores:
-        scores.write(args.out_scores)
-    for path, system in zip(args.scores or [], source.systems, strict=False):
+        scored.scores.write(args.out_scores)
+    for path, system in zip(args.scores or [], scored.systems, strict=False):
         if system.extra:
             print(f"{path}: {system.extra:,} scores are of no trial in the list", file=sys.stderr)
-    if trials.labels is None:
-        print(f"{args.out_scores}: {len(trials):,} scores; the list has no labels to evaluate them by")
+    if record is None:
+        count = len(scored.scores.trials)
+        print(f"{args.out_scores}: {count:,} scores; the list has no labels to evaluate them by")
         return 0
     if args.json:
         write_json(args.json, record.to_json())
     if args.report:
-        from speakerverif.report.page import Result, System, write_report
-
-        name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
-        raw, before = None, record.before_normalisation()
-        if source.raw is not None and before is not None:
-            raw = System("before normalisation", source.raw, before)
-        result = Result(System(name, scores, record), units_of(trials, speakers, enroll_map), raw)
-        write_report([result], args.report, audio_root=args.audio_root)
+        _write_report(args, scored)
     print(format_record(record))
     if record.breakdown is not None:
         print("\n" + format_breakdown(record.breakdown))
     return 0
+
+
+def _run_out_of_core(args: argparse.Namespace) -> int:
+    """Score files that are too large for memory."""
+    from speakerverif._util.files import write_json
+    from speakerverif.evaluation.describe import format_record
+    from speakerverif.evaluation.out_of_core import evaluate_on_disk
+
+    kind = (args.score_kind or ["cosine"])[0]
+    record = evaluate_on_disk(args.trials, args.scores[0], kind, args.p_target, args.memory_mb)
+    if args.json:
+        write_json(args.json, record.to_json())
+    print(format_record(record))
+    return 0
+
+
+def _write_report(args: argparse.Namespace, scored: "ScoredList") -> None:
+    from speakerverif.report.page import Result, System, write_report
+
+    assert scored.record is not None and scored.units is not None
+    name = args.scores[0].stem if len(args.scores or []) == 1 else "scores"
+    raw, before = None, scored.record.before_normalisation()
+    if scored.raw is not None and before is not None:
+        raw = System("before normalisation", scored.raw, before)
+    result = Result(System(name, scored.scores, scored.record), scored.units, raw)
+    write_report([result], args.report, audio_root=args.audio_root)
 
 
 def _check(args: argparse.Namespace) -> None:

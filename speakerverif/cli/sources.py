@@ -1,42 +1,18 @@
-"""Where the scores of a list come from, for `score` and `calibrate`: score files, embeddings, or recordings.
+"""The options of `score` and `calibrate` that say where scores come from.
 
 Imports stand inside the functions: score files need neither torch nor a model.
 """
 
 import argparse
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.data.embeddings import EmbeddingTable
-    from speakerverif.data.scores import ScoreList
-    from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.evaluate import Provenance
-    from speakerverif.evaluation.records import CalibrationFacts
-    from speakerverif.scoring.scorer import Scoring
+    from speakerverif.inference.score_sources import ScoringChoice, Source
 
-EnrollMap = dict[str, list[str]]
-KINDS = ("cosine", "plda", "normalized", "llr")
-
-
-@dataclass
-class Source:
-    """The scores of a list, one `ScoreList` a system, and what is known of their making."""
-
-    systems: "list[ScoreList]"
-    raw: "ScoreList | None" = None  # before normalisation
-    table: "EmbeddingTable | None" = None
-    scoring: str = ""  # `Scoring.name`
-    fingerprint: str = ""
-    provenance: "Provenance | None" = None  # how the scores were made, for the record
-
-
-class NotEmbeddedError(Exception):
-    """Files of the trials are there but could not be embedded: a failure, not a wrong command."""
+KINDS = ("cosine", "plda", "normalized", "llr")  # ScoreKind, which can't be imported without NumPy
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -168,170 +144,43 @@ def inputs(args: argparse.Namespace) -> set[Path]:
     return {path.resolve() for path in (*named, *several) if path}
 
 
-def read_speakers(args: argparse.Namespace, files: list[str]) -> dict[str, str] | None:
-    """Return file -> speaker of all tables that `--speakers` names; None where it names none."""
-    from speakerverif.data import speakers as tables
-
-    if not args.speakers:
-        return None
-    speakers: dict[str, str] = {}
-    for path in args.speakers:
-        for name, speaker in tables.read_speakers(path, files).items():
-            if speakers.setdefault(name, speaker) != speaker:
-                raise InputError(
-                    f"{path}: {name!r} is of {speaker!r}, in another table of {speakers[name]!r}"
-                )
-    return speakers
-
-
-def read(
-    args: argparse.Namespace,
-    trials: "TrialList",
-    enroll_map: EnrollMap | None,
-    scored_as: Path | None = None,
-    sound: bool = True,
-) -> Source:
-    """Return the scores of a list.
+def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
+    """Return where the arguments say that scores come from.
 
     Args:
         args: parsed, checked.
-        trials: the list.
-        enroll_map: model -> its files.
-        scored_as: the model folder whose back end and normalisation are taken, where the arguments name none.
-        sound: every row could be read; where not, nothing is embedded and only what is missing is found.
-
-    Raises:
-        InputError: whatever is wrong with the input.
-        NotEmbeddedError: files are there but can't be embedded.
+        model: the model folder that ready embeddings are scored as, where the arguments name no back end and no
+            normalisation.
     """
-    from speakerverif.data.formats.tables import read_table
-    from speakerverif.data.scores import ScoreList
-    from speakerverif.data.speakers import files_of, speakers_of
-    from speakerverif.evaluation.evaluate import Provenance
-    from speakerverif.evaluation.records import ModelFacts
+    from speakerverif.inference.score_sources import ReadyEmbeddings, Recordings, ScoreFiles
 
     if args.scores:
-        kinds = args.score_kind or ["cosine"]
-        kinds = kinds * (len(args.scores) if len(kinds) == 1 else 1)
-        return Source([ScoreList.read(p, trials, k) for p, k in zip(args.scores, kinds, strict=True)])
-    files = files_of(trials, enroll_map)
-    speakers = read_speakers(args, files)
+        return ScoreFiles(args.scores, args.score_kind or ("cosine",))
     if args.embeddings:
-        table = read_table(args.embeddings)
-        provenance = Provenance(model=ModelFacts(None, table.fingerprint or None))
-    else:
-        table, provenance, model = _embed(args, _audio(args, trials, files), sound)
-        scored_as = scored_as or model
-    scoring = _scoring(args, scored_as, table.fingerprint, speakers)
-    known = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
-    scores, raw = scoring.score(trials, table, enroll_map, known)
-    provenance = dataclasses.replace(provenance, backend=scoring.backend_facts, norm=scoring.norm_facts)
-    return Source([scores], raw, table, scoring.name, table.fingerprint, provenance)
-
-
-def calibrated(
-    args: argparse.Namespace, source: Source, enroll_map: EnrollMap | None
-) -> "tuple[ScoreList, CalibrationFacts]":
-    """Return likelihood ratios of a source's scores by `--calibration`, and what the record states of it.
-
-    Raises:
-        InputError: a calibration of another model or back end, of other kinds of scores, or of quality measures
-            that nothing is known of.
-    """
-    from speakerverif.evaluation.records import CalibrationFacts
-    from speakerverif.scoring.calibration import Calibration
-
-    calibration = Calibration.load(args.calibration)
-    for what, theirs, ours in (
-        ("model", calibration.fingerprint, source.fingerprint),
-        ("scores", calibration.scoring, source.scoring),
-    ):
-        if theirs and ours and theirs != ours:
-            raise InputError(f"{args.calibration}: fitted on {what} {theirs!r}, these are of {ours!r}")
-    quality_measures = quality(calibration.measures, args, source, enroll_map)
-    facts = CalibrationFacts(calibration.trials, calibration.p_target)
-    return calibration.apply(source.systems, quality_measures), facts
-
-
-def quality(
-    names: list[str], args: argparse.Namespace, source: Source, enroll_map: EnrollMap | None
-) -> dict[str, Any]:
-    """Return the columns of quality measures of a source's trials."""
-    from speakerverif.data.formats.tables import read_table
-    from speakerverif.scoring import quality_measures
-
-    if not names:
-        return {}
-    table = read_table(args.quality_from) if args.quality_from else source.table
-    if table is None:
-        raise InputError(
-            f"quality measures {', '.join(names)}: name the files' embeddings with --quality-from E.npz"
-        )
-    return quality_measures.of_trials(names, source.systems[0].trials, table, enroll_map)
-
-
-def _scoring(
-    args: argparse.Namespace, model: Path | None, fingerprint: str, speakers: dict[str, str] | None
-) -> "Scoring":
-    """Return the scoring that the arguments ask for, else the model's own."""
-    from speakerverif._util.toml import override
-    from speakerverif.data.formats.tables import read_table
-    from speakerverif.scoring.scorer import Plan, Scoring, fit
-
-    if model is not None and args.backend is None and args.norm is None:
-        return Scoring.load(model, fingerprint)
-    cohort = args.cohort or args.backend_train
-    plan = Plan(
-        backend=override({"name": args.backend or "cosine"}, args.assignments),
-        trained_on=args.backend_train.name if args.backend_train else "",
-        norm=args.norm or "none",
-        top_n=args.top_n,
-        cohort=cohort.name if cohort else "",
-    )
-    train, others = (read_table(path) if path else None for path in (args.backend_train, cohort))
-    return fit(plan, train, others, speakers)
-
-
-def _audio(args: argparse.Namespace, trials: "TrialList", files: list[str]) -> dict[str, Path]:
-    """Return id -> path of every file to embed, or raise `InputError` that names those that are missing."""
-    from speakerverif._util.messages import named
-
-    root = args.audio_root or args.trials.parent
-    paths = {name: root / name for name in files}
-    missing = [name for name, path in paths.items() if not path.is_file()]
-    if missing:
-        raise InputError(f"{len(missing)} of {len(paths)} files are not in {root}: {named(missing)}")
-    return paths
-
-
-def _embed(
-    args: argparse.Namespace, paths: dict[str, Path], sound: bool
-) -> tuple["EmbeddingTable", "Provenance", Path]:
-    """Return embeddings of the files, how they were made, and the folder of the model."""
-    from speakerverif._util import resources
-    from speakerverif.data.manifest import Utterance
-    from speakerverif.evaluation.evaluate import Provenance
-    from speakerverif.evaluation.records import ModelFacts
-    from speakerverif.inference.embed import embed
-    from speakerverif.inference.engines import load_model
-
-    resources.use(args.threads)
-    model = load_model(args.model, args.device, args.engine)
-    if not sound:
-        raise InputError("nothing was embedded")
-    table = embed(
-        model,
-        [Utterance(name, str(path), "") for name, path in paths.items()],
-        device=args.device,
-        batch_size=args.batch_size,
+        return ReadyEmbeddings(args.embeddings, model, _scoring(args))
+    return Recordings(
+        model=args.model,
+        audio_root=args.audio_root,
+        scoring=_scoring(args),
         crops=args.crops,
+        batch_size=args.batch_size,
+        device=args.device,
+        engine=args.engine,
+        threads=args.threads,
     )
-    if table.failed:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
-        raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
-    provenance = Provenance(
-        crops=f"{args.crops} crops" if args.crops else "whole utterance",
-        model=ModelFacts(model.name, table.fingerprint, model.engine),
-        training_speakers=model.speakers,
+
+
+def _scoring(args: argparse.Namespace) -> "ScoringChoice | None":
+    """Return the back end and normalisation that the arguments name; None where they name none."""
+    from speakerverif._util.toml import override
+    from speakerverif.inference.score_sources import ScoringChoice
+
+    if args.backend is None and args.norm is None:
+        return None
+    return ScoringChoice(
+        backend=override({"name": args.backend or "cosine"}, args.assignments),
+        backend_train=args.backend_train,
+        norm=args.norm or "none",
+        cohort=args.cohort,
+        top_n=args.top_n,
     )
-    return table, provenance, model.path

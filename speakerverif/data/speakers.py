@@ -155,6 +155,22 @@ def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
     return speakers | {audio: speakers[key] for key, audio in audio_of.items() if key in speakers}
 
 
+def read_speaker_tables(paths: Sequence[str | Path], files: Sequence[str]) -> dict[str, str] | None:
+    """Return file -> speaker of several tables, each as `read_speakers` takes it; None where there is no table.
+
+    Raises:
+        InputError: as `read_speakers`; a file with different speakers in two tables.
+    """
+    speakers: dict[str, str] = {}
+    for path in paths:
+        for name, speaker in read_speakers(path, files).items():
+            if speakers.setdefault(name, speaker) != speaker:
+                raise InputError(
+                    f"{path}: {name!r} is of {speaker!r}, in another table of {speakers[name]!r}"
+                )
+    return speakers if paths else None
+
+
 def read_enroll_map(path: str | Path) -> dict[str, list[str]]:
     """Return enrolled model -> ids of its files, from lines `model file file ...` (Kaldi's `spk2utt`).
 

@@ -15,7 +15,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.evaluate import evaluate
 from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.inference.embed import embed
-from speakerverif.inference.engines import load_model
+from speakerverif.inference.engines import load_for_inference
 from speakerverif.models.folder import save_model
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring import cosine
@@ -46,7 +46,9 @@ def _untrained(recipe: Recipe, out: Path, name: str, device: str) -> ScoringReco
     trained = EmbeddingTable.load(out / "embeddings.npz")
     prepared = Prepared.load(out / "data" / PREPARED)
     utterances = [Utterance(i, str(prepared.audio_root / i), "") for i in trained.ids]
-    table = embed(load_model(folder, device, "torch"), utterances, device=device, label="embed untrained")
+    table = embed(
+        load_for_inference(folder, device, "torch"), utterances, device=device, label="embed untrained"
+    )
     return evaluate(cosine.cosine(TrialList.read(prepared.trials[name]), table))
 
 

@@ -19,8 +19,7 @@ from speakerverif import __version__
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.models._cpu.packing import pack
-from speakerverif.models.folder import ModelFolder
-from speakerverif.models.folder import load_model as load_folder
+from speakerverif.models.folder import ModelFolder, read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 
@@ -30,7 +29,7 @@ Engine = Literal["auto", "torch", "onnx"]
 FASTER_IN_ONNX = {"resnet"}
 
 
-def load_model(
+def load_for_inference(
     model: str | Path | None = None, device: str | torch.device = "cpu", engine: Engine = "auto"
 ) -> ModelFolder:
     """Return a model, run by the engine asked for; its back end, calibration and speakers stay as they are.
@@ -39,16 +38,16 @@ def load_model(
     (`$XDG_CACHE_HOME/speakerverif`, else `~/.cache/speakerverif`): a model folder may be read-only, or shared.
 
     Args:
-        model: as `checkpoint.load_model`'s.
+        model: as `read_model_folder`'s.
         device: "cpu" or "cuda".
         engine: see the module.
 
     Raises:
-        InputError: as `checkpoint.load_model`; an unknown engine, an ONNX file for torch, no onnxruntime.
+        InputError: as `read_model_folder`; an unknown engine, an ONNX file for torch, no onnxruntime.
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
-    folder = load_folder(model, device)
+    folder = read_model_folder(model, device)
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")

@@ -86,7 +86,7 @@ def save_model(
     speakers: list[str],
     trained: dict[str, Any],
 ) -> None:
-    """Write a model folder that `load_model` takes; other files in the folder stay.
+    """Write a model folder that `read_model_folder` takes; other files in the folder stay.
 
     Args:
         folder: made where absent.
@@ -142,7 +142,7 @@ def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     return from_dict(Recipe, tables, str(folder / CONFIG)), trained
 
 
-def load_model(folder: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFolder:
+def read_model_folder(folder: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFolder:
     """Return the model of a folder, in eval mode on `device`.
 
     Weights stored as float16 become float32; the fingerprint is of the values that are stored.
@@ -157,7 +157,7 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
         InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
     """
     if folder is None:
-        found = load_model(resolve_model(None), device)
+        found = read_model_folder(resolve_model(None), device)
         logger.info(
             f"no model named: the built-in starter model {found.name} {found.fingerprint}; what it is and is not "
             f"good for: {found.path / CARD}"

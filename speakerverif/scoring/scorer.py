@@ -131,6 +131,11 @@ class Scoring:
             (folder / name).unlink(missing_ok=True)
 
     @classmethod
+    def plain(cls, fingerprint: str) -> "Scoring":
+        """Return plain cosine, of the embeddings of one model."""
+        return cls(Plan(fingerprint), backends.build({"name": "cosine"}))
+
+    @classmethod
     def load(cls, folder: Path, fingerprint: str) -> "Scoring":
         """Return the scoring of a model folder; plain cosine where it has none.
 
@@ -138,7 +143,7 @@ class Scoring:
             InputError: files that are damaged, missing, or of another model.
         """
         if not (folder / FILE).is_file():
-            return cls(Plan(fingerprint), backends.build({"name": "cosine"}))
+            return cls.plain(fingerprint)
         plan = from_dict(Plan, read_toml(folder / FILE), str(folder / FILE))
         if plan.fingerprint != fingerprint:
             raise InputError(f"{folder / FILE} was made for model {plan.fingerprint}, this is {fingerprint}")

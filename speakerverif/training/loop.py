@@ -218,7 +218,7 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     Raises:
         InputError: the folder's model has other features or another encoder.
     """
-    former = folder.load_model(start_from)
+    former = folder.read_model_folder(start_from)
     if not isinstance(former.model, SpeakerModel):
         raise InputError(f"{start_from}: an ONNX file can't be trained; name a model folder")
     try:

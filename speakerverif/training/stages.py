@@ -33,7 +33,7 @@ from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
 from speakerverif.evaluation.records import ModelFacts, ScoringRecord
 from speakerverif.inference.chunks import Utterances
 from speakerverif.inference.embed import WHOLE, embed, print_failures
-from speakerverif.inference.engines import load_model
+from speakerverif.inference.engines import load_for_inference
 from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.testing import check_outside_parts
@@ -230,7 +230,9 @@ def _train_into(folder: Path, work: Workspace, recipe: Recipe, start_from: Path 
 
 
 def _embed(work: Workspace) -> None:
-    folder = load_model(work.model, work.device, "torch")  # a table doesn't depend on what is installed
+    folder = load_for_inference(
+        work.model, work.device, "torch"
+    )  # a table doesn't depend on what is installed
     ids = dict.fromkeys(i for path in work.trials.values() for i in TrialList.read(path).ids)
     _embed_into(work.embeddings, work, folder, work.prepared.utterances(ids))
     if needs_training(work.recipe):

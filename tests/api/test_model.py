@@ -105,7 +105,7 @@ def test_what_can_not_be_embedded_is_named(model, given, rate, found):
 def test_verify_is_the_command_lines(model, files, tiny_model):
     from speakerverif.models import folder
 
-    expected = verify(folder.load_model(tiny_model), files[0], files[2], threshold=0.3)
+    expected = verify(folder.read_model_folder(tiny_model), files[0], files[2], threshold=0.3)
     found = model.verify(files[0], files[2], threshold=0.3)
     assert found.score == pytest.approx(expected.score, abs=1e-6)
     assert (found.same_speaker, found.llr) == (expected.same_speaker, None)

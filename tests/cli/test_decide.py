@@ -11,7 +11,7 @@ import soundfile
 from speakerverif.cli.entry import main
 from speakerverif.data.manifest import Utterance
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Plan, fit
 from tests.conftest import RATE, voice
@@ -115,11 +115,11 @@ def test_plda_of_a_model_folder_sees_every_enrolled_utterance(
 ) -> None:
     from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.inference.embed import embed_all
-    from speakerverif.models.folder import load_model
+    from speakerverif.models.folder import read_model_folder
     from speakerverif.scoring.scorer import Plan, fit
 
     paths = [tiny_corpus / f"spk{s}" / f"{n}.wav" for s in range(6) for n in range(4)]
-    table = embed_all(load_model(model), paths)
+    table = embed_all(read_model_folder(model), paths)
     names = [f"{path.parent.name}/{path.name}" for path in paths]
     columns = table.embeddings, table.durations, table.speech, table.status, table.fingerprint
     scoring = fit(Plan(backend={"name": "plda", "lda_dim": 3}), EmbeddingTable(names, *columns), None)
@@ -163,7 +163,7 @@ def test_calibrate_ready_scores(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_identify_decides_by_the_scores_that_were_calibrated(
     model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = load_model(model)
+    folder = read_model_folder(model)
     others = {f"other {i}": tiny_corpus / f"spk{i // 4}" / f"{i % 4}.wav" for i in range(12)}
     cohort = embed(folder, [Utterance(name, str(path), name) for name, path in others.items()])
     fit(Plan(norm="snorm"), None, cohort, {name: name for name in others}).save(model)
@@ -241,6 +241,6 @@ def test_a_store_survives_a_second_voice_of_the_same_name(model: Path, tmp_path:
         store = ["--store", str(tmp_path / "store"), "--model", str(model)]
         assert main(["enroll", "ann", str(tmp_path / f"{n}.wav"), *store]) == 0
     from speakerverif.inference.enrollment import Store
-    from speakerverif.models.folder import load_model
+    from speakerverif.models.folder import read_model_folder
 
-    assert Store(tmp_path / "store", load_model(model).fingerprint).names() == ["ann"]
+    assert Store(tmp_path / "store", read_model_folder(model).fingerprint).names() == ["ann"]

@@ -21,7 +21,7 @@ from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table, write_table
 from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 
 
 @pytest.fixture
@@ -384,4 +384,4 @@ def test_train_takes_every_list_that_embed_takes(tiny_recipe, tiny_corpus, tmp_p
     assert "6 of 6 utterances have no speaker, 'spk0-0-0' the first" in capsys.readouterr().err
     (folder / "utt2spk").write_text("".join(f"{n}-0 {n[:4]}\n" for n in names))
     assert main(command) == 0
-    assert load_model(model).speakers[:3] == ["spk0", "spk1", "spk2"]
+    assert read_model_folder(model).speakers[:3] == ["spk0", "spk1", "spk2"]

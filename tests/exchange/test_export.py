@@ -18,7 +18,7 @@ from speakerverif.errors import InputError
 from speakerverif.exchange import to_onnx
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.exchange.to_torch import TEXTS
-from speakerverif.models.folder import load_model, save_model
+from speakerverif.models.folder import read_model_folder, save_model
 from speakerverif.models.model import SpeakerModel
 
 
@@ -73,7 +73,7 @@ def cosines(
     ],
 )
 def test_onnxruntime_gives_the_same_embeddings(exported, model, seconds, batch):
-    assert cosines(session(exported), load_model(model).model, seconds, batch).min() > 0.9999
+    assert cosines(session(exported), read_model_folder(model).model, seconds, batch).min() > 0.9999
 
 
 def test_the_file_is_valid_and_says_what_it_is(exported, model):
@@ -82,11 +82,11 @@ def test_the_file_is_valid_and_says_what_it_is(exported, model):
     assert [(o.domain, o.version >= 17) for o in graph.opset_import] == [("", True)]
     assert [i.name for i in graph.graph.input] == ["waveform", "num_samples"]
     facts = session(exported).get_modelmeta().custom_metadata_map
-    folder = load_model(model)
+    folder = read_model_folder(model)
     assert facts["sample_rate"] == "16000"
     assert facts["fingerprint"] == folder.fingerprint
     assert json.loads(facts["features"])["num_mels"] == 24
-    loaded = load_model(exported)
+    loaded = read_model_folder(exported)
     assert (loaded.recipe, loaded.trained, loaded.speakers) == (
         folder.recipe,
         folder.trained,
@@ -123,7 +123,7 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
 
 
 def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys):
-    assert load_model(exported).calibration == load_model(model).calibration is not None
+    assert read_model_folder(exported).calibration == read_model_folder(model).calibration is not None
     assert main(["calibrate", str(trials), "--model", str(exported), "--audio-root", str(tiny_corpus)]) == 2
     assert "calibrate that, then export it again" in capsys.readouterr().err
 
@@ -141,12 +141,12 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     recipe = Recipe(features=FeatureConfig(kind=kind, num_mels=24), encoder=encoder)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
-    export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx")
+    export_onnx(read_model_folder(tmp_path / "model"), tmp_path / "m.onnx")
     for seconds, batch in ((0.5, 1), (1.7, 3)):
         assert cosines(session(tmp_path / "m.onnx"), network, seconds, batch).min() > 0.9999
     monkeypatch.setitem(to_onnx.LEAST_COSINE, "float32", 1.1)  # as if the embeddings differed
     with pytest.raises(InputError, match="not written"):
-        export_onnx(load_model(tmp_path / "model"), tmp_path / "other.onnx")
+        export_onnx(read_model_folder(tmp_path / "model"), tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
 
 
@@ -160,7 +160,7 @@ def test_every_encoder_can_be_exported(name, tmp_path):
     )
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
-    assert export_onnx(load_model(tmp_path / "model"), tmp_path / "m.onnx") > 0.9999
+    assert export_onnx(read_model_folder(tmp_path / "model"), tmp_path / "m.onnx") > 0.9999
     assert cosines(session(tmp_path / "m.onnx"), network, 1.7, 3).min() > 0.9999
 
 
@@ -172,7 +172,7 @@ def test_smaller_weights(precision, share, least, tmp_path):
     recipe = Recipe(features=FeatureConfig(num_mels=24), encoder=encoder)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
-    folder = load_model(tmp_path / "model")
+    folder = read_model_folder(tmp_path / "model")
     export_onnx(folder, tmp_path / "whole.onnx")
     command = [
         "export",
@@ -243,7 +243,7 @@ def test_files_for_torch_alone(name, kind, tmp_path):
     else:
         exported = torch.jit.load(path, _extra_files=texts)
     facts = json.loads(texts[TEXTS])
-    assert facts["fingerprint"] == load_model(tmp_path / "model").fingerprint
+    assert facts["fingerprint"] == read_model_folder(tmp_path / "model").fingerprint
     for seconds in (0.5, 2.0, 10.0, 60.0):
         for batch in (1, 4) if seconds < 60 or name == "ecapa" else (1,):
             samples = round(seconds * 16000)
@@ -267,25 +267,25 @@ def test_wrong_names_for_torch(tiny_model, exported, capsys):
 
 def test_wrong_files(exported, tiny_model, tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        load_model(tmp_path / "absent.onnx")
+        read_model_folder(tmp_path / "absent.onnx")
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(exported.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
-        load_model(cut)
+        read_model_folder(cut)
     other = onnx.load(exported)
     del other.metadata_props[:]
     onnx.save(other, tmp_path / "other.onnx")
     with pytest.raises(InputError, match="not exported by speakerverif"):
-        load_model(tmp_path / "other.onnx")
+        read_model_folder(tmp_path / "other.onnx")
     with pytest.raises(InputError, match=r"ends in \.onnx"):
-        export_onnx(load_model(tiny_model), tmp_path / "model.bin")
+        export_onnx(read_model_folder(tiny_model), tmp_path / "model.bin")
     with pytest.raises(InputError, match="ONNX file already"):
-        export_onnx(load_model(exported), tmp_path / "again.onnx")
+        export_onnx(read_model_folder(exported), tmp_path / "again.onnx")
 
 
 def test_a_calibration_of_another_back_end_stays_behind(model):
     """The file is compared by cosine, so a calibration of another back end's scores would be wrong for it."""
-    folder = load_model(model)
+    folder = read_model_folder(model)
     assert folder.calibration is not None
     other = dataclasses.replace(
         folder, calibration=dataclasses.replace(folder.calibration, scoring="plda 01234567")

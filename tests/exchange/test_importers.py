@@ -14,7 +14,7 @@ from torch import Tensor
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers import assumptions, import_model, kinds
 from speakerverif.exchange.importers._files import read_yaml
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from tests import foreign_models as foreign
 from tests import map_references as maps
 
@@ -245,7 +245,7 @@ def weights_file(source: Path) -> Path:
 def test_the_embedding_is_the_originals(case, tmp_path):
     kind, source, reference, lengths, answers = case
     import_model(kind, source, tmp_path / "model", answers)
-    model = load_model(tmp_path / "model").model
+    model = read_model_folder(tmp_path / "model").model
     for length in lengths:
         waveform = 0.1 * torch.randn(length)
         with torch.inference_mode():
@@ -334,7 +334,7 @@ def test_another_kind_is_refused(case, tmp_path):
 def test_the_folder_says_where_the_model_comes_from(tmp_path):
     source = foreign.speechbrain_folder(tmp_path / "spkrec", foreign.SPEECHBRAIN_ECAPA, 80)
     import_model("speechbrain", source, tmp_path / "model")
-    folder = load_model(tmp_path / "model")
+    folder = read_model_folder(tmp_path / "model")
     assert folder.name == "spkrec"
     assert folder.trained["imported_from"] == "speechbrain"
     assert len(folder.trained["source_sha256"]) == 64
@@ -401,7 +401,7 @@ def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path):
     torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "c.model")
     for name in "bc":
         import_model("voxceleb_trainer", tmp_path / f"{name}.model", tmp_path / name, WITH_LOG)
-        assert load_model(tmp_path / name).fingerprint == load_model(tmp_path / "a").fingerprint
+        assert read_model_folder(tmp_path / name).fingerprint == read_model_folder(tmp_path / "a").fingerprint
 
 
 def test_other_mel_bands_are_noticed(tmp_path):
@@ -437,14 +437,14 @@ def test_40_bands_in_a_3dspeaker_network_may_be_80_pooled_otherwise(tmp_path):
         import_model("3dspeaker", source, tmp_path / "model")
     read = import_model("3dspeaker", source, tmp_path / "model", ["features.num_mels=40"])
     assert read.features.num_mels == 40
-    assert load_model(tmp_path / "model").trained["set"] == ["features.num_mels=40"]
+    assert read_model_folder(tmp_path / "model").trained["set"] == ["features.num_mels=40"]
 
 
 def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
     case = CASES["wespeaker-resnet18"](tmp_path / "source")
     read = import_model("wespeaker", case.source, tmp_path / "model", ["features.window=hanning"])
     assert "hanning window of 25 ms" in assumptions(read)
-    assert load_model(tmp_path / "model").recipe.features.window == "hanning"
+    assert read_model_folder(tmp_path / "model").recipe.features.window == "hanning"
     for wrong in ("window=povey", "features.windw=povey", "features.window=round", "encoder.depth=19"):
         with pytest.raises(InputError):
             import_model("wespeaker", case.source, tmp_path / "other", [wrong])
@@ -454,7 +454,7 @@ def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
 def test_crops_are_as_long_as_the_originals(name, crop_s, tmp_path):
     case = CASES[name](tmp_path / "source")
     import_model(case.kind, case.source, tmp_path / "model", case.answers)
-    assert load_model(tmp_path / "model").recipe.train.crop_s == crop_s
+    assert read_model_folder(tmp_path / "model").recipe.train.crop_s == crop_s
 
 
 def test_files_of_other_sorts_are_named(tmp_path):

@@ -11,13 +11,13 @@ from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.inference import chunks
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import ModelFolder, load_model
+from speakerverif.models.folder import ModelFolder, read_model_folder
 from tests.conftest import RATE, voice
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_model: Path) -> ModelFolder:
-    return load_model(tiny_model)
+    return read_model_folder(tiny_model)
 
 
 def vector(table: EmbeddingTable, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
 from speakerverif.models._cpu.packing import PackableLinear
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 
@@ -56,7 +56,7 @@ def test_engines_agree_on_the_command_line(tiny_model, tiny_corpus, tmp_path, ca
 
 def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
     recording = tiny_corpus / "spk0" / "0.wav"
-    packed, plain = engines.load_model(tiny_model), load_model(tiny_model)
+    packed, plain = engines.load_for_inference(tiny_model), read_model_folder(tiny_model)
     for folder, kept in ((packed, True), (plain, False)):
         kernels = [m._kernel for m in folder.model.modules() if isinstance(m, PackableLinear)]
         assert kernels and all((kernel is not None) == kept for kernel in kernels)
@@ -65,15 +65,15 @@ def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
 
 
 def test_auto_is_onnxruntime_where_that_is_faster_and_installed(tiny_model, cache, monkeypatch):
-    name = load_model(tiny_model).recipe.encoder["name"]
+    name = read_model_folder(tiny_model).recipe.encoder["name"]
     monkeypatch.setattr(engines, "FASTER_IN_ONNX", {name})
-    assert isinstance(engines.load_model(tiny_model).model, OnnxModel) and list(cache.iterdir())
-    assert isinstance(engines.load_model(tiny_model, engine="torch").model, SpeakerModel)
+    assert isinstance(engines.load_for_inference(tiny_model).model, OnnxModel) and list(cache.iterdir())
+    assert isinstance(engines.load_for_inference(tiny_model, engine="torch").model, SpeakerModel)
     find = importlib.util.find_spec
     for missing in ("onnx", "onnxruntime"):
         gone = lambda name, missing=missing: None if name == missing else find(name)  # noqa: E731
         monkeypatch.setattr(importlib.util, "find_spec", gone)
-        assert isinstance(engines.load_model(tiny_model).model, SpeakerModel)
+        assert isinstance(engines.load_for_inference(tiny_model).model, SpeakerModel)
 
 
 def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cache):
@@ -93,21 +93,21 @@ def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cac
 def test_without_a_cache_the_export_is_not_kept(tiny_model, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert engines.load_model(tiny_model, engine="onnx").engine == "onnxruntime"
+    assert engines.load_for_inference(tiny_model, engine="onnx").engine == "onnxruntime"
     assert "is not kept" in caplog.text
 
 
 def test_what_is_kept_beside_a_model_goes_with_every_engine(tiny_model):
-    torch, onnx = (engines.load_model(tiny_model, engine=name) for name in ("torch", "onnx"))
+    torch, onnx = (engines.load_for_inference(tiny_model, engine=name) for name in ("torch", "onnx"))
     assert (onnx.path, onnx.speakers, onnx.recipe) == (torch.path, torch.speakers, torch.recipe)
-    assert load_model(tiny_model).engine == "torch"
+    assert read_model_folder(tiny_model).engine == "torch"
 
 
 def test_engines_that_can_not_be(tiny_model, cache):
     with pytest.raises(InputError, match="engine 'tpu': expected auto, torch, onnx"):
         speakerverif.load_model(tiny_model, engine="tpu")
-    engines.load_model(tiny_model, engine="onnx")
+    engines.load_for_inference(tiny_model, engine="onnx")
     (exported,) = cache.iterdir()
     with pytest.raises(InputError, match="can't be run by torch"):
-        engines.load_model(exported, engine="torch")
-    assert engines.load_model(exported, engine="auto").engine == "onnxruntime"
+        engines.load_for_inference(exported, engine="torch")
+    assert engines.load_for_inference(exported, engine="auto").engine == "onnxruntime"

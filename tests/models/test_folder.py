@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from speakerverif.errors import InputError
 from speakerverif.models import folder
-from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, load_model
+from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, read_model_folder
 
 
 def copy_of(model: Path, to: Path) -> Path:
@@ -17,7 +17,7 @@ def copy_of(model: Path, to: Path) -> Path:
 
 
 def test_loading_gives_the_same_model(tiny_model: Path) -> None:
-    first, second = load_model(tiny_model), load_model(tiny_model)
+    first, second = read_model_folder(tiny_model), read_model_folder(tiny_model)
     assert first.fingerprint == second.fingerprint == fingerprint(first.model)
     waveform = torch.randn(2, 8000)
     assert torch.equal(first.model(waveform), second.model(waveform))
@@ -25,7 +25,7 @@ def test_loading_gives_the_same_model(tiny_model: Path) -> None:
 
 
 def test_fingerprint_tells_weights_and_features_apart(tiny_model: Path) -> None:
-    model = load_model(tiny_model).model
+    model = read_model_folder(tiny_model).model
     before = fingerprint(model)
     with torch.no_grad():
         next(model.encoder.parameters()).add_(1e-6)
@@ -37,7 +37,7 @@ def test_a_missing_file_is_named(tiny_model: Path, tmp_path: Path, name: str) ->
     folder = copy_of(tiny_model, tmp_path)
     (folder / name).unlink()
     with pytest.raises(InputError, match=name):
-        load_model(folder)
+        read_model_folder(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
@@ -45,7 +45,7 @@ def test_damaged_weights_are_named(tiny_model: Path, tmp_path: Path, keep: int) 
     folder = copy_of(tiny_model, tmp_path)
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:keep])
     with pytest.raises(InputError, match=r"model.safetensors: damaged"):
-        load_model(folder)
+        read_model_folder(folder)
 
 
 def test_weights_of_another_network_are_listed(tiny_model: Path, tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_weights_of_another_network_are_listed(tiny_model: Path, tmp_path: Path)
     config = (folder / CONFIG).read_text()
     (folder / CONFIG).write_text(config.replace("mfa_channels = 24", "mfa_channels = 32"))
     with pytest.raises(InputError, match=r"does not fit config.toml: .*has shape .* expected"):
-        load_model(folder)
+        read_model_folder(folder)
     (folder / CONFIG).write_text(config.replace("mfa_channels", "mfa_chanels"))
     with pytest.raises(InputError, match=r"unknown key 'mfa_chanels'; did you mean 'mfa_channels'"):
-        load_model(folder)
+        read_model_folder(folder)
 
 
 def test_weights_stored_as_float16_are_the_model(tiny_model: Path, tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_weights_stored_as_float16_are_the_model(tiny_model: Path, tmp_path: Pat
     stored = load_file(folder / WEIGHTS)
     halved = {n: t.half() if t.is_floating_point() and t.ndim > 1 else t for n, t in stored.items()}
     save_file(halved, folder / WEIGHTS)
-    loaded = load_model(folder)
+    loaded = read_model_folder(folder)
     for name, tensor in loaded.model.state_dict().items():
         assert tensor.dtype == stored[name].dtype
         assert torch.equal(tensor, halved[name].to(tensor.dtype))
-    assert loaded.fingerprint != load_model(tiny_model).fingerprint
+    assert loaded.fingerprint != read_model_folder(tiny_model).fingerprint
     save_file({n: t.float() if t.is_floating_point() else t for n, t in halved.items()}, folder / WEIGHTS)
-    assert load_model(folder).fingerprint == loaded.fingerprint
+    assert read_model_folder(folder).fingerprint == loaded.fingerprint
 
 
 def test_without_a_model_the_packages_own_is_taken_and_said(
@@ -78,18 +78,18 @@ def test_without_a_model_the_packages_own_is_taken_and_said(
 ) -> None:
     caplog.set_level("INFO", "speakerverif")
     monkeypatch.setattr(folder, "DEFAULT", tiny_model)
-    found = load_model()
+    found = read_model_folder()
     (message,) = caplog.messages
     assert found.name in message
     assert found.fingerprint in message
     caplog.clear()
-    load_model(tiny_model)
+    read_model_folder(tiny_model)
     assert not caplog.messages
 
 
 def test_without_any_model_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "DEFAULT", tmp_path)
     with pytest.raises(InputError, match="--model"):
-        load_model()
+        read_model_folder()
     with pytest.raises(InputError, match="no such model folder"):
-        load_model(tmp_path / "none")
+        read_model_folder(tmp_path / "none")

@@ -10,7 +10,7 @@ from speakerverif.errors import InputError
 from speakerverif.exchange.importers import import_model
 from speakerverif.exchange.push import push
 from speakerverif.models import hub as client
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from tests import foreign_models as foreign
 from tests.hub_stub import Hub
 
@@ -40,26 +40,26 @@ def test_push_load_and_load_offline(hub, tiny_model, monkeypatch):
     assert card.startswith("---\nlibrary_name: speakerverif\n")
     assert "license: cc-by-4.0" in card and 'load_model("org/tiny")' in card
 
-    identity = load_model(tiny_model).fingerprint
-    assert load_model("org/tiny").fingerprint == identity
-    assert load_model("org/tiny").path.is_dir()
+    identity = read_model_folder(tiny_model).fingerprint
+    assert read_model_folder("org/tiny").fingerprint == identity
+    assert read_model_folder("org/tiny").path.is_dir()
     asked = len(hub.requests)
-    assert load_model("org/tiny").fingerprint == identity  # from the cache, where nobody is asked
+    assert read_model_folder("org/tiny").fingerprint == identity  # from the cache, where nobody is asked
     assert len(hub.requests) == asked
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.close()
-    assert load_model("org/tiny").fingerprint == identity
+    assert read_model_folder("org/tiny").fingerprint == identity
 
 
 def test_what_the_hub_does_not_have(hub, monkeypatch):
     hub.repos["org/empty"] = {"README.md": b"nothing"}
     with pytest.raises(InputError, match="org/absent: no such folder here, and not to be had"):
-        load_model("org/absent")
+        read_model_folder("org/absent")
     with pytest.raises(InputError, match=r"org/empty: .* has no config\.toml and no model\.safetensors"):
-        load_model("org/empty")
+        read_model_folder("org/empty")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="not to be had"):
-        load_model("org/absent")
+        read_model_folder("org/absent")
 
 
 def test_a_push_refused_is_said(hub, tiny_model, tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
     folder = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
     hub.repos["speechbrain/spkrec"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["import", "speechbrain", "speechbrain/spkrec", "--out", str(tmp_path / "model")]) == 0
-    assert load_model(tmp_path / "model").speakers == ["id10001", "id10002"]
+    assert read_model_folder(tmp_path / "model").speakers == ["id10001", "id10002"]
     assert not any("mean_var_norm_emb" in request for request in hub.requests)
 
 
@@ -95,8 +95,8 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, tiny_model, tmp_path,
     with pytest.raises(
         InputError, match=r"no such file or folder, though .* runs here; .* say runs/tiny@main"
     ):
-        load_model("runs/tiny")
+        read_model_folder("runs/tiny")
     with pytest.raises(InputError, match=r"runs/tiny: no such file or folder, though"):
         import_model("speechbrain", "runs/tiny", tmp_path / "out")
     assert len(hub.requests) == asked
-    assert load_model("runs/tiny@main").fingerprint == load_model(tiny_model).fingerprint
+    assert read_model_folder("runs/tiny@main").fingerprint == read_model_folder(tiny_model).fingerprint

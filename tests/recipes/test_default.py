@@ -13,7 +13,7 @@ from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import CALIBRATION, CONFIG, HEAD, WEIGHTS, load_model
+from speakerverif.models.folder import CALIBRATION, CONFIG, HEAD, WEIGHTS, read_model_folder
 from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.training.loop import train
 from tests.conftest import load_tool
@@ -48,7 +48,7 @@ def joined(
         Recipe, override(to_dict(tiny_recipe), ["name=other", "seed=1", "train.epochs=1"]), "other"
     )
     train(other, tiny_manifest, folder / "other")
-    members = [load_model(tiny_model), load_model(folder / "other")]
+    members = [read_model_folder(tiny_model), read_model_folder(folder / "other")]
     load_tool("join_models").join(on_joining, members, tiny_manifest, None, folder / "model")
     return folder / "model"
 
@@ -56,14 +56,14 @@ def joined(
 def test_a_joined_model_averages_its_members_cosines_and_the_whitened_one(
     joined: Path, tiny_model: Path, tiny_manifest: Manifest
 ) -> None:
-    folder = load_model(joined)
+    folder = read_model_folder(joined)
     assert folder.name == "together" and len(folder.trained["joined"]) == 2
     assert not (joined / HEAD).exists()
     rows = embed(folder, tiny_manifest).embeddings.astype(np.float64)
     width = rows.shape[1] // 2
     for part in (rows[:, :width], rows[:, width:]):
         assert np.linalg.norm(part, axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-5)
-    members = [load_model(path) for path in (tiny_model, joined.parent / "other")]
+    members = [read_model_folder(path) for path in (tiny_model, joined.parent / "other")]
     alone = [embed(member, tiny_manifest).embeddings for member in members]
     units = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in alone]
     expected = np.mean([vectors @ vectors.T for vectors in units], axis=0)
@@ -73,7 +73,7 @@ def test_a_joined_model_averages_its_members_cosines_and_the_whitened_one(
 def test_whitening_leaves_one_speakers_crops_alike_in_every_direction(
     joined: Path, tiny_manifest: Manifest
 ) -> None:
-    folder = load_model(joined)
+    folder = read_model_folder(joined)
     speakers = np.array([u.speaker for u in tiny_manifest])
     rows = embed(folder, tiny_manifest).embeddings
     layer = folder.model.encoder.whitening
@@ -94,7 +94,7 @@ def test_whitening_leaves_one_speakers_crops_alike_in_every_direction(
 def test_joining_refuses_what_does_not_fit(
     on_joining: Recipe, tiny_model: Path, tiny_manifest: Manifest, tmp_path: Path
 ) -> None:
-    join, member = load_tool("join_models").join, load_model(tiny_model)
+    join, member = load_tool("join_models").join, read_model_folder(tiny_model)
     with pytest.raises(InputError, match="models of the same name: tiny, tiny"):
         join(on_joining, [member, member], tiny_manifest, None, tmp_path / "m")
     wider = from_dict(Recipe, override(to_dict(on_joining), ["features.num_mels=30"]), "wider")
@@ -128,7 +128,7 @@ def test_the_packed_model_is_small_and_scores_as_its_recipe_says(packing, joined
     assert {t.dtype for t in stored.values() if t.ndim > 1} == {torch.float16}
     for name, tensor in before.items():
         torch.testing.assert_close(stored[name].float(), tensor.float(), rtol=1e-3, atol=1e-6)
-    folder = load_model(out)
+    folder = read_model_folder(out)
     assert (folder.fingerprint, folder.name) == (found["fingerprint"], "together")
     assert found["least_cosine_to_float32"] > 0.9999
     assert found["bytes"] == sum(path.stat().st_size for path in out.iterdir())

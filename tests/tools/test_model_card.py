@@ -7,7 +7,7 @@ import pytest
 
 from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.records import ListFacts, ModelFacts, ScoringRecord
-from speakerverif.models.folder import load_model
+from speakerverif.models.folder import read_model_folder
 from tests.conftest import load_tool
 
 
@@ -40,7 +40,7 @@ def records(fingerprint: str) -> dict[str, dict]:
 
 
 def test_figures_stand_where_they_were_measured(tool, tiny_model: Path, tmp_path: Path) -> None:
-    for name, record in records(load_model(tiny_model).fingerprint).items():
+    for name, record in records(read_model_folder(tiny_model).fingerprint).items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     text, lacking = tool.card(tiny_model, tmp_path)
     assert lacking == [] and "{{" not in text

@@ -19,7 +19,7 @@ from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.config import Recipe, SpecAugmentConfig, TrainConfig
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.folder import HEAD, WEIGHTS, load_model
+from speakerverif.models.folder import HEAD, WEIGHTS, read_model_folder
 from speakerverif.training import distributed
 from speakerverif.training.batches import BatchOrder
 from speakerverif.training.log import read_log
@@ -154,7 +154,7 @@ def test_a_state_continues_with_any_number_of_processes(
     train(recipe, tiny_manifest, whole)
     train(recipe, tiny_manifest, parts, stop_after_steps=1)
     in_two_processes(lambda: str(train(recipe, tiny_manifest, parts, stop_after_steps=3)))
-    assert load_model(parts).trained["finished"] is False
+    assert read_model_folder(parts).trained["finished"] is False
     train(recipe, tiny_manifest, parts)
     assert_same_training(whole, parts, rtol=1e-9)
 
@@ -236,7 +236,7 @@ def test_torchrun_ends_cleanly_after_success(
     process = torchrun(tmp_path, with_train(tiny_recipe, workers=1), tiny_manifest)
     assert process.wait(120) == 0
     assert (tmp_path / "out").read_text() == "model\n"
-    assert load_model(tmp_path / "model").trained["finished"]
+    assert read_model_folder(tmp_path / "model").trained["finished"]
     assert len(read_log(tmp_path / "model")) == 8
     assert not running(tmp_path)
     err = (tmp_path / "err").read_text()

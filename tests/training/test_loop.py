@@ -19,7 +19,7 @@ from speakerverif.cli.entry import main
 from speakerverif.config import AugmentConfig, Recipe
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.folder import WEIGHTS, load_model
+from speakerverif.models.folder import WEIGHTS, read_model_folder
 from speakerverif.training.log import read_log
 from speakerverif.training.loop import train
 from speakerverif.training.state import STATE
@@ -82,7 +82,7 @@ def test_an_interrupted_training_is_already_a_model(
     tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
 ) -> None:
     train(tiny_recipe, tiny_manifest, tmp_path / "m", stop_after_steps=2)
-    folder = load_model(tmp_path / "m")
+    folder = read_model_folder(tmp_path / "m")
     assert folder.trained["finished"] is False
     assert folder.speakers == [f"spk{s}{suffix}" for suffix in ("", "@speed0.9") for s in range(6)]
 

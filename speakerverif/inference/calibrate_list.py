@@ -1,0 +1,101 @@
+"""A calibration, or a fusion of several systems, fitted on a labelled trial list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speakerverif.data.scores import ScoreList
+from speakerverif.data.speakers import files_of, read_enroll_map, read_speaker_tables, units_of
+from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
+from speakerverif.evaluation.metrics import DetCurve, act_dcf
+from speakerverif.inference.score_sources import (
+    ListRequest,
+    TrialScores,
+    quality_of,
+    scores_of,
+)
+from speakerverif.scoring.calibration import Calibration, fit
+from speakerverif.scoring.scorer import Scoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRequest(ListRequest):
+    """A labelled trial list to fit a calibration on.
+
+    Attributes:
+        quality: quality measures that are further inputs: `duration`, `speech`, `magnitude`.
+        p_target: the prior whose region of scores matters most.
+        far: false-alarm rate whose threshold is chosen; None: no threshold.
+        model: folder of the model that the calibration is for; None: the source's, as far as it is known.
+    """
+
+    quality: Sequence[str] = ()
+    p_target: float = 0.05
+    far: float | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class CalibratedList:
+    """A fitted calibration and its figures on the list that it was fitted on.
+
+    Attributes:
+        calibration: to save with its `save`.
+        llrs: likelihood ratios of the trials.
+        act_dcf: normalised cost at the threshold that prior and costs set.
+        min_dcf: least normalised cost over all thresholds.
+    """
+
+    calibration: Calibration
+    llrs: ScoreList
+    act_dcf: float
+    min_dcf: float
+
+
+def calibrate_list(request: CalibrationRequest) -> CalibratedList:
+    """Return the calibration that is best on a labelled trial list.
+
+    Raises:
+        InputError: wrong input; scores that are not those of `request.model`.
+        NotEmbeddedError: recordings are there but can't be embedded.
+    """
+    trials = TrialList.read(request.trials)
+    enroll_map = read_enroll_map(request.enroll_map) if request.enroll_map else None
+    scored = scores_of(request, trials, enroll_map)
+    fingerprint, scoring = scored.fingerprint, scored.scoring
+    if request.model is not None:
+        fingerprint, scoring = _identity(request.model, scored)
+    units = units_of(trials, read_speaker_tables(request.speakers, files_of(trials, enroll_map)), enroll_map)
+    quality = quality_of(request.quality, request, scored, enroll_map)
+    calibration = fit(
+        scored.systems,
+        quality,
+        p_target=request.p_target,
+        far=request.far,
+        fingerprint=fingerprint,
+        scoring=scoring,
+        units=(units.enroll, units.test) if units.kind == "speaker" else None,
+    )
+    llrs = calibration.apply(scored.systems, quality)
+    assert trials.labels is not None  # `fit` refuses a list without labels
+    actual = act_dcf(llrs.scores, trials.labels, request.p_target).cost
+    return CalibratedList(calibration, llrs, actual, DetCurve.of(llrs).min_dcf(request.p_target).cost)
+
+
+def _identity(model: Path, scored: TrialScores) -> tuple[str, str]:
+    """Return the fingerprint of a model folder and the name of its scoring.
+
+    Raises:
+        InputError: the scores are of another model, or made otherwise.
+    """
+    from speakerverif.models.folder import read_model_folder
+
+    fingerprint = read_model_folder(model).fingerprint
+    scoring = Scoring.load(model, fingerprint).name
+    if scored.scoring not in ("", scoring) or scored.fingerprint not in ("", fingerprint):
+        raise InputError(
+            f"{model}: is model {fingerprint} and scores by {scoring}; found scores of "
+            f"{scored.fingerprint or 'an unknown model'} by {scored.scoring}"
+        )
+    return fingerprint, scoring

@@ -1,0 +1,271 @@
+"""Scores of a trial list from score files, from ready embeddings, or from recordings.
+
+Torch is imported only where a model is needed: score files and ready embeddings are scored without it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif._util.messages import named
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.formats.tables import read_table
+from speakerverif.data.manifest import Utterance
+from speakerverif.data.scores import ScoreKind, ScoreList
+from speakerverif.data.speakers import EnrollMap, files_of, read_speaker_tables, speakers_of
+from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
+from speakerverif.evaluation.evaluate import Provenance
+from speakerverif.evaluation.records import ModelFacts
+from speakerverif.scoring import quality_measures
+from speakerverif.scoring.scorer import NormKind, Plan, Scoring, fit
+
+if TYPE_CHECKING:
+    from speakerverif.inference.engines import Engine
+
+Place = str | Path
+
+
+class NotEmbeddedError(Exception):
+    """Recordings of the trials are there but could not be embedded: a failure, no wrong request."""
+
+
+@dataclass(frozen=True)
+class ScoreFiles:
+    """Ready scores, a file for each system.
+
+    Attributes:
+        paths: of `enroll test score` or `score enroll test` rows, in any order.
+        kinds: the kind of all files, or of each.
+    """
+
+    paths: Sequence[Place]
+    kinds: Sequence[ScoreKind] = ("cosine",)
+
+
+@dataclass(frozen=True)
+class ScoringChoice:
+    """A back end and a normalisation in place of the model's own.
+
+    Attributes:
+        backend: its name and options, as the `[backend]` table of a recipe has them.
+        backend_train: embeddings of other speakers to train it on.
+        norm: normalisation of the scores.
+        cohort: embeddings of other speakers to normalise with; None: those of `backend_train`.
+        top_n: nearest speakers of the cohort that count, for `asnorm`.
+    """
+
+    backend: Mapping[str, Any] = field(default_factory=lambda: {"name": "cosine"})
+    backend_train: Place | None = None
+    norm: NormKind = "none"
+    cohort: Place | None = None
+    top_n: int = 300
+
+    def fit(self, speakers: Mapping[str, str] | None) -> Scoring:
+        """Return the scoring, trained.
+
+        Args:
+            speakers: speakers of the training embeddings and the cohort; None: from the paths.
+        """
+        cohort = self.cohort or self.backend_train
+        plan = Plan(
+            backend=dict(self.backend),
+            trained_on=Path(self.backend_train).name if self.backend_train else "",
+            norm=self.norm,
+            top_n=self.top_n,
+            cohort=Path(cohort).name if cohort else "",
+        )
+        train, others = (read_table(path) if path else None for path in (self.backend_train, cohort))
+        return fit(plan, train, others, speakers)
+
+
+@dataclass(frozen=True)
+class ReadyEmbeddings:
+    """A table of embeddings.
+
+    Attributes:
+        path: of the table.
+        model: the folder of the model that made it, to score as that does; None: plain cosine.
+        scoring: a scoring in place of the model's own.
+    """
+
+    path: Place
+    model: Place | None = None
+    scoring: ScoringChoice | None = None
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings, to be embedded.
+
+    Attributes:
+        model: model folder, ONNX file or `org/name` on the hub; None: the built-in one.
+        audio_root: folder that the ids are paths in; None: the trial list's.
+        scoring: a scoring in place of the model's own.
+        crops: average this many crops of each recording; 0: embed it whole.
+        batch_size: recordings in a batch, at most.
+        device: "cpu" or "cuda".
+        engine: the program that runs the model.
+        threads: CPU threads; None: as many as this process may use.
+    """
+
+    model: Path | None = None
+    audio_root: Path | None = None
+    scoring: ScoringChoice | None = None
+    crops: int = 0
+    batch_size: int | None = None
+    device: str = "cpu"
+    engine: "Engine" = "auto"
+    threads: int | None = None
+
+
+Source = ScoreFiles | ReadyEmbeddings | Recordings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListRequest:
+    """A trial list, where its scores come from, and what is known of its files.
+
+    Attributes:
+        trials: the list.
+        source: of the scores.
+        enroll_map: `model file file ...` rows, where enroll ids are models; None: they are files.
+        speakers: tables of the files' speakers, `utt2spk` or manifests; none: from the paths.
+        quality_from: durations and embeddings of the files, for the quality measures of score files.
+    """
+
+    trials: Place
+    source: Source
+    enroll_map: Place | None = None
+    speakers: Sequence[Place] = ()
+    quality_from: Place | None = None
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """Scores of a list, and how they were made.
+
+    Attributes:
+        systems: one list for each system.
+        provenance: for the record.
+        raw: before normalisation; None where nothing was normalised.
+        table: the embeddings; None where scores were read.
+        scoring: `Scoring.name`; empty where scores were read.
+        fingerprint: of the model; empty where unknown.
+    """
+
+    systems: tuple[ScoreList, ...]
+    provenance: Provenance
+    raw: ScoreList | None = None
+    table: EmbeddingTable | None = None
+    scoring: str = ""
+    fingerprint: str = ""
+
+
+def scores_of(
+    request: ListRequest, trials: TrialList, enroll_map: EnrollMap | None, sound: bool = True
+) -> TrialScores:
+    """Return the scores of a list.
+
+    Args:
+        request: names their source.
+        trials: the list, read.
+        enroll_map: model -> its files.
+        sound: every row of the list could be read; where not, nothing is embedded, and only what is missing is
+            reported.
+
+    Raises:
+        InputError: anything wrong with the input.
+        NotEmbeddedError: recordings are there but can't be embedded.
+    """
+    source = request.source
+    if isinstance(source, ScoreFiles):
+        kinds = list(source.kinds) * (len(source.paths) if len(source.kinds) == 1 else 1)
+        pairs = zip(source.paths, kinds, strict=True)
+        return TrialScores(tuple(ScoreList.read(path, trials, kind) for path, kind in pairs), Provenance())
+    files = files_of(trials, enroll_map)
+    speakers = read_speaker_tables(request.speakers, files)
+    if isinstance(source, ReadyEmbeddings):
+        table, model = read_table(source.path), source.model
+        provenance = Provenance(model=ModelFacts(None, table.fingerprint or None))
+    else:
+        root = source.audio_root or Path(request.trials).parent
+        table, provenance, model = _embed(source, _audio(root, files), sound)
+    if source.scoring is not None:
+        scoring = source.scoring.fit(speakers)
+    else:
+        scoring = (
+            Scoring.plain(table.fingerprint)
+            if model is None
+            else Scoring.load(Path(model), table.fingerprint)
+        )
+    owners = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
+    scores, raw = scoring.score(trials, table, enroll_map, owners)
+    provenance = dataclasses.replace(provenance, backend=scoring.backend_facts, norm=scoring.norm_facts)
+    return TrialScores((scores,), provenance, raw, table, scoring.name, table.fingerprint)
+
+
+def quality_of(
+    names: Sequence[str], request: ListRequest, scored: TrialScores, enroll_map: EnrollMap | None
+) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of quality measures of scored trials.
+
+    Raises:
+        InputError: nothing is known of the files, or not enough.
+    """
+    if not names:
+        return {}
+    table = read_table(request.quality_from) if request.quality_from else scored.table
+    if table is None:
+        raise InputError(
+            f"quality measures {', '.join(names)}: name the files' embeddings with --quality-from E.npz"
+        )
+    return quality_measures.of_trials(names, scored.systems[0].trials, table, enroll_map)
+
+
+def _audio(root: Path, files: Sequence[str]) -> dict[str, Path]:
+    """Return id -> path of every file to embed.
+
+    Raises:
+        InputError: files that are missing, named.
+    """
+    paths = {name: root / name for name in files}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of {len(paths)} files are not in {root}: {named(missing)}")
+    return paths
+
+
+def _embed(
+    source: Recordings, paths: Mapping[str, Path], sound: bool
+) -> tuple[EmbeddingTable, Provenance, Path]:
+    """Return embeddings of the files, how they were made, and the folder of the model."""
+    from speakerverif._util import resources
+    from speakerverif.inference.embed import embed
+    from speakerverif.inference.engines import load_for_inference
+
+    resources.use(source.threads)
+    model = load_for_inference(source.model, source.device, source.engine)
+    if not sound:
+        raise InputError("nothing was embedded")
+    table = embed(
+        model,
+        [Utterance(name, str(path), "") for name, path in paths.items()],
+        device=source.device,
+        batch_size=source.batch_size,
+        crops=source.crops,
+    )
+    if table.failed:
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
+        raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
+    provenance = Provenance(
+        crops=f"{source.crops} crops" if source.crops else "whole utterance",
+        model=ModelFacts(model.name, table.fingerprint, model.engine),
+        training_speakers=model.speakers,
+    )
+    return table, provenance, model.path
