@@ -1,7 +1,6 @@
 """Embedding tables."""
 
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
@@ -9,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from speakerverif._util.files import open_input, replacing
-from speakerverif._util.messages import named, refuse_repeated
+from speakerverif._util.files import replacing
+from speakerverif._util.messages import named
+from speakerverif.data import _columns
+from speakerverif.data._npz import read_arrays, write_arrays
 from speakerverif.errors import InputError
 
 
@@ -58,48 +60,55 @@ class EmbeddingTable:
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz` of plain arrays, without pickles."""
-        arrays = {
-            "ids": np.array(self.ids, np.str_),
-            "embeddings": np.asarray(self.embeddings, np.float32),
-            "durations": np.asarray(self.durations, np.float32),
-            "speech": np.asarray(self.speech, np.float32),
-            "status": np.array(self.status, np.str_),
-            "fingerprint": np.array(self.fingerprint, np.str_),
-        }
-        with replacing(path) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        save_parts([self], path)
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingTable":
         """Return the table of an `.npz` file; only `ids` and `embeddings` must be in it.
 
         Raises:
-            InputError: unreadable, not an `.npz` of plain arrays, columns that don't fit, an id twice.
+            InputError: as `_npz.read_arrays` and `_columns.checked`: the table is checked whole.
         """
-        with open_input(path) as file:
-            try:
-                loaded = np.load(file, allow_pickle=False)
-                arrays: dict[str, Any] = {name: loaded[name] for name in loaded.files}
-            except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
-                raise InputError(f"{path}: expected an .npz file of plain arrays: {error}") from error
-        lacking = [name for name in ("ids", "embeddings") if name not in arrays]
-        if lacking:
-            raise InputError(f"{path}: no array named {' or '.join(lacking)}; found {', '.join(arrays)}")
-        ids, embeddings = (
-            arrays["ids"].astype(np.str_, copy=False).tolist(),
-            arrays["embeddings"].astype(np.float32, copy=False),
-        )
-        unknown = np.full(len(ids), np.nan, np.float32)
-        columns = (
-            embeddings,
-            arrays.get("durations", unknown),
-            arrays.get("speech", unknown),
-            arrays["status"].tolist() if "status" in arrays else ["ok"] * len(ids),
-        )
-        if embeddings.ndim != 2 or any(len(column) != len(ids) for column in columns):
-            shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
-            raise InputError(f"{path}: expected embeddings (N, dim) and N of everything else, found {shapes}")
-        table = cls(ids, *columns, fingerprint=str(arrays.get("fingerprint", "")))
-        if len(table._row) < len(ids):
-            refuse_repeated(ids, str(path), range(len(ids)))
-        return table
+        return cls.checked(str(path), read_arrays(path, _columns.NAMES))
+
+    @classmethod
+    def checked(cls, where: str, arrays: dict[str, NDArray[Any]]) -> "EmbeddingTable":
+        """Return the table of columns by name, as `_columns.checked` checks them."""
+        return cls(*_columns.checked(where, arrays))
+
+
+def save_parts(parts: Sequence[EmbeddingTable], path: str | Path) -> None:
+    """Write tables that follow each other as one `.npz` file, the same bytes however they are parted.
+
+    Args:
+        parts: at least one; gone through once per column, so that they may be read from disk each time.
+        path: the file.
+    """
+    rows = sum(map(len, parts))
+    texts: dict[str, Callable[[EmbeddingTable], Sequence[str]]] = {
+        "ids": lambda part: part.ids,
+        "status": lambda part: part.status,
+    }
+    numbers: dict[str, Callable[[EmbeddingTable], NDArray[np.float32]]] = {
+        "embeddings": lambda part: part.embeddings,
+        "durations": lambda part: part.durations,
+        "speech": lambda part: part.speech,
+    }
+    types = {
+        name: np.dtype(f"<U{max(1, max(max(map(len, column(part)), default=1) for part in parts))}")
+        for name, column in texts.items()
+    }
+    dim = parts[0].embeddings.shape[1]
+    fingerprint = np.array(parts[0].fingerprint, np.str_)
+    arrays = {
+        name: (np.dtype("<f4"), (rows, dim) if name == "embeddings" else (rows,), map(column, parts))
+        for name, column in numbers.items()
+    }
+    written: dict[str, tuple[np.dtype[Any], tuple[int, ...], Iterable[NDArray[Any]]]] = {
+        "ids": (types["ids"], (rows,), (np.array(part.ids, types["ids"]) for part in parts)),
+        **arrays,
+        "status": (types["status"], (rows,), (np.array(part.status, types["status"]) for part in parts)),
+        "fingerprint": (fingerprint.dtype, (), [fingerprint]),
+    }
+    with replacing(path) as file:
+        write_arrays(file, written)
