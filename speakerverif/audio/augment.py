@@ -11,8 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from scipy import fft, signal
 
 from speakerverif.audio import reading
@@ -168,7 +166,12 @@ class Recordings:
             self.paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
         else:
             files = source.rglob("*") if source.is_dir() else ()
-            self.paths = sorted(str(path) for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+            # Hidden files are no recordings: macOS keeps notes on x.wav in ._x.wav.
+            self.paths = sorted(
+                str(path)
+                for path in files
+                if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+            )
         if not self.paths:
             raise InputError(
                 f"{source}: no recordings; expected a folder of WAV or FLAC files, or a list of them"
@@ -190,7 +193,7 @@ class Recordings:
             samples = int(duration_s * self.sample_rate)
             if samples * 4 > self._room and samples > num_samples:
                 crop_s = num_samples / self.sample_rate
-                part = reading.read(path, start * (duration_s - crop_s), crop_s, self.sample_rate)
+                part = reading.read(path, start * (duration_s - crop_s), crop_s, self.sample_rate, "mix")
                 return np.resize(part, num_samples)
         whole = self._whole(path)
         if len(whole) > num_samples:
@@ -210,7 +213,7 @@ class Recordings:
 
 def read_recording(path: str, sample_rate: int) -> Waveform:
     """Return a whole recording of noise or music."""
-    return reading.read(path, sample_rate=sample_rate)
+    return reading.read(path, sample_rate=sample_rate, channel="mix")
 
 
 def read_response(path: str, sample_rate: int) -> Waveform:
@@ -221,11 +224,7 @@ def read_response(path: str, sample_rate: int) -> Waveform:
     Raises:
         InputError: unreadable, empty or digital silence.
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{path}: {error.error_string}") from error
-    response = soxr.resample(samples[:, 0], rate, sample_rate, quality=reading.QUALITY)
+    response = reading.read(path, sample_rate=sample_rate, channel=1)
     return room_response(response, path)
 
 

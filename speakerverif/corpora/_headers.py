@@ -1,22 +1,25 @@
 """How long a recording is, from a few bytes of its file: what a million files can afford.
 
-WAV and MP4 are read here with four system calls a file; whatever is unusual about a file goes through `audio.info`.
+Plain WAV and MP4 are read here with four system calls a file; all else goes through `reading.info`, which would
+decode MP4.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 
 from speakerverif.audio import reading
+from speakerverif.audio.containers import wav
+from speakerverif.audio.streams import Damaged
 from speakerverif.errors import InputError
 
-HEAD_BYTES = 4096  # enough for the chunks that stand before the samples, in nearly all files
-_PCM = {1, 3, 6, 7, 0xFFFE}  # format tags in which a block of samples has a fixed size
-_UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe announce sizes above this
+# Enough for the chunks before the samples, in nearly all files.
+HEAD_BYTES = 4096
 
 
 def duration_s(path: str) -> float:
-    """Return the seconds of audio that a file's header announces.
+    """Return the seconds of audio in a file.
 
     For MP4 that is the movie header's duration, in milliseconds: what is heard, without the encoder's delay that
     the track's own duration counts in (1,024 samples for AAC). Older ffmpeg decodes the last frame's padding too, up
@@ -26,7 +29,7 @@ def duration_s(path: str) -> float:
         InputError: missing, empty, cut off, without samples, or not audio; the message begins with that reason.
     """
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         raise InputError("missing: no such file, or a link to nowhere") from None
     except OSError as error:
@@ -42,37 +45,33 @@ def duration_s(path: str) -> float:
     finally:
         os.close(file)
     if seconds is None:
-        try:
-            seconds = reading.info(path).duration_s
-        except InputError as error:
-            raise InputError(f"broken: {str(error).removeprefix(f'{path}: ')}") from error
+        seconds = _counted_s(path)
     if seconds <= 0:
         raise InputError("empty: no samples")
     return seconds
 
 
 def _wav(head: bytes, size: int) -> float | None:
-    """Return the seconds of a RIFF WAV file that begins with `head`, or None where that doesn't tell."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+    """Return the seconds of a WAV file of `size` bytes that begins with `head`, or None where more must be read."""
+    if not wav.is_wav(head):
         return None
-    at, bytes_per_s = 12, 0
-    while at + 8 <= len(head):
-        name, length = struct.unpack_from("<4sI", head, at)
-        at += 8
-        if name == b"fmt " and at + 16 <= len(head):
-            tag, _, rate, _, block = struct.unpack_from("<HHIIH", head, at)
-            bytes_per_s = rate * block if tag in _PCM else 0
-        elif name == b"data":
-            there = size - at
-            if not bytes_per_s or (length == 0 and there > 0):
-                return None
-            if there < length < _UNKNOWN_SIZE:
-                raise InputError(
-                    f"cut off: its header announces {length} bytes of samples, {there} are there"
-                )
-            return min(length, there) / bytes_per_s
-        at += length + length % 2
-    return None
+    try:
+        stream, end = wav.wav(io.BytesIO(head), 0, size)
+    except Damaged:
+        return None
+    if stream.pcm is None or stream.frames is None or end != size:
+        return None
+    return stream.frames / stream.pcm.sample_rate
+
+
+def _counted_s(path: str) -> float:
+    """Return the seconds that `reading.info` finds, or raise `InputError` that begins with what is wrong."""
+    try:
+        return reading.info(path).duration_s
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        named = reason.startswith(("cut off", "damaged"))
+        raise InputError(reason if named else f"broken: {reason}") from error
 
 
 def _mp4(file: int, size: int) -> float:

@@ -46,7 +46,7 @@ def excerpt(path: Path) -> Excerpt:
         InputError: what `audio.read` raises.
     """
     whole_s = reading.info(path).duration_s
-    waveform = reading.read(path, 0.0, LONGEST_S if whole_s > LONGEST_S else None, RATE)
+    waveform = reading.read(path, 0.0, LONGEST_S if whole_s > LONGEST_S else None, RATE, "mix")
     length = min(round(EXCERPT_S * RATE), len(waveform))
     power = np.cumsum(np.append(0.0, waveform.astype(np.float64) ** 2))
     start = int(np.argmax(power[length:] - power[:-length]))

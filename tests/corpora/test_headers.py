@@ -114,6 +114,6 @@ def test_ffmpegs_own_m4a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-ac", "1", "-c:a", "aac", path]
     subprocess.run(command, check=True)
     decoded_s = len(reading.read(path)) / 16000
-    monkeypatch.setattr(_headers.audio, "info", None)  # would fail: nothing is started for it
+    monkeypatch.setattr(_headers.reading, "info", None)  # would fail: nothing is started for it
     assert duration_s(str(path)) == pytest.approx(4321 / 16000, abs=1e-3)
     assert -1e-3 <= decoded_s - duration_s(str(path)) <= 0.064

@@ -366,7 +366,7 @@ def test_m4a_is_decoded_once(compressed: Path, monkeypatch: pytest.MonkeyPatch) 
         calls.append(path)
         return read(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_m4a.audio, "read", counted)
+    monkeypatch.setattr(_m4a.reading, "read", counted)
     assert take(compressed).train == prepared.train and not calls
     # Interrupted: one file is not there yet, another was left empty by a machine that went down.
     Path(train[1].path).unlink()
