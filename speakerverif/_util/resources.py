@@ -1,29 +1,141 @@
-"""What of the machine this process may use."""
+"""The processor cores that this process may use, and torch set up for them."""
 
+import ctypes
 import math
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+from speakerverif._util import environment
 from speakerverif._util.allocator import keep_freed_memory
 
-CPU_MAX = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # a container's share: microseconds of computing in so many, or "max"
+ROOT = Path("/")  # of the file system that describes this process: /proc and the control groups
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use: what it is bound to, what its container allows."""
+    """Return the number of processor cores that this process may use.
+
+    That is the number of cores it is bound to, or less where a container limits its computing time: the least quota of
+    its control group and of those that enclose it, of either version, rounded up.
+    """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not CPU_MAX.is_file():
-        return bound
-    quota, period = CPU_MAX.read_text("ascii").split()
-    return bound if quota == "max" else min(bound, max(1, math.ceil(int(quota) / int(period))))
+    return min([bound, *(max(1, math.ceil(quota)) for quota in _quotas())])
 
 
 def use(threads: int | None) -> None:
-    """Set up torch for long work on the CPU: so many threads (None: all that pay here), and memory kept."""
+    """Set up torch for long work on the CPU: `threads` (None: as many as there are cores), freed memory kept."""
+    share_cores(threads)
+    keep_freed_memory()
+
+
+def share_cores(threads: int | None = None) -> None:
+    """Set up torch for a processor that others use too: no more threads than cores, which sleep while they wait.
+
+    A process that is forked later computes in one thread: the threads of its parent are not in it, and OpenMP would
+    wait for them for ever.
+
+    Args:
+        threads: number of threads; None: torch's number, at most `cores()`.
+    """
     import torch
 
     # torch counts the machine's physical cores, whatever a container may use of them.
-    torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
-    keep_freed_memory()
+    wanted = threads or min(torch.get_num_threads(), cores())
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
+    if wanted > 1:
+        _Pool.start()
+
+
+class _Pool:
+    """Idle OpenMP threads, whose number makes GNU OpenMP let all its threads sleep soon while they wait.
+
+    How long they spin is read from the environment when torch is loaded. Afterwards one thing shortens it: where there
+    are more OpenMP threads than cores, they spin 1,000 times and not 300,000 (libgomp's config/linux/wait.h). So one
+    thread of ours has a team of its own, one larger than the number of cores, which sleeps from then on.
+    """
+
+    started = False
+
+    @classmethod
+    def start(cls) -> None:
+        """Start the threads, once, where the environment has not said how threads wait."""
+        if cls.started:
+            return
+        cls.started = True
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_compute_in_one_thread)
+        library = _loaded("libgomp", "/torch/")
+        if library is None or environment.waits_chosen():
+            return
+        ready = threading.Event()
+        threading.Thread(target=cls._run, args=(library, ready), name="idle OpenMP team", daemon=True).start()
+        ready.wait()
+
+    @staticmethod
+    def _run(library: Path, ready: threading.Event) -> None:
+        openmp = ctypes.CDLL(str(library))
+        harmless = ctypes.cast(openmp.omp_get_thread_num, ctypes.c_void_p)
+        size = len(os.sched_getaffinity(0)) + 1
+        openmp.GOMP_parallel(harmless, None, ctypes.c_uint(size), ctypes.c_uint(0))
+        ready.set()
+        threading.Event().wait()  # the team ends with its thread
+
+
+def _compute_in_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _loaded(name: str, folder: str) -> Path | None:
+    """Return the path of a shared library that this process has loaded from such a folder (Linux)."""
+    maps = ROOT / "proc/self/maps"
+    if not maps.is_file():
+        return None
+    paths = (line.split(maxsplit=5)[-1] for line in maps.read_text("utf-8", "replace").splitlines())
+    return next((Path(path) for path in paths if folder in path and Path(path).name.startswith(name)), None)
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the limits, in cores, of the control groups that this process is in (Linux)."""
+    for folder in _control_groups():
+        version_2, quota, period = (
+            folder / name for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        )
+        try:
+            words = version_2.read_text("ascii").split() if version_2.is_file() else []
+            if quota.is_file():
+                words = [quota.read_text("ascii"), period.read_text("ascii")]
+            share, interval = (float(word) for word in words)
+        except (OSError, ValueError):  # no limit ("max"), or none that can be read
+            continue
+        if share > 0 and interval > 0:  # -1: no limit
+            yield share / interval
+
+
+def _control_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that limit this process: its own, and those that enclose it."""
+    try:
+        memberships = (ROOT / "proc/self/cgroup").read_text("utf-8").splitlines()
+        mounts = (ROOT / "proc/self/mountinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for mount in mounts:
+        fields, _, details = mount.partition(" - ")
+        top, point = fields.split()[3:5]
+        kind, *_, choices = details.split()
+        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and "cpu" not in choices.split(",")):
+            continue
+        for membership in memberships:
+            _, controllers, path = membership.split(":", 2)
+            if (kind == "cgroup2") != (controllers == "") or (
+                controllers and "cpu" not in controllers.split(",")
+            ):
+                continue
+            # A container sees its own group mounted as the top; a path from outside of it does not exist within.
+            within = path.removeprefix(top) if path.startswith(top) else ""
+            base = ROOT / point.lstrip("/")
+            group = base / within.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(base))

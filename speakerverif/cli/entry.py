@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 
+from speakerverif._util import environment
 from speakerverif.cli import calibrate, decide, embedding, models, options, report, score, sources, training
 from speakerverif.cli._console import messages_shown, write_what_the_console_can_show
 from speakerverif.cli._parser import Command, Group, Parser, parser_of
@@ -154,6 +155,7 @@ GROUPS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failure, 2 wrong input."""
+    environment.prepare()
     write_what_the_console_can_show()
     arguments = parser().parse_args(argv)
     arguments.command = shlex.join(["speakerverif", *(sys.argv[1:] if argv is None else argv)])

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 
 from speakerverif import __version__
+from speakerverif._util import resources
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.models._cpu.packing import pack
@@ -47,6 +48,7 @@ def load_for_inference(
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
+    resources.share_cores()
     folder = read_model_folder(model, device)
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:

@@ -1,11 +1,13 @@
 """A model in an ONNX file, run by onnxruntime: what `export` wrote, called as the model it was made of."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from speakerverif._util import environment, resources
 from speakerverif.errors import InputError
 
 METADATA = "speakerverif"  # the key that tells our files from others
@@ -24,6 +26,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        environment.disable_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
@@ -35,11 +38,9 @@ class OnnxModel:
             )
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        self._path, self._provider = Path(path), wanted
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[wanted])
+            self._open()
         except Exception as error:  # onnxruntime's own classes, one for every kind of damage
             raise InputError(f"{path}: damaged or not an ONNX file: {str(error).splitlines()[0]}") from error
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -48,8 +49,23 @@ class OnnxModel:
         self.sample_rate = int(self.metadata["sample_rate"])
         self.embedding_dim = int(self.metadata["embedding_dim"])
 
+    def _open(self) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = min(torch.get_num_threads(), resources.cores())
+        options.log_severity_level = 3
+        if not environment.threads_spin():
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(self._path, options, providers=[self._provider])
+        self._process = os.getpid()
+
     def __call__(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """Return float32 (batch, embedding_dim); arguments as `SpeakerModel.forward`'s."""
+        if os.getpid() != self._process:
+            # Forked since: the session's threads stayed with the parent, and its destructor would wait for them.
+            self._inherited = self._session
+            self._open()
         if num_samples is None:
             num_samples = torch.full((len(waveform),), waveform.shape[1])
         given: dict[str, Any] = {"waveform": waveform.cpu().numpy(), "num_samples": num_samples.cpu().numpy()}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerverif._util import resources
 from speakerverif.audio import reading
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.inference import chunks
@@ -127,17 +126,3 @@ def test_a_recording_that_ends_early_is_named(tmp_path: Path, monkeypatch: pytes
     readings = [r for batch in chunks.read_ahead(reading, manifest, cut, RATE, 1, 1.0) for r in batch]
     assert [reading.status for reading in readings[:2]] == ["ok", "ok"]
     assert all("a.wav" in reading.status and "ends" in reading.status for reading in readings[2:])
-
-
-def test_cores_are_what_a_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(resources, "CPU_MAX", tmp_path / "cpu.max")
-    assert resources.cores() == 8
-    for quota, expected in (
-        ("max 100000", 8),
-        ("50000 100000", 1),
-        ("150000 100000", 2),
-        ("9900000 100000", 8),
-    ):
-        (tmp_path / "cpu.max").write_text(quota + "\n")
-        assert resources.cores() == expected

@@ -1,0 +1,42 @@
+"""Environment variables that libraries read when they are loaded.
+
+Threads that sleep while they wait. OpenMP's threads spin between two pieces of work: on an idle machine that saves
+microseconds, but beside other programs each spinning thread takes a core from the thread that it waits for, and work
+takes ten times as long. A user who sets one of these variables (`OMP_WAIT_POLICY=ACTIVE`) keeps what was set.
+
+No telemetry: onnxruntime and the hub's client would report their use over the network.
+"""
+
+import os
+import sys
+
+# GNU OpenMP (torch, scikit-learn) spins 100 times, some 0.1 us, before it sleeps; Intel's and LLVM's sleep at once.
+SLEEPING_WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100", "KMP_BLOCKTIME": "0"}
+# Threads of OpenBLAS (NumPy, SciPy) wait for 2^16 clock cycles, some 20 us, in place of 2^26.
+SLEEPING_BLAS = {"OPENBLAS_THREAD_TIMEOUT": "16"}
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def prepare() -> None:
+    """Set the variables that the user has not set; for programs, before they import NumPy or torch."""
+    disable_telemetry()
+    if not waits_chosen() and "torch" not in sys.modules:
+        os.environ.update(SLEEPING_WAITS)
+        for name, value in SLEEPING_BLAS.items():
+            os.environ.setdefault(name, value)
+
+
+def disable_telemetry() -> None:
+    """Have onnxruntime and the hub's client, imported after this, keep silent on the network."""
+    for name, value in NO_TELEMETRY.items():
+        os.environ.setdefault(name, value)
+
+
+def waits_chosen() -> bool:
+    """Return whether the environment says how threads wait."""
+    return any(name in os.environ for name in SLEEPING_WAITS)
+
+
+def threads_spin() -> bool:
+    """Return whether the user asks for threads that spin while they wait (`OMP_WAIT_POLICY=ACTIVE`)."""
+    return os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "active"
