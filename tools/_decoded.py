@@ -9,7 +9,7 @@ from speakerverif.data.manifest import Manifest, Utterance
 
 
 def decode(manifest: Manifest, folder: Path) -> Manifest:
-    """Return the manifest of the utterances as 16 kHz WAV files below `folder`, written where they are not yet."""
+    """Return the manifest of the utterances as 16 kHz WAV files below `folder`, writing those that are missing."""
     path = folder / "manifest.tsv"
     if not path.is_file():
         utterances = []

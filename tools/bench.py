@@ -1,12 +1,12 @@
-"""Measure speed beside other software: medians of interleaved runs, and shares of what the machine can do at most.
+"""Compare speed with other software: medians of interleaved runs, and shares of the machine's limit.
 
     python tools/bench.py encoder_training --threads 2 --json speed.json
     python tools/bench.py --list
 
-Every case runs in a process of its own. Seconds on a shared machine mean little; what carries over are the ratios: a
+Each case runs in its own process. Seconds on a shared machine mean little; what carries over are the ratios: a
 peer's time over ours, and the time of the limit (a large matrix product, a sort) over ours, measured in the same
-rounds. On a busy machine take `--threads 1 --clock cpu`: processor time of one thread does not count the waiting.
-Peers that are not installed are left out, and named. A suite is a file in `tools/benches/` with a table `CASES`.
+rounds. On a busy machine use `--threads 1 --clock cpu`: processor time of one thread does not count the waiting.
+Peers that are not installed are left out by name. A suite is a file in `tools/benches/` with a table `CASES`.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(suite: str, name: str, threads: int, rounds: int, cpu_clock: bool) -
 
 
 def peak_mb(suite: str, name: str, threads: int, contender: str) -> float:
-    """Return by how many MB a contender's first run raises the peak memory of this process (Linux)."""
+    """Return the MB by which a contender's first run raises the peak memory of this process (Linux)."""
     case = importlib.import_module(f"benches.{suite}").CASES[name](threads)
     work = {"ours": case.ours, **case.peers}[contender]
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -83,7 +83,7 @@ def _status_mb(key: str) -> float:
 
 
 def run_case(suite: str, name: str, arguments: argparse.Namespace) -> Record:
-    """Measure a case in a process of its own, and its contenders' memory in one each."""
+    """Measure a case in its own process, and the memory of each contender in another."""
     record: Record = {"suite": suite, "case": name, **_in_process(suite, name, arguments)}
     if record.pop("measures_memory"):
         record["peak_mb"] = {
@@ -126,7 +126,7 @@ def line_of(record: Record) -> str:
 
 
 def compare(records: list[Record], former: Path) -> None:
-    """Print by how much every ratio has changed since a former JSON."""
+    """Print the change of each ratio since a former JSON."""
     before = {(r["suite"], r["case"]): r for r in json.loads(former.read_text())["records"]}
     print(f"\nagainst {former}:")
     for record in records:
@@ -138,7 +138,7 @@ def compare(records: list[Record], former: Path) -> None:
 
 
 def picture(records: list[Record], path: Path) -> None:
-    """Draw the peers' time over ours, one bar a case and peer."""
+    """Draw the peers' time over ours, one bar for each case and peer."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -156,7 +156,7 @@ def picture(records: list[Record], path: Path) -> None:
 
 
 def setting(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the figures depend on besides the code."""
+    """Return the setting that the figures depend on: machine, versions, threads."""
     cpu = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown"
     )
@@ -187,15 +187,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suites", nargs="*", help="which suites to run; none: all")
-    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("suites", nargs="*", help="suites to run (default: all)")
+    parser.add_argument("--only", default="", help="run only the cases whose name contains this")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", type=Path, help="write the records here")
-    parser.add_argument("--against", type=Path, help="a former JSON to compare with")
-    parser.add_argument("--picture", type=Path, help="draw the ratios here")
-    parser.add_argument("--list", action="store_true", help="name the suites and their cases")
+    parser.add_argument("--json", type=Path, help="file to write the records to")
+    parser.add_argument("--against", type=Path, help="former JSON file to compare with")
+    parser.add_argument("--picture", type=Path, help="file to draw the ratios in")
+    parser.add_argument("--list", action="store_true", help="list the suites and their cases")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

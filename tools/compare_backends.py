@@ -2,8 +2,8 @@
 
     python tools/compare_backends.py --data DIR --model ECAPA --model XVECTOR --out DIR
 
-Back ends and cohorts are made of the training speakers' embeddings alone, with the sizes below, chosen beforehand.
-Embeddings, and the bootstrap of every system, are kept in `--out` and not made twice.
+Back ends and cohorts come from the training speakers' embeddings alone, with the sizes below, chosen beforehand.
+Embeddings and the bootstrap of each system are kept in `--out` and not computed again.
 
 First table, on all trials: EER, minDCF(0.05) and, for likelihood ratios, actDCF(0.05) and Cllr, with 95 % intervals by
 bootstrap over speakers; the difference of the EER to the first model's raw cosine in the same draws, and its p-value.
@@ -60,12 +60,12 @@ SPLITS, SAMPLES = 20, 1000
 
 @dataclass(frozen=True)
 class Task:
-    """A trial list with whose voices it compares, and the scores of every system on it."""
+    """A trial list, the speakers that it compares, and each system's scores on it."""
 
     trials: TrialList
     units: Units
-    systems: dict[str, list[ScoreList]]  # one list a raw system, several where they are fused
-    quality: dict[str, dict[str, np.ndarray]]  # what goes into a calibration beside the scores
+    systems: dict[str, list[ScoreList]]  # one list for a raw system, several for a fusion
+    quality: dict[str, dict[str, np.ndarray]]  # further inputs of a calibration
 
 
 def tables(model: Path, data: Path, out: Path) -> tuple[str, EmbeddingTable, EmbeddingTable]:
@@ -83,7 +83,7 @@ def tables(model: Path, data: Path, out: Path) -> tuple[str, EmbeddingTable, Emb
 
 
 def all_pairs(trials: TrialList) -> TrialList:
-    """Return every pair of the recordings in a list; whose voices they are is told as for the list."""
+    """Return all pairs of a list's recordings, with speakers as in the list."""
     enroll, test = np.triu_indices(len(trials.ids), 1)
     pairs = TrialList(trials.ids, enroll.astype(np.int32), test.astype(np.int32), None, "all pairs")
     units = units_of(pairs)
@@ -91,7 +91,7 @@ def all_pairs(trials: TrialList) -> TrialList:
 
 
 def task(trials: TrialList, models: list[tuple[str, EmbeddingTable, EmbeddingTable]]) -> Task:
-    """Return a list scored by every system."""
+    """Return a list scored by each system."""
     units = units_of(trials)
     systems: dict[str, list[ScoreList]] = {}
     quality: dict[str, dict[str, np.ndarray]] = {}
@@ -113,7 +113,7 @@ def task(trials: TrialList, models: list[tuple[str, EmbeddingTable, EmbeddingTab
 
 
 def inputs(here: Task, system: str) -> np.ndarray:
-    """Return what a calibration maps, (trials, inputs)."""
+    """Return the inputs of a calibration, (trials, inputs)."""
     columns = [one.scores for one in here.systems[system]] + list(here.quality.get(system, {}).values())
     return np.column_stack(columns)
 
@@ -138,7 +138,7 @@ def figures(here: Task, system: str) -> tuple[dict[str, float], metrics.Bootstra
 
 
 def whole_list(here: Task, kept: Path) -> list[dict]:
-    """Return the rows of the first table; what was measured with the same scores is read from `kept`."""
+    """Return the rows of the first table; rows of the same scores are read from `kept`."""
     rows, first = [], None
     done = json.loads(kept.read_text()) if kept.is_file() else {}
     for system in here.systems:
@@ -160,12 +160,12 @@ def whole_list(here: Task, kept: Path) -> list[dict]:
 
 
 def hash_of(values: np.ndarray) -> str:
-    """Return what tells these values from others."""
+    """Return a hash that identifies these values."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:12]
 
 
 def split(here: Task, fitted: Task, system: str, seed: int) -> dict[str, float]:
-    """Return what a calibration fitted on one half of the speakers does on the other."""
+    """Return the figures of a calibration fitted on one half of the speakers, on the other half."""
     count = len(here.units.names)
     half = np.random.default_rng(seed).permutation(count) < count // 2
     fitted_on = half[fitted.units.enroll] & half[fitted.units.test]
@@ -241,9 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="the speechocean762 folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder of speechocean762")
     parser.add_argument(
-        "--model", type=Path, action="append", required=True, help="a model folder, once or twice"
+        "--model", type=Path, action="append", required=True, help="model folder; give one or two"
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path)

@@ -1,11 +1,11 @@
-"""Compare a model with its exports on a trial list: what smaller weights save, and what they cost.
+"""Compare a model with its exports on a trial list: size, EER and speed of smaller weights.
 
     python tools/compare_exports.py --model MODEL --trials TRIALS --audio-root DIR --threads 1
 
-A row each for torch and for the ONNX files in float32, float16 and int8: size in MB; EER with its 95 % interval by
+One row each for torch and for the ONNX files in float32, float16 and int8: size in MB; EER with its 95 % interval by
 bootstrap over speakers; the difference of the EER to torch's in the same draws, with its interval; the least and the
 mean cosine of an embedding with torch's; milliseconds for one recording at a time, features included, reading left
-out. Every recording goes through all engines in turn, so that what else the machine does hits all of them alike;
+out. Each recording goes through all engines in turn, so that other load on the machine affects all of them alike;
 times are CPU time, the median over the recordings, and their ratio to torch's.
 """
 
@@ -38,7 +38,7 @@ SAMPLES, SEED = 1000, 0
 
 
 def embed(models: dict, paths: dict[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
-    """Return every model's embeddings of the recordings, in order, and the CPU seconds of each."""
+    """Return each model's embeddings of the recordings, in order, and the CPU seconds per recording."""
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in models}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     rate = next(iter(models.values())).sample_rate
@@ -70,8 +70,10 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True, help="a model folder")
     parser.add_argument("--trials", type=Path, nargs="+", required=True, help="labelled lists")
-    parser.add_argument("--audio-root", type=Path, required=True, help="of the paths in the lists")
-    parser.add_argument("--speakers", type=Path, help="utt2spk, where paths don't tell the speakers")
+    parser.add_argument(
+        "--audio-root", type=Path, required=True, help="folder that the lists' paths are relative to"
+    )
+    parser.add_argument("--speakers", type=Path, help="utt2spk, where the paths don't show the speakers")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

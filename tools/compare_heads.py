@@ -1,15 +1,15 @@
-"""Train the same small encoder under every head, with the same crops, and print one table.
+"""Train the same small encoder under each head, with the same crops, and print one table.
 
     python tools/compare_heads.py --data DIR --out DIR --seeds 0 1 2
     python tools/compare_heads.py --data DIR --out DIR --only am_softmax --crops 1 5
     python tools/compare_heads.py --data DIR --out NOISY --only normface --set augment.probability=1.0
 
-`--data` is the speechocean762 folder. A head is a recipe in `recipes/heads/`; a new file there is a new row. Each run
-(head, seed) trains in a process of its own on one thread, `--jobs` at a time, all heads with one seed before the next
+`--data` is the speechocean762 folder. Each recipe in `recipes/heads/` is a head and a row of the table. Each run
+(head, seed) trains in its own process on one thread, `--jobs` at a time, all heads with one seed before the next
 seed. Runs that are done are not repeated. Recordings are decoded before any clock starts.
 
 Columns: EER of both dev lists and minDCF(0.01) of the first, means over the seeds; the interval is that of the mean,
-by a bootstrap over speakers that all seeds and heads share; the difference to the first row asked for (`--beside`), by
+by a bootstrap over speakers that all seeds and heads share; the difference to the row of the head `--beside`, by
 the same draws; angles on dev, in degrees: of an utterance to the mean of its speaker, and of a speaker's mean to that
 of the nearest other; crops per second of processor time, reading included.
 """
@@ -49,7 +49,7 @@ class Run:
         return self.folder / "figures.json"
 
     def table(self, crops: int) -> Path:
-        """The embeddings of dev: of whole utterances (0), or the means of so many crops."""
+        """The embeddings of dev: of whole utterances (0), or means of that many crops."""
         return self.folder / f"dev-{crops}.npz"
 
 
@@ -206,7 +206,12 @@ def main() -> None:
         "--crops", type=int, nargs="+", default=[], metavar="N", help="also as means of N crops"
     )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for every recipe")
-    parser.add_argument("--beside", default="softmax", metavar="HEAD", help="what differences are to")
+    parser.add_argument(
+        "--beside",
+        default="softmax",
+        metavar="HEAD",
+        help="head that the differences are taken to (default: softmax)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -223,7 +223,7 @@ def _folder(arguments: argparse.Namespace, system: str, seed: int) -> Path:
 
 
 def measure_all(arguments: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
-    """Return the figures of every system and seed, after running what no former call ran, two at a time."""
+    """Return the figures of each system and seed, after the runs that are still missing, two at a time."""
     figures: dict[tuple[str, int], dict[str, float]] = {}
     waiting = [(system, seed) for seed in arguments.seeds for system in SYSTEMS]
     running: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
@@ -311,12 +311,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="the speechocean762 folder; noise/ and rirs/ stand beside it"
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of speechocean762, in the same folder as noise/ and rirs/",
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="of each")
+    parser.add_argument(
+        "--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="threads of each system"
+    )
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/speechocean762/ecapa.toml")
     parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,16 +1,16 @@
-"""Measure training and embedding on a GPU beside SpeechBrain, in one run: crops/s, arithmetic, peak memory.
+"""Compare training and embedding on a GPU with SpeechBrain, in one run: crops/s, arithmetic, peak memory.
 
     python tools/gpu_bench.py --json gpu.json
     python tools/gpu_bench.py --device cpu --batch 2 --crop-s 0.5 --classes 12 --seconds 0
 
-Every contender starts from waveforms on the device: features, encoder, AAM-Softmax over all classes, backward and a
+Each contender starts from waveforms on the device: features, encoder, AAM-Softmax over all classes, backward and a
 step of SGD; or features and encoder alone, in eval mode. Each is tried in float32 (with TF32 products, where the GPU
 has them) and, on a GPU, in bfloat16; ours also with its convolutions channels-last, where they are of two dimensions,
-and with torch.compile (not on a CPU, which takes minutes to compile; --compile asks for it). Embedding is measured in
+and with torch.compile (on a CPU, which takes minutes to compile, only with --compile). Embedding is measured in
 batches and one utterance of 4 s at a time, there also as a CUDA graph.
 
 MFU is the arithmetic of products and convolutions, counted from the model as it runs, over that of a large matrix
-product of the same precision measured beside it: no data sheet is asked.
+product of the same precision measured in the same run, not over a figure from a data sheet.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from speakerverif.models import encoders, features
 
 RATE, MELS = 16000, 80
 SINGLE_S = 4.0
-AT_ONCE = 3  # runs to warm up, and between two looks at the clock
+AT_ONCE = 3  # runs of the warm-up, and between two readings of the clock
 PRODUCT_SIZE = {"cuda": 8192, "cpu": 1024}
 HEAD = {"name": "aam_softmax", "margin": 0.2, "scale": 32.0}
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ Work = Callable[[], object]
 
 @dataclass
 class System:
-    """What is trained: waveform to embedding in parts, and embedding to loss."""
+    """Parts that are trained: features, encoder and head."""
 
     front: Callable[[Tensor], Tensor]
     encoder: nn.Module
@@ -113,7 +113,7 @@ def speechbrain(name: str, classes: int, device: str) -> System | None:
 
 
 def training_step(system: System, waveform: Tensor, labels: Tensor, precision: str) -> Work:
-    """Return what makes one step: features, forward, loss, backward, SGD."""
+    """Return a function that runs one step: features, forward, loss, backward, SGD."""
     for module in system.trained:
         module.train()
     parameters = [p for module in system.trained for p in module.parameters()]
@@ -130,7 +130,7 @@ def training_step(system: System, waveform: Tensor, labels: Tensor, precision: s
 
 
 def embedding(system: System, waveform: Tensor, precision: str) -> Work:
-    """Return what embeds the batch."""
+    """Return a function that embeds the batch."""
     system.encoder.eval()
 
     def run() -> Tensor:
@@ -141,7 +141,7 @@ def embedding(system: System, waveform: Tensor, precision: str) -> Work:
 
 
 def graphed(work: Work) -> Work:
-    """Return work as a CUDA graph: launched as one, on the memory that it was recorded with."""
+    """Return the work as a CUDA graph, launched at once on the memory that it was recorded with."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -155,7 +155,7 @@ def graphed(work: Work) -> Work:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
-    """Return the context of a precision; the features keep out of it by themselves."""
+    """Return the context of a precision; the features stay in float32 by themselves."""
     kind = PRECISIONS[precision]
     return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
@@ -163,7 +163,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def variants(
     name: str, precisions: list[str], compiled: bool
 ) -> Iterator[tuple[str, str, Callable[[System], None]]]:
-    """Yield what is tried with our own network: a label, a precision, and what to change about it."""
+    """Yield the variants of our own network: a label, a precision, and the change to make."""
     for precision in precisions:
         yield precision, precision, lambda system: None
     if name.startswith("resnet"):
@@ -181,7 +181,7 @@ def _compile(system: System) -> None:
 
 
 def timed(work: Work, device: torch.device, seconds: float) -> float:
-    """Return the seconds of one piece of work, from so many seconds of them after a warm-up."""
+    """Return the seconds of one piece of work, averaged over at least `seconds` after a warm-up."""
     for _ in range(AT_ONCE):
         work()
     _wait(device)
@@ -200,7 +200,7 @@ def _wait(device: torch.device) -> None:
 
 
 def products_per_s(device: torch.device, seconds: float) -> dict[str, float]:
-    """Return FLOP/s of a large matrix product in every precision: the limit."""
+    """Return the FLOP/s of a large matrix product in each precision: the limit."""
     size = PRODUCT_SIZE[device.type]
     rates = {}
     for name, kind in PRECISIONS.items():
@@ -297,12 +297,12 @@ def main() -> None:
     parser.add_argument("--crop-s", type=float, default=2.0)
     parser.add_argument("--classes", type=int, default=17_982)
     parser.add_argument(
-        "--seconds", type=float, default=5.0, help="that each contender is timed for, at least"
+        "--seconds", type=float, default=5.0, help="least time to measure each contender (default: 5)"
     )
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: on a GPU)"
     )
-    parser.add_argument("--json", type=Path, help="write the records here")
+    parser.add_argument("--json", type=Path, help="file to write the records to")
     asked = parser.parse_args()
     device = torch.device(asked.device)
     for name in asked.encoders:

@@ -1,11 +1,11 @@
-"""Join trained models into one, an ensemble whose cosine is the mean of theirs, as they are and whitened.
+"""Join trained models into an ensemble whose cosine is the mean of theirs, or whitened.
 
     python tools/join_models.py recipes/default/joined.toml A B C --manifest train.tsv --data DIR --out MODEL
 
 The whitening (WCCN, of all embeddings side by side) is fitted on the crops that the recipe's `[train]` draws from the
-training list, its `[augment]` included: the directions in which noise, rooms and lines move an embedding count as a
-speaker's own variation, and are turned down. `[encoder]` of the recipe is replaced by the models' own; their features
-must be equal.
+training list, its `[augment]` included: the directions in which noise, rooms and telephone lines move an embedding
+count as variation within speakers, and get less weight. The models' own encoders replace the recipe's `[encoder]`;
+their features must be equal.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def join(
     members = {folder.name: folder.recipe.encoder for folder in folders}
     if len(members) < len(folders):
         raise InputError(f"models of the same name: {', '.join(folder.name for folder in folders)}")
-    if odd := [f.name for f in folders if f.recipe.features != recipe.features]:
-        raise InputError(f"{', '.join(odd)}: other features than the recipe's")
+    if different := [f.name for f in folders if f.recipe.features != recipe.features]:
+        raise InputError(f"{', '.join(different)}: other features than the recipe's")
     recipe = dataclasses.replace(
         recipe, encoder={"name": "ensemble", "members": members, "whiten": True}, head={}
     )
@@ -84,9 +84,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="TSV", help="the training list")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="TSV", help="training list")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="what noise and room folders are relative to"
+        "--data", type=Path, metavar="DIR", help="folder that noise and room folders are relative to"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")

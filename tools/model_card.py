@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write the card of the shipped model: a template, what the folder says of itself, and tables of measured records.
+"""Write the card of the shipped model: a template, facts of its folder, and tables of measured records.
 
     python tools/model_card.py speakerverif/default_model --results results
 
-Nothing is measured here. Where a record is not in `--results`, or is of another model, the card shows the command that
-makes it in place of the number, and so does standard error; the exit status is then 1. Commands are for a folder with
-the corpora beside each other (speechocean762, noise, rirs) as the present one.
+Nothing is measured here. Where a record is missing from `--results`, or is another model's, the card and standard error
+show the command that makes it in place of the number, and the exit status is 1. Commands are run in the folder that
+holds the corpora (speechocean762, noise, rirs).
 """
 
 import argparse
@@ -27,7 +27,7 @@ from speakerverif.models.folder import CARD, read_model_folder
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 DEV = "speechocean762/dev"
-LISTS = {  # record -> what it is, the list
+LISTS = {  # record -> its title, the list
     "report-trials": ("part report, trials", "parts/report/trials.txt"),
     "report-trials_hard": ("part report, trials_hard", "parts/report/trials_hard.txt"),
     "dev-trials": ("all of dev, trials (selected on)", f"{DEV}/trials.txt"),
@@ -51,14 +51,14 @@ COMMANDS["robustness"] = (
 
 
 class Records:
-    """The records of measurements in a folder, as far as they are there and of one model."""
+    """Records of measurements of one model, in a folder."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
         self.lacking: list[str] = []
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """Return a record, or None where it is not there; then it is noted as lacking."""
+        """Return a record, or None where it is missing, which is noted."""
         path = self.folder / f"{name}.json"
         record = json.loads(path.read_text("utf-8")) if path.is_file() else None
         if record is not None and self.fingerprint in _models(record):
@@ -68,13 +68,13 @@ class Records:
 
 
 def _models(record: dict[str, Any]) -> list[str]:
-    """Return the fingerprints of the models that a record is of, wherever its program writes them."""
+    """Return the fingerprints of a record's models, wherever its program writes them."""
     systems = record.get("systems", [record.get("model", record)])
     return [system.get("fingerprint") for system in systems]
 
 
 def percent(rate: float, ci95: Sequence[float] | None) -> str:
-    """Return a rate and its interval as they stand in the card."""
+    """Return a rate and its interval as text for the card."""
     return f"{100 * rate:.2f}" + (f" [{100 * ci95[0]:.2f}, {100 * ci95[1]:.2f}]" if ci95 else "")
 
 
@@ -85,7 +85,7 @@ def lines_of(rows: list[tuple[str, ...]]) -> str:
 
 
 def missing(name: str) -> str:
-    """Return what stands in the place of a figure that is not there."""
+    """Return the text in place of a missing figure."""
     return f"*not measured:* `{COMMANDS[name]}`"
 
 
@@ -122,7 +122,7 @@ def breakdown(records: Records) -> str:
 
 
 def rounding(records: Records) -> str:
-    """Return what float16 costs."""
+    """Return the table of the cost of float16."""
     record = records.get("pack")
     if record is None:
         return missing("pack")

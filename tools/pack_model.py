@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Make the folder that ships of the folder that training wrote: small, with its cohort and its calibration.
+"""Pack a trained model folder for shipping: small, with its cohort and its calibration.
 
     python tools/pack_model.py out/default/model --train out/default/data/train.tsv \\
         --calibrate-on parts/calibrate/trials.txt --audio-root speechocean762 --out speakerverif/default_model
 
 - Weights are rounded to float16 where they are matrices; vectors (biases, batch norm's statistics) stay float32,
-  which costs little and spares variances a range that they may leave.
+  which takes little room; variances may exceed float16's range.
 - Head, log and state of training are left out.
-- Back end and normalisation are fitted anew, as the recipe's [backend] and [score] say (`--set score.norm=asnorm`
+- Back end and normalisation are fitted again, as the recipe's [backend] and [score] say (`--set score.norm=asnorm`
   changes them), on the embeddings that the rounded weights give of the training utterances.
 - The calibration is fitted on the scores that this folder then gives the labelled trials of `--calibrate-on`, whose
   speakers neither training nor any reported list may use; `verify` decides at their `--far`.
 
-Prints what the rounding costs on those trials, and what the folder weighs; `--json` keeps it.
+Prints the cost of the rounding on those trials and the folder's size; `--json` writes both to a file.
 """
 
 import argparse
@@ -57,7 +57,7 @@ from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with matrices and kernels as float16; the rest as it is.
+    """Return weights with matrices and kernels as float16; the others unchanged.
 
     Raises:
         InputError: a weight that float16 can't hold.
@@ -73,7 +73,7 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def embedded(folder: ModelFolder, utterances: list[Utterance], label: str) -> EmbeddingTable:
-    """Return the embeddings of utterances, every one of them."""
+    """Return the embeddings of all utterances, or raise `InputError`."""
     table = embed(folder, utterances, label=label)
     if table.failed:
         raise InputError(f"{len(table.failed)} of {len(utterances)} could not be embedded: {table.failed}")
@@ -105,20 +105,21 @@ def pack(
     far: float,
     p_target: float,
 ) -> dict[str, object]:
-    """Write the folder and return what was found of it.
+    """Write the folder and return the record of its figures.
 
     Args:
         source: the model folder of a training that has finished.
         out: a folder that is made, or a model folder that is replaced.
         trials_path: labelled trials to calibrate on.
         audio_root: where their files are.
-        train: manifest of the training utterances; None where the scoring learns nothing of them.
+        train: manifest of the training utterances; None where the scoring needs no training.
         assignments: `key=value` changes of the recipe's [backend] and [score].
         far: false-alarm rate at which `verify` decides.
         p_target: prior that the calibration is best at.
 
     Raises:
-        InputError: a training that goes on; what is there already is no model folder; what can't be embedded.
+        InputError: an unfinished training; an existing folder that is no model folder; recordings that can't be
+            embedded.
     """
     recipe, trained = read_config(source)
     recipe = from_dict(Recipe, override(to_dict(recipe), assignments), "--set")
@@ -142,7 +143,7 @@ def pack(
     scoring.save(aside)
 
     trials = TrialList.read(trials_path)
-    # The name stands in the folder and is printed by `verify`: corpus, part and list, not where they lay.
+    # `verify` prints the name from the folder: corpus, part and list, without the path.
     name = f"{audio_root.resolve().name} {'/'.join(trials_path.resolve().parts[-2:])}"
     trials = dataclasses.replace(trials, name=name)
     heard = [Utterance(name, str(audio_root / name), "") for name in trials.ids]
@@ -186,11 +187,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the folder that training wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder that training wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--train", type=Path, metavar="M.tsv", help="manifest of the training utterances")
     parser.add_argument("--calibrate-on", type=Path, required=True, metavar="TRIALS")
-    parser.add_argument("--audio-root", type=Path, required=True, metavar="DIR", help="of those trials")
+    parser.add_argument(
+        "--audio-root",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the trials' paths are relative to",
+    )
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--far", type=float, default=0.01, metavar="F")
     parser.add_argument("--p-target", type=float, default=0.05, metavar="P")

@@ -3,18 +3,18 @@
 
     python tools/robustness.py trials.txt --audio-root DIR --model MODEL --noise DIR --rooms DIR
 
-The enrolled side stays as it is, as where somebody enrolls in peace and is verified wherever he is; `--both` changes
-both sides. What is done to a recording follows from the seed and its name: every model hears the same, the noise of
-one recording is the same at every SNR, and a row comes out the same alone (`--only "noise 10 dB"`) as among others.
+The enrolled side stays unchanged, as where people enroll in a quiet place and are verified anywhere; `--both` changes
+both sides. The change of a recording follows from the seed and its name: each model gets the same recordings, the noise
+of one recording is the same at each SNR, and a row alone (`--only "noise 10 dB"`) equals the row among others.
 
-Rows: cut to their middle seconds; telephone lines, codecs; recorded and simulated rooms; noise. And, standing in for
-speech that a model was not made for: another microphone (a random smooth frequency response, 6 dB of standard
-deviation), overdriven by 10 dB, faster and slower by a tenth (pitch and tract with it, as voices of others or in
-another mood), and played backwards (a language that nobody speaks).
+Rows: the middle seconds alone; telephone lines, codecs; recorded and simulated rooms; noise. And, as substitutes for
+speech that a model was not trained on: another microphone (a random smooth frequency response, 6 dB of standard
+deviation), overdriven by 10 dB, faster and slower by a tenth (which changes pitch and vocal tract with it), and
+played backwards (an unknown language).
 
-Columns: a model by plain cosine and, where its folder holds a back end or a cohort, as it scores by itself. 95 %
+Columns: a model by plain cosine and, where its folder holds a back end or a cohort, by those. 95 %
 intervals by bootstrap over speakers. Recordings that can't be embedded are counted, and their trials left out.
-`--resemblyzer` sets Resemblyzer beside them (pip install --no-deps resemblyzer webrtcvad; its weights come with it).
+`--resemblyzer` adds Resemblyzer (pip install --no-deps resemblyzer webrtcvad; its weights come with it).
 """
 
 import argparse
@@ -63,7 +63,7 @@ Change = Callable[[Waveform, np.random.Generator], Waveform]
 
 
 def changes(noise: Path | None, rooms: Path | None) -> dict[str, Change]:
-    """Return name -> what is done to a recording; rows of noise and recorded rooms where there are folders of them."""
+    """Return name -> change of a recording; noise and recorded rooms only where their folders are given."""
     found: dict[str, Change] = {CLEAN: lambda w, rng: w}
     found |= {f"middle {s} s": partial(_middle, seconds=s) for s in (3, 2, 1)}
     found["telephone, 8 kHz"] = _coded("telephone", 64)
@@ -126,7 +126,7 @@ def _within(w: Waveform) -> Waveform:
 
 
 class Changed:
-    """Reads recordings below a folder, each changed by a generator of its own; stands in for `audio` in `embed`."""
+    """Source of recordings below a folder, each changed with its own random generator; `embed` reads from it."""
 
     def __init__(self, root: Path, change: Change, seed: int) -> None:
         self.root, self.change, self.seed = root, change, seed
@@ -144,7 +144,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class System:
-    """What makes embeddings, and the ways in which they are compared."""
+    """A system: a function that embeds recordings, and the ways to score them."""
 
     name: str
     fingerprint: str
@@ -191,7 +191,7 @@ def resemblyzer() -> System:
 def joined(
     trials: TrialList, clean: EmbeddingTable, changed: EmbeddingTable
 ) -> tuple[TrialList, EmbeddingTable, np.ndarray]:
-    """Return the trials whose both sides could be embedded, from one table to the other, and which rows they are."""
+    """Return the trials with both sides embedded, the two tables as one, and the trials' rows."""
     size = len(trials.ids)
     enrolled, tested = (np.array([name not in t.failed for name in trials.ids]) for t in (clean, changed))
     kept = np.flatnonzero(enrolled[trials.enroll] & tested[trials.test])
@@ -232,14 +232,14 @@ def figures(
 
 
 def cell(found: dict[str, Any]) -> str:
-    """Return figures as they stand in the table."""
+    """Return figures as a cell of the table."""
     low, high = found["eer_ci95"]
     lost = f"; {found['not_embedded']} not embedded" if found["not_embedded"] else ""
     return f"{100 * found['eer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]{lost}"
 
 
 def table(args: argparse.Namespace) -> dict[str, Any]:
-    """Print the table, a row as soon as it is there, and return the record."""
+    """Print the table row by row and return the record."""
     trials = TrialList.read(args.trials)
     if trials.labels is None:
         raise InputError(f"{args.trials}: no labels; an EER needs them")
@@ -300,12 +300,14 @@ def main() -> int:
         type=Path,
         action="append",
         metavar="MODEL",
-        help="as often as needed (default: the built-in)",
+        help="model folder; may be repeated (default: the built-in model)",
     )
     parser.add_argument("--resemblyzer", action="store_true")
-    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings of noise")
-    parser.add_argument("--rooms", type=Path, metavar="DIR", help="recorded room impulse responses")
-    parser.add_argument("--only", action="append", metavar="ROW", help="as often as needed")
+    parser.add_argument("--noise", type=Path, metavar="DIR", help="folder of noise recordings")
+    parser.add_argument("--rooms", type=Path, metavar="DIR", help="folder of room impulse responses")
+    parser.add_argument(
+        "--only", action="append", metavar="ROW", help="compute only this row; may be repeated"
+    )
     parser.add_argument("--both", action="store_true", help="change enrolled recordings too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="samples for the intervals")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Score a trial list: `speakerverif score` as a script that runs from a checkout."""
+"""Score a trial list: `speakerverif score` as a script for a checkout."""
 
 import importlib.util
 import sys

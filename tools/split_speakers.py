@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Split the speakers of trial lists into parts, and write of every list the trials that stay within a part.
+"""Split the speakers of trial lists into parts, and write the trials of each list that stay within a part.
 
     python tools/split_speakers.py trials.txt trials_hard.txt --alike spk2gender spk2age --out parts
 
-What is chosen on some speakers, calibrated on others and reported on a third group says what it will do for strangers.
-All lists are split alike: a speaker is in the same part whatever list names them. The rule: speakers are sorted by what
-`--alike` tells of them, in its order, and within equal values at random; each successive group of as many as there are
-parts is dealt out to them at random. So the parts are of one size (one more or less) and alike in gender and age, and
-the same seed gives the same parts whatever order the trials stand in.
+Figures of a model that was chosen on some speakers, calibrated on others and tested on a third part hold for strangers.
+All lists are split alike: a speaker is in the same part in each list. Speakers are sorted by the columns of `--alike`,
+in that order, and at random where those are equal; then each successive group, one speaker per part, is dealt out to
+the parts at random. So the parts have the same size (one more or less) and are alike in gender and age, and the same
+seed gives the same parts whatever the order of the trials.
 
-Writes OUT/PART/<list's name>, with OUT/PART/speakers.txt beside it, and prints how many of what is in each.
+Writes OUT/PART/<list's name> and OUT/PART/speakers.txt, and prints the counts of each part.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def deal(values: dict[str, tuple[str | float, ...]], parts: Sequence[str], seed:
     """Return speaker -> part.
 
     Args:
-        values: speaker -> what the parts are to be alike in, the weightiest first.
+        values: speaker -> the values in which the parts are to be alike, the most important first.
         parts: their names.
         seed: of every random choice.
     """
@@ -47,7 +47,7 @@ def deal(values: dict[str, tuple[str | float, ...]], parts: Sequence[str], seed:
     found = {}
     for start in range(0, len(order), len(parts)):
         group = order[start : start + len(parts)]
-        # Whom a last group that is not full leaves out is at random, too.
+        # Which parts a last, smaller group leaves out is random, too.
         for speaker, part in zip(group, rng.permutation(len(parts)), strict=False):
             found[speaker] = parts[part]
     return found
@@ -57,7 +57,7 @@ def values_of(owner: dict[str, str], columns: Sequence[Column]) -> dict[str, tup
     """Return speaker -> the columns' values, of the speakers of some files.
 
     Raises:
-        InputError: a speaker of whom a column tells nothing, or several things.
+        InputError: a speaker with no value in a column, or several.
     """
     found: dict[str, tuple[str | float, ...]] = dict.fromkeys(owner.values(), ())
     for column in columns:
@@ -69,13 +69,13 @@ def values_of(owner: dict[str, str], columns: Sequence[Column]) -> dict[str, tup
             raise InputError(
                 f"{column.name}: expected one value a speaker; none or several for {named(wrong)}"
             )
-        told = numbers({speaker: values.pop() for speaker, values in of_speaker.items()})
-        found = {speaker: (*before, told[speaker]) for speaker, before in found.items()}
+        value_of = numbers({speaker: values.pop() for speaker, values in of_speaker.items()})
+        found = {speaker: (*before, value_of[speaker]) for speaker, before in found.items()}
     return found
 
 
 def numbers(texts: dict[str, str]) -> Mapping[str, str | float]:
-    """Return the values as numbers, so that 9 comes before 10, where all of them are."""
+    """Return the values as numbers where all are numbers, so that 9 comes before 10."""
     try:
         return {speaker: float(text) for speaker, text in texts.items()}
     except ValueError:
@@ -113,8 +113,8 @@ def split(
             TrialList(trials.ids, trials.enroll[kept], trials.test[kept], labels).write(
                 out / part / path.name
             )
-            told = "" if labels is None else f", {int(labels.sum()):,} target"
-            print(f"  {path.name}: {len(kept):,} trials{told}")
+            targets = "" if labels is None else f", {int(labels.sum()):,} target"
+            print(f"  {path.name}: {len(kept):,} trials{targets}")
     return part_of
 
 
@@ -125,7 +125,11 @@ def main() -> int:
     )
     parser.add_argument("trials", type=Path, nargs="+", metavar="TRIALS")
     parser.add_argument(
-        "--alike", nargs="+", default=[], metavar="[NAME=]FILE", help="what the parts are to be alike in"
+        "--alike",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="columns in which the parts are to be alike",
     )
     parser.add_argument("--parts", nargs="+", default=PARTS, metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)

@@ -40,7 +40,7 @@ def halved(graph: Any) -> Any:
 
 
 def quantised(graph: Any) -> Any:
-    """Return a graph whose encoder multiplies integers of eight bits, scaled anew for every input.
+    """Return a graph whose encoder multiplies 8-bit integers, with scales taken from each input.
 
     No recordings are needed to choose scales by. (One scale a tensor: with one a channel the sums of products
     saturate on processors without VNNI.)

@@ -341,7 +341,7 @@ def test_the_folder_says_where_the_model_comes_from(tmp_path):
     assert folder.speakers == ["id10001", "id10002"]
     card = (tmp_path / "model" / "README.md").read_text()
     assert "imported into" in card and "trained with" not in card
-    with pytest.raises(InputError, match="holds a model already"):
+    with pytest.raises(InputError, match="already holds a model"):
         import_model("speechbrain", source, tmp_path / "model")
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark case is: the same work by us, by peers, and by the machine at its best."""
+"""Benchmark cases: the same work by us, by peers, and by the machine at its limit."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ PRODUCT_SIZE = 2048
 
 @dataclass(frozen=True)
 class Limit:
-    """What the machine can do at most: a piece of work, and how many times it fits into the case's work."""
+    """The machine's limit: a piece of work, and how many times it fits into the case's work."""
 
     work: Work
     times: float = 1.0
@@ -22,15 +22,15 @@ class Limit:
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. What the contenders return is dropped; `check` has seen that they agree where that can be."""
+    """One comparison. The contenders' results are dropped; `check` compares them beforehand where they can agree."""
 
     ours: Work
     peers: dict[str, Work] = field(default_factory=dict)
     limits: dict[str, Limit] = field(default_factory=dict)
-    # Whole programs can only be timed by the wall, whatever clock the user chose.
+    # Whole programs are timed by the wall clock, whichever clock the user chose.
     clock: Literal["any", "wall"] = "any"
-    rounds: int | None = None  # where the user's number of rounds would take too long
-    memory: bool = False  # also measure the peak memory of every contender, each in a fresh process
+    rounds: int | None = None  # replaces the user's number where that would take too long
+    memory: bool = False  # also measure each contender's peak memory, in a fresh process
     facts: dict[str, float | str] = field(default_factory=dict)  # printed with the result: sizes, recall
 
 
@@ -38,7 +38,7 @@ Build = Callable[[int], Case]
 
 
 def product(gflop: float, rows: int = PRODUCT_SIZE, width: int = PRODUCT_SIZE) -> Limit:
-    """Return the limit of arithmetic: as many products of rows x width with a square matrix as make `gflop`."""
+    """Return the limit of arithmetic: products of (rows, width) with a square matrix, `gflop` in all."""
     import torch
 
     frames, factor = torch.randn(rows, width), torch.randn(width, width)
@@ -55,7 +55,7 @@ def gflop(work: Work) -> float:
 
 
 def as_installed(folder: Path) -> dict[str, str]:
-    """Return the environment of a program as it runs once installed: with bytecode, here kept in `folder`."""
+    """Return the environment of an installed program, with its bytecode kept in `folder`."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
@@ -63,5 +63,5 @@ def as_installed(folder: Path) -> dict[str, str]:
 
 @functools.cache
 def left_out(package: str) -> None:
-    """Say, once, that a peer is not installed."""
+    """Print once that a peer is not installed."""
     print(f"left out: {package} is not installed", file=sys.stderr)

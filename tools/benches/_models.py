@@ -1,4 +1,4 @@
-"""Our encoders beside SpeechBrain's of the same architecture, and what work they are."""
+"""Our encoders, SpeechBrain's of the same architecture, and the arithmetic of each."""
 
 import copy
 from collections.abc import Callable
@@ -20,15 +20,15 @@ class Models:
     width: int | None = None
 
     def works(self, work: Callable[[nn.Module], Work]) -> dict[str, Work]:
-        """Return the same work of every system."""
+        """Return the same work for each system."""
         peer = {} if self.speechbrain is None else {"speechbrain": work(self.speechbrain)}
         return {"ours": work(self.ours), **peer}
 
     def gflop(self, features: Tensor, work: Callable[[nn.Module, Tensor], Work]) -> float:
-        """Return what the published graph computes: what ours saves counts for it."""
+        """Return the arithmetic of the published graph, including what ours saves."""
         if self.speechbrain is not None:
             return gflop(work(self.speechbrain, features))
-        # Not on the CPU, where our products go ways that torch's counter doesn't see.
+        # On the meta device: torch's counter doesn't see our products on a CPU.
         return gflop(work(copy.deepcopy(self.ours).to("meta"), features.to("meta")))
 
 
@@ -51,7 +51,7 @@ def _xvector() -> Models:
         left_out("speechbrain")
         return Models(ours, None, 512)
     peer = Xvector(in_channels=80)
-    # Its pooling adds noise to the mean, which an export can't carry; without, it has less to do.
+    # Its pooling adds noise to the mean, which an export can't carry; the export has less to compute.
     peer.blocks[15]._get_gauss_noise = lambda shape, device: torch.zeros(shape, device=device)
     return Models(ours, peer, 512)
 

@@ -1,4 +1,4 @@
-"""AS-norm of a list like VoxCeleb1-E against 5,994 speaker means; the limit is the product of the embeddings."""
+"""AS-norm of a list like VoxCeleb1-E against 5,994 speaker means; the limit is the matrix product of the embeddings."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""EER and minDCF in 1,000 samples of speakers; the limit is adding up the trials' weights as often."""
+"""EER and minDCF in 1,000 samples of speakers; the limit is summing the trials' weights as many times."""
 
 import numpy as np
 

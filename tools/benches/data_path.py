@@ -1,4 +1,4 @@
-"""Training data, one core: crop, speed, room, noise and features beside SpeechBrain's; decoding and codecs apart."""
+"""Training data on one core: crop, speed, room, noise and features against SpeechBrain's; decoding and codecs."""
 
 import atexit
 import functools
@@ -24,12 +24,12 @@ RATE, CROP_S, BATCH = 16000, 2.0, 32
 SPEAKERS, SPEEDS = 5_994, (0.9, 1.0, 1.1)  # 17,982 classes
 RECORDINGS, RECORDING_S = 64, 8.0
 EPOCHS = 2
-BATCHES = 4  # that one timing runs through, where a peer has to keep up
+BATCHES = 4  # of one timing, where there is a peer
 
 
 @functools.cache
 def _corpus() -> Path:
-    """Return a folder of made-up recordings, noises and rooms, removed at the end."""
+    """Return a folder of synthetic recordings, noises and rooms, removed at the end."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def _recording(item: int) -> str:
 
 
 def _ours(config: AugmentConfig, batches: int | None) -> Work:
-    """Return what makes the features of so many batches (None: of all epochs)."""
+    """Return a function that makes the features of a number of batches (None: of all epochs)."""
     recipe = Recipe(augment=config, train=TrainConfig(batch_size=BATCH, crop_s=CROP_S, epochs=EPOCHS))
     manifest = Manifest.from_utterances(
         Utterance(f"{s}", _recording(s), f"id{s:05}", 0.0, RECORDING_S) for s in range(SPEAKERS)
@@ -69,7 +69,7 @@ def _ours(config: AugmentConfig, batches: int | None) -> Work:
 
 
 def _speechbrain() -> dict[str, Work]:
-    """Return SpeechBrain's classes at the same work: every crop perturbed in speed, in a room, with noise."""
+    """Return SpeechBrain's classes at the same work: each crop perturbed in speed, in a room, with noise."""
     try:
         from speechbrain.augment.augmenter import Augmenter
         from speechbrain.augment.time_domain import AddNoise, AddReverb, SpeedPerturb
@@ -160,7 +160,7 @@ def _decode(threads: int, suffix: str, subtype: str | None) -> Case:
 
 def _codec(threads: int, kind: str) -> Case:
     crops = [soundfile.read(_recording(i), round(CROP_S * RATE), dtype="float32")[0] for i in range(4)]
-    # By the wall: AAC is made in other processes.
+    # By the wall clock: AAC is encoded in other processes.
     return Case(
         lambda: [transcode(crop, kind, RATE, 32.0) for crop in crops],
         clock="wall",

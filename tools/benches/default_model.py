@@ -1,4 +1,4 @@
-"""The model in the box: loading it, with all imports, and a file of 4 s to its embedding once it is loaded."""
+"""The built-in model: loading it with all imports, and embedding a file of 4 s once it is loaded."""
 
 import functools
 import subprocess
@@ -19,7 +19,7 @@ DURATION_S = 4.0
 
 
 def _loading(threads: int) -> Case:
-    kept = tempfile.TemporaryDirectory()  # goes with the case
+    kept = tempfile.TemporaryDirectory()  # deleted with the case
     environment = as_installed(Path(kept.name))
 
     def run(code: str, kept: tempfile.TemporaryDirectory = kept) -> None:

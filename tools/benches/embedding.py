@@ -1,4 +1,4 @@
-"""Recordings of 2 to 20 s to embeddings, from files, beside one at a time and the encoder on ready features."""
+"""Embedding files of 2 to 20 s in batches, one at a time, and by the encoder alone on ready features."""
 
 import atexit
 import functools
@@ -26,7 +26,7 @@ ENCODER_BATCH, ENCODER_S = 16, 3.0  # of the suite encoder_inference
 
 
 def model(channels: int) -> ModelFolder:
-    """Return an ECAPA-TDNN that has learnt nothing, as `load_model` would."""
+    """Return an untrained ECAPA-TDNN as `load_model` returns one."""
     recipe = Recipe(encoder={"name": "ecapa", "channels": channels, "mfa_channels": 3 * channels})
     encoder = SpeakerModel(recipe.features, recipe.encoder).eval()
     pack(encoder)
@@ -34,7 +34,7 @@ def model(channels: int) -> ModelFolder:
 
 
 def recordings(number: int, shortest_s: float, longest_s: float) -> list[Utterance]:
-    """Return made-up recordings, evenly spread in length; their files are removed at the end."""
+    """Return synthetic recordings, evenly spread in length; their files are removed at the end."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     sound = 0.05 * coloured_noise(np.random.default_rng(0), round(60 * RATE), 1.0)
@@ -64,7 +64,7 @@ def resemblyzer(utterances: list[Utterance]) -> dict[str, Work]:
 
 
 def mixed(number: int, channels: int, threads: int) -> Case:
-    """Return the case of so many recordings of mixed lengths; of hundreds once, and without others' software."""
+    """Return the case of `count` recordings of mixed lengths; hundreds run once, without peers."""
     few = number <= 100
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""What takes minutes: 1,000 recordings of 2 to 20 s, and a recording of an hour with its peak memory."""
+"""Cases of minutes: 1,000 recordings of 2 to 20 s, and a recording of an hour with its peak memory."""
 
 import functools
 import resource

@@ -20,7 +20,7 @@ def _inference(model: torch.nn.Module, features: torch.Tensor) -> Work:
 
 
 def _onnxruntime(model: torch.nn.Module, features: torch.Tensor, threads: int) -> Work | None:
-    """Return a model's plain export run by onnxruntime; None where the tools for that are not installed."""
+    """Return a model's plain export run by onnxruntime; None where onnx or onnxruntime is not installed."""
     try:
         import onnx  # noqa: F401  torch's exporter needs it
         import onnxruntime
@@ -60,7 +60,7 @@ def _case(threads: int, name: str, batch: int, frames: int) -> Case:
     ours = work.pop("ours")
     work["kernels not packed"] = _inference(plain, features)
     exported, title = models.speechbrain, "speechbrain in onnxruntime"
-    if exported is None and models.width is None:  # nobody else's network: our own export
+    if exported is None and models.width is None:  # no peer has this network: our own export
         exported, title = models.ours, "ours in onnxruntime"
     if exported is not None and (session := _onnxruntime(exported, features, threads)) is not None:
         work[title] = session

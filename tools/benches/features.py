@@ -1,4 +1,4 @@
-"""Filterbanks of one utterance of 4 s and of 32 of 3 s, beside whoever computes the same, and the FFT alone."""
+"""Filterbanks of one utterance of 4 s and of 32 of 3 s, against peers that compute the same, and the FFT alone."""
 
 import functools
 
@@ -73,7 +73,7 @@ PEERS = {"kaldi": _kaldi_peers, "speechbrain": _speechbrain_peers, "torchaudio":
 
 def _case(kind: str, size: str, threads: int) -> Case:
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as the command line does; for the peers too
+    keep_freed_memory()  # as the command line does; the peers gain too
     torch.manual_seed(0)
     waveform = 0.1 * torch.randn(SIZES[size])
     lengths = torch.full((len(waveform),), waveform.shape[1])

@@ -1,4 +1,4 @@
-"""A step of every head beside plain softmax: 17,982 classes, batch 256, dimension 192; with peak memory."""
+"""A step of each head against plain softmax: 17,982 classes, batch 256, dimension 192; with peak memory."""
 
 import functools
 
@@ -10,7 +10,7 @@ from speakerverif._util import registry
 
 NUM_CLASSES, BATCH, DIM = 17_982, 256, 192
 
-# The losses on pairs need several utterances of each speaker; the others don't mind.
+# The losses on pairs need several utterances of each speaker; the others take any batch.
 LABELS = torch.arange(BATCH) // 4
 
 

@@ -1,4 +1,4 @@
-"""Who of 1,000,000 enrolled speakers somebody is: exact, and by the index; the limit is the product with all."""
+"""Identification among 1,000,000 enrolled speakers, exact and by the index; the limit is one matrix product."""
 
 import functools
 import tempfile
@@ -15,7 +15,7 @@ GROUPS, WITHIN, OWN = (
     1000,
     0.5,
     0.7,
-)  # speakers come in groups of like voices; a recording is near its speaker
+)  # speakers come in groups of similar voices; a recording is near its speaker
 
 
 def _voices() -> tuple[np.ndarray, np.ndarray]:

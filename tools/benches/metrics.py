@@ -1,4 +1,4 @@
-"""EER and minDCF of scores as many as VoxCeleb1-E has trials, and of ten million; the limit is one argsort."""
+"""EER and minDCF of as many scores as VoxCeleb1-E has trials, and of ten million; the limit is one argsort."""
 
 import functools
 

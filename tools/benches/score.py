@@ -1,4 +1,4 @@
-"""Scoring as a whole program, start and files included; and the EER alone beside SpeechBrain's."""
+"""Scoring as a whole program, start and files included; and the EER alone against SpeechBrain's."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def _write(folder: Path) -> None:
 
 
 def _program(threads: int, *options: str) -> Case:
-    folder = tempfile.TemporaryDirectory()  # goes with the case
+    folder = tempfile.TemporaryDirectory()  # deleted with the case
     path = Path(folder.name)
     _write(path)
     environment = as_installed(path)

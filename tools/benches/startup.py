@@ -1,4 +1,4 @@
-"""Whole programs that should answer at once: the help, and the scoring of a score file; beside a bare Python."""
+"""Whole programs that should answer at once: the help, and scoring a score file; against a bare Python."""
 
 import functools
 import subprocess
@@ -37,7 +37,7 @@ def _lists(folder: Path) -> list[str]:
 
 
 def _case(command: str, threads: int) -> Case:
-    kept = tempfile.TemporaryDirectory()  # goes with the case
+    kept = tempfile.TemporaryDirectory()  # deleted with the case
     environment = as_installed(Path(kept.name))
     arguments = ["-m", "speakerverif", command]
     if command == "score":

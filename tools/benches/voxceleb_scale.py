@@ -1,7 +1,7 @@
-"""VoxCeleb2 dev at its real size, 1,092,009 recordings: preparing it, and what its manifest costs in training.
+"""VoxCeleb2 dev at its real size, 1,092,009 recordings: preparing it, and its manifest's cost in training.
 
-The tree is made of links to tiny WAV files in a temporary folder; making and removing it takes longer than what is
-measured.
+The tree is made of links to tiny WAV files in a temporary folder; making and removing it takes longer than the
+measurements.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from speakerverif.corpora import _voxtree, voxceleb
 from speakerverif.data.manifest import Manifest
 from speakerverif.training.batches import BatchOrder, CropDataset
 
-CROPS = 300  # read by the data-loading process whose memory is taken
+CROPS = 300  # read by the data-loading process whose memory is measured
 CONFIG = TrainConfig(batch_size=256, epochs=150, crop_s=0.2)
 
 
@@ -48,14 +48,14 @@ def _prepare(threads: int) -> Case:
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = _status_mb("VmRSS")
         voxceleb.prepare(None, root / "out", vox1=root / "vox1", vox2=root / "vox2")
-        # Of the first run: later ones find memory that it left.
+        # Only the first run counts: later ones reuse its memory.
         facts.setdefault("MB more at the peak", _status_mb("VmHWM") - before)
 
     return Case(run, rounds=1, facts=facts)
 
 
 def _manifest(rows: int) -> Path:
-    """Write a manifest of so many rows, all of one tiny recording, and return its path."""
+    """Write a manifest of `rows` rows, all of one tiny recording, and return its path."""
     folder = _folder()
     recording = folder / "a.wav"
     soundfile.write(recording, np.zeros(16000, np.int16), 16000)
@@ -89,7 +89,7 @@ def _first_batch(threads: int) -> Case:
 
 
 class _PrivateMemory(Dataset[float]):
-    """Reads crops and returns how many MB the process that reads them holds for itself alone."""
+    """Dataset that reads crops and returns the private memory of the reading process in MB."""
 
     def __init__(self, path: Path) -> None:
         self.crops = CropDataset(Manifest.read(path), Recipe(train=CONFIG), None)

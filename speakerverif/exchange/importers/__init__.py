@@ -1,8 +1,8 @@
-"""Other toolkits' checkpoints become model folders: one file a kind, found by its `KIND`.
+"""Other toolkits' checkpoints to model folders: one file per kind, found by its `KIND`.
 
-A kind reads what its toolkit wrote into a `Foreign`: features, network, and every tensor under the name it has
-here. What a file lacks, what it holds besides and what has another shape is listed tensor by tensor; nothing is
-left out in silence. Nothing of a checkpoint is executed: pickles are read for tensors alone, YAML as data.
+Each kind reads its toolkit's files into a `Foreign`: features, network, and each tensor under its name here. Tensors
+that are missing, unknown or of another shape are errors; none is left out in silence. Nothing in a checkpoint is
+executed: pickles and YAML are read as data.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from speakerverif.models.folder import CONFIG, save_model
 
 
 def kinds() -> dict[str, ModuleType]:
-    """Return what can be imported: the kind's name and its module."""
+    """Return the kinds of checkpoints that can be imported: name and module."""
     found = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     modules = [importlib.import_module(f"{__name__}.{name}") for name in found]
     return {module.KIND: module for module in modules}
 
 
 def import_model(kind: str, source: str | Path, out: str | Path, assignments: Sequence[str] = ()) -> Foreign:
-    """Write the model folder of another toolkit's checkpoint, and return what was read.
+    """Write the model folder of another toolkit's checkpoint, and return the imported model.
 
     Args:
         kind: one of `kinds()`.
         source: a file or folder as the toolkit writes it; or `org/name` on the Hugging Face hub, where no such
             folder exists.
-        out: the model folder; must not hold one yet.
+        out: the model folder; must not hold a model yet.
         assignments: `features.KEY=VALUE` or `encoder.KEY=VALUE`, in place of what the files say or leave open.
 
     Raises:
@@ -49,7 +49,7 @@ def import_model(kind: str, source: str | Path, out: str | Path, assignments: Se
     if kind not in known:
         raise InputError(f"unknown kind {kind!r}; {nearest(kind, list(known))}")
     if (out / CONFIG).exists():
-        raise InputError(f"{out}: holds a model already; name another folder with --out")
+        raise InputError(f"{out}: already holds a model; name another folder with --out")
     path = Path(source) if Path(source).exists() else hub.fetch(str(source), known[kind].FILES)
     foreign = _answered(known[kind].read(path), list(assignments))
     weights = fitted(foreign)

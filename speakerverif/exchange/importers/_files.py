@@ -15,7 +15,7 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "embedding_model")
 
 
 def find(source: Path, *patterns: str) -> Path:
-    """Return `source` where it is a file, else the one file in it that the first fitting pattern finds.
+    """Return `source` if it is a file, else the only file in it that matches the first pattern with a match.
 
     Raises:
         InputError: none, or several of one pattern.
@@ -93,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping as plain data; tags are data too.
 
     `!ref <x>` becomes the string `<x>`; any other unknown tag, `!new:a.B`, becomes `{"!": "new:a.B", ...}` with
-    the keys of its mapping, or `value` where it stands before something else.
+    the keys of its mapping, or with `value` where the tagged node is no mapping.
 
     Raises:
         InputError: no such file, not YAML, no mapping.

@@ -1,4 +1,4 @@
-"""What a kind of importer reads, and how it is fitted to a model of ours."""
+"""The model that an importer reads, and its tensors under our names."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ SHOWN = 4  # tensors that an error lists
 
 @dataclass(frozen=True)
 class Network:
-    """Another toolkit's network in our words.
+    """Another toolkit's network in our terms.
 
     Attributes:
         encoder: the `[encoder]` table.
         modules: their name of a module, or of a tensor -> ours, within the encoder.
-        num_mels: how many bands its first layer takes.
-        ignored: beginnings of names of tensors that it doesn't need.
-        passes_last: Res2Net blocks leave the last part of the channels as it is, not the first as ours do.
+        num_mels: number of bands that its first layer takes.
+        ignored: prefixes of tensor names that it doesn't need.
+        passes_last: its Res2Net blocks pass on the last part of the channels unchanged, ours the first.
     """
 
     encoder: dict[str, Any]
@@ -49,18 +49,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Foreign:
-    """Another toolkit's model in our words.
+    """Another toolkit's model in our terms.
 
     Attributes:
-        weights_file: where the tensors were read.
-        features: the filterbanks it was trained on.
-        network: what takes them.
+        weights_file: file of the tensors.
+        features: its filterbank.
+        network: its encoder.
         state: their name of a tensor -> the tensor.
-        ignored: beginnings of names of tensors that are none of the network's: class weights, feature buffers.
-        speakers: class index -> speaker, where the checkpoint says.
+        ignored: prefixes of tensor names outside the network: class weights, feature buffers.
+        speakers: class index -> speaker, where the checkpoint lists them.
         facts: for the `[trained]` table.
-        name: of the model; empty takes the source's.
-        questions: what the user has to say, since the files don't.
+        name: of the model; empty: the source's name.
+        questions: open questions that only the user can answer.
         crop_s: length of the crops that the toolkit's evaluation averages, in seconds; `--crops N` takes it.
     """
 
@@ -137,7 +137,7 @@ def size(state: Mapping[str, Tensor], name: str, axis: int, where: Path) -> int:
 
 
 def count(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
-    """Return for how many i from `first` on `pattern.format(i)` is a tensor's name."""
+    """Return the number of consecutive i from `first` on with a tensor named `pattern.format(i)`."""
     i = first
     while pattern.format(i) in state:
         i += 1
@@ -145,12 +145,12 @@ def count(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
 
 
 def within(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
-    """Return names of modules as they are within a module of theirs and of ours."""
+    """Return names of modules within one module, theirs -> ours."""
     return {f"{theirs}.{a}": f"{ours}.{b}" for a, b in names.items()}
 
 
 def numbered(theirs: str, ours: str, count: int, first: int = 0) -> dict[str, str]:
-    """Return names of modules that are counted: theirs from `first` on, ours from 0 on; `{}` is the number."""
+    """Return numbered names of modules, theirs from `first` on, ours from 0 on; `{}` is the number."""
     return {theirs.format(first + i): ours.format(i) for i in range(count)}
 
 
@@ -160,13 +160,13 @@ def recognised(
     where: Path,
     toolkit: str,
 ) -> Network:
-    """Return the network of the first layout whose tensor is there.
+    """Return the network of the first layout with a matching tensor.
 
     Args:
         state: their name of a tensor -> the tensor.
-        layouts: name of a tensor that only this layout (and those after it) has -> what reads it.
+        layouts: name of a tensor that none of the layouts before it has -> the function that reads it.
         where: the file, for errors.
-        toolkit: whose networks they are, for errors.
+        toolkit: name of the toolkit, for errors.
 
     Raises:
         InputError: none fits.
@@ -182,7 +182,7 @@ def recognised(
 
 
 def check_mel(state: Mapping[str, Tensor], name: str, ours: FeatureConfig, where: Path) -> None:
-    """Compare the mel matrix that a checkpoint holds with that of the features it gets here.
+    """Compare a checkpoint's mel matrix with that of our features.
 
     Raises:
         InputError: they differ.
@@ -196,7 +196,7 @@ def check_mel(state: Mapping[str, Tensor], name: str, ours: FeatureConfig, where
 
 
 def _without_ones(shape: Collection[int]) -> tuple[int, ...]:
-    """Return a shape without axes of 1: a kernel of width 1 is a matrix, one over frames has no frequencies."""
+    """Return a shape without axes of length 1, so that a kernel of width 1 equals a matrix."""
     return tuple(size for size in shape if size != 1)
 
 

@@ -287,7 +287,7 @@ def _excited(
 def _with_segment(
     state: State, where: Path, encoder: dict[str, Any], modules: dict[str, str], channels: int
 ) -> Network:
-    """Return a network whose maps of so many channels WeSpeaker's pooling and segment layers follow."""
+    """Return the network with WeSpeaker's pooling and segment layers after its maps of `out` channels."""
     encoder |= {
         "embedding_dim": size(state, "seg_1.weight", 0, where),
         "segment_layers": 2 if "seg_2.weight" in state else 1,

@@ -97,7 +97,7 @@ def _module(settings: dict[str, Any], name: str, where: Path) -> dict[str, Any]:
 
 
 def _resolved(value: Any, settings: dict[str, Any], where: str) -> Any:
-    """Return a value, or what the reference `<name>` stands for."""
+    """Return a value, with a reference `<name>` resolved."""
     for _ in range(len(settings)):
         if not (isinstance(value, str) and value.startswith("<")):
             return value
