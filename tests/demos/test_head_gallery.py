@@ -1,14 +1,19 @@
 """The pictures of the heads: what they measure, that they turn nothing wrong, and that they can be drawn."""
 
+import io
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from speakerverif._util import registry
 from speakerverif.demos import _sphere_plots as plots
+from speakerverif.demos import _sphere_tasks as tasks
 from speakerverif.demos import head_gallery
 from speakerverif.demos._sphere_plots import Sphere
 
@@ -88,29 +93,73 @@ def test_every_head_has_its_picture() -> None:
     assert drawn == set(registry.names("head"))
 
 
-def test_short_trainings_repeat_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page and all pictures of a few heads; so short a training says nothing yet of what a margin does."""
-    monkeypatch.setattr(head_gallery, "SESSIONS", 4)
-    monkeypatch.setattr(head_gallery, "UTTERANCES", 2)
-    speech = head_gallery.synthetic_features(seed=0)
-    shown = [head_gallery.NORMFACE, head_gallery.GROWING[0][-1]]
-    found = [head_gallery.train(picture, speech, seed=0, steps=60) for picture in shown]
-    again = head_gallery.train(shown[0], speech, seed=0, steps=60)
-    np.testing.assert_array_equal(found[0].points, again.points)
-    for sphere in found:
-        assert ((sphere.caps() > 0) & (sphere.caps() < np.pi)).all()
-    assert np.abs(found[0].points - found[1].points).max() > 0.01
-    assert found[0].unheard.sum() == head_gallery.SPEAKERS * head_gallery.UTTERANCES
-    np.testing.assert_allclose(np.linalg.norm(found[0].points, axis=1), 1)
+def test_notes_say_what_the_angles_do() -> None:
+    narrow, wide = around(RIGHT_ANGLES, math.radians(5)), around(RIGHT_ANGLES, math.radians(10))
+    note = head_gallery.change(wide, narrow)
+    angles = f"the angle within a class goes from {wide.within():.0f}° to {narrow.within():.0f}°"
+    assert note == f"From made to made: {angles}, that to the nearest other stays at 90°."
 
-    assert plots.sphere_rows([found], "title", "subtitle").startswith(b"\x89PNG")
-    curves = plots.curves(*head_gallery.target_curves())
-    assert curves.startswith(b"\x89PNG")
-    page = head_gallery.page([[found]] * 2, curves)
+
+def test_pictures_keep_the_colours_of_all_classes() -> None:
+    figure = Figure(figsize=(2, 1))
+    for k, color in enumerate(plots.LIGHT.classes):
+        figure.add_artist(Rectangle((k / 10, 0), 0.1, 1, color=color))
+    noise = np.random.default_rng(0).random((100, 100, 3))  # many more colours than a palette could hold
+    figure.figimage(np.rint(noise * 255).astype(np.uint8), 0, 0)
+    pixels = np.array(Image.open(io.BytesIO(plots.png(figure)))).reshape(-1, 3)
+    drawn = {"#{:02x}{:02x}{:02x}".format(*pixel) for pixel in pixels.tolist()}
+    assert set(plots.LIGHT.classes) <= drawn
+
+
+def short_voices(monkeypatch: pytest.MonkeyPatch) -> tasks.Task:
+    monkeypatch.setattr(tasks, "SESSIONS", 4)
+    monkeypatch.setattr(tasks, "UTTERANCES", 2)
+    return tasks.voices(seed=0)
+
+
+def test_held_out_embeddings_are_never_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in (tasks.digits(), short_voices(monkeypatch)):
+        assert 0.2 < task.held_out.float().mean() < 0.3 and len(task.labels.unique()) == 10
+        held_out = {row.numpy().tobytes()[:200] for row in task.inputs[task.held_out].flatten(1)}
+        for _ in range(3):
+            inputs, labels = task.batch()
+            assert len(inputs) == len(labels) and task.network()(inputs).shape == (len(labels), 3)
+            if inputs[0].shape == task.inputs[0].shape:
+                assert not held_out & {row.numpy().tobytes()[:200] for row in inputs.flatten(1)}
+
+
+def test_short_trainings_repeat_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page and the pictures of two heads; so short a training says nothing yet of what a margin does."""
+    task = short_voices(monkeypatch)
+    shown = [head_gallery.NORMFACE, head_gallery.AM_ROW[-1]]
+    spheres = [head_gallery.train(picture, task, seed=0, steps=60) for picture in shown]
+    again = head_gallery.train(shown[0], task, seed=0, steps=60)
+    np.testing.assert_array_equal(spheres[0].points, again.points)
+    for sphere in spheres:
+        assert ((sphere.caps() > 0) & (sphere.caps() < np.pi)).all()
+    assert np.abs(spheres[0].points - spheres[1].points).max() > 0.01
+    assert spheres[0].held_out.sum() == tasks.SPEAKERS * tasks.UTTERANCES
+    np.testing.assert_allclose(np.linalg.norm(spheres[0].points, axis=1), 1)
+
+    assert plots.sphere_rows([("heading", "note", [spheres])], "key").startswith(b"\x89PNG")
+    curves = [plots.curves(*head_gallery.target_curves(), palette) for palette in (plots.LIGHT, plots.DARK)]
+    assert all(curve.startswith(b"\x89PNG") for curve in curves)
+    groups = [head_gallery.Group("</script><b>", "note", [spheres])] * 2
+    page = head_gallery.page(groups, *curves)
     held = re.search(r"const data = (\{.*\});\n", page)
-    assert held and not re.search(r"%[A-Z]+%|https?://", page)
+    assert held and not re.search(r"https?://|</script><b>", page)
     data = json.loads(held[1])
-    sphere = data["groups"][0]["spheres"][1]
-    assert sphere["title"] == "AM-Softmax, m = 0.5"
-    assert len(sphere["points"]) == 3 * len(data["labels"]) == 3 * 80
-    np.testing.assert_allclose(np.reshape(sphere["points"], (-1, 3)) / 1000, found[1].points, atol=5e-4)
+    (row,) = data["groups"][0]["rows"]
+    assert data["groups"][0]["heading"] == "</script><b>" and row[1]["title"] == "AM-Softmax, m = 0.5"
+    assert len(row[1]["points"]) == 3 * len(data["groups"][0]["labels"]) == 3 * 80
+    np.testing.assert_allclose(np.reshape(row[1]["points"], (-1, 3)) / 1000, spheres[1].points, atol=5e-4)
+
+
+@pytest.mark.slow
+def test_the_larger_the_margin_the_tighter_the_classes() -> None:
+    """The AM-Softmax paper's experiment on digits, as docs/heads.md shows it."""
+    task = tasks.digits()
+    row = [head_gallery.train(picture, task, seed=0, steps=300) for picture in head_gallery.AM_ROW[1:]]
+    within, nearest = [s.within() for s in row], [s.nearest() for s in row]
+    assert within == sorted(within, reverse=True) and within[-1] < 0.8 * within[0]
+    assert nearest == sorted(nearest)

@@ -1,0 +1,18 @@
+"""HTML from templates, in which every text from outside is escaped."""
+
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def environment(package: str) -> Environment:
+    """Return an environment for the templates in a package's folder: autoescaped, unknown names are errors."""
+    return Environment(
+        loader=FileSystemLoader(Path(str(resources.files(package)))),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
