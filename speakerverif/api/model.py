@@ -1,22 +1,24 @@
-"""The library for a notebook: `load_model`, then `embed` and `verify` of files or of samples in memory."""
+"""The library for a notebook or a service: `load_model`, then embed, verify, compare, enroll and identify."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from speakerverif.audio import reading
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
-from speakerverif.inference.verify import Verification, compare
+from speakerverif.inference.enroll import Enrolment, enroll
+from speakerverif.inference.enrollment import Store
+from speakerverif.inference.identify import Identification, identify_all
+from speakerverif.inference.recordings import Recording, Recordings, as_list
+from speakerverif.inference.scale import Scale
+from speakerverif.inference.verify import Verification, compare, compare_embeddings, compare_recordings
 from speakerverif.models import folder
-
-Recording = str | Path | np.ndarray | Tensor
 
 
 def load_model(
@@ -39,13 +41,14 @@ def load_model(
 
 
 class Model:
-    """A loaded model: recordings to embeddings and comparisons.
+    """A loaded model: recordings to embeddings, comparisons, enrolments and identifications.
 
-    A recording is the path of an audio file, or samples: a NumPy array or a tensor of one channel, floats in
-    [-1, 1] or integers of their full range, with `sample_rate`. Samples give what the same samples in a file give.
+    A recording is the path of an audio file; an audio file's bytes, or a binary file object of them; or samples of one
+    channel with `sample_rate`: an array, a tensor or a list of floats in [-1, 1], or integers of their full range.
+    Samples give what the same samples in a file give. A store is a `Store` or the path of its folder.
 
     Attributes:
-        folder: the loader's record: recipe, what training wrote down, speakers, calibration.
+        folder: the loader's record: recipe, training facts, speakers, calibration.
     """
 
     def __init__(self, folder: folder.ModelFolder, device: str = "cpu") -> None:
@@ -77,19 +80,19 @@ class Model:
 
     def embed(
         self, recordings: Recording | Sequence[Recording], sample_rate: int | None = None
-    ) -> np.ndarray:
+    ) -> NDArray[np.float32]:
         """Return the embedding of one recording, float32 (dim,), or of a list of them, (N, dim).
 
         Args:
-            recordings: see the class.
+            recordings: see the class; a list of numbers is one recording, any other list several.
             sample_rate: Hz, of samples; files know their own.
 
         Raises:
             InputError: a recording can't be embedded (unreadable, silent, too short, ...): it is named.
         """
-        if isinstance(recordings, str | Path | np.ndarray | Tensor):
-            return self._table([recordings], sample_rate).embeddings[0]
-        return self._table(list(recordings), sample_rate).embeddings
+        listed, single = as_list(recordings)
+        embeddings: NDArray[np.float32] = self._table(listed, sample_rate).embeddings
+        return embeddings[0] if single else embeddings
 
     def verify(
         self,
@@ -99,14 +102,118 @@ class Model:
         sample_rate: int | None = None,
         threshold: float | None = None,
         llr_threshold: float | None = None,
+        calibration: str | Path | None = None,
     ) -> Verification:
-        """Return how alike the speakers of two recordings are; thresholds as `speakerverif.inference.verify.verify`'s.
+        """Return how alike the speakers of two recordings are; thresholds as for `inference.verify.verify`.
 
         Raises:
             InputError: as `embed`.
         """
-        table = self._table([enroll, test], sample_rate)
-        return compare(self.folder, table, table.embeddings[:1], threshold, llr_threshold)
+        scale = Scale.of(self.folder, calibration)
+        scale.check(threshold, llr_threshold)
+        return compare_recordings(scale, self._table([enroll, test], sample_rate), threshold, llr_threshold)
+
+    def compare(
+        self,
+        enroll: NDArray[np.floating],
+        test: NDArray[np.floating],
+        *,
+        threshold: float | None = None,
+        llr_threshold: float | None = None,
+        calibration: str | Path | None = None,
+    ) -> Verification:
+        """Return how alike the speakers of ready embeddings are, as `verify` does for their recordings.
+
+        Args:
+            enroll: (dim,), or (N, dim) of several recordings of one speaker.
+            test: (dim,).
+            threshold: as for `verify`.
+            llr_threshold: as for `verify`.
+            calibration: as for `verify`.
+
+        Raises:
+            InputError: another shape; values that aren't finite.
+        """
+        scale = Scale.of(self.folder, calibration)
+        return compare_embeddings(scale, enroll, test, self.fingerprint, threshold, llr_threshold)
+
+    def verify_enrolled(
+        self,
+        store: Store | str | Path,
+        name: str,
+        test: Recording,
+        *,
+        sample_rate: int | None = None,
+        threshold: float | None = None,
+        llr_threshold: float | None = None,
+        calibration: str | Path | None = None,
+    ) -> Verification:
+        """Return how alike an enrolled speaker and the speaker of a recording are; as `verify`.
+
+        Raises:
+            InputError: as `embed`; no such store, one of another model, nobody of that name.
+        """
+        opened = self._store(store)
+        scale = Scale.of(self.folder, calibration, opened.folder)
+        scale.check(threshold, llr_threshold)
+        samples = opened.samples(name)
+        return compare(scale, samples, self._table([test], sample_rate), threshold, llr_threshold)
+
+    def enroll(
+        self,
+        store: Store | str | Path,
+        name: str,
+        recordings: Recording | Sequence[Recording],
+        *,
+        sample_rate: int | None = None,
+        force: bool = False,
+        keep_audio: bool = False,
+    ) -> Enrolment:
+        """Add recordings of a speaker to a store, all of them or none; they are on disk when this returns.
+
+        Args:
+            store: made where there is none.
+            name: the speaker's.
+            recordings: one or several; what the speaker has already is not counted twice.
+            sample_rate: Hz, of samples.
+            force: enrol what the checks object to.
+            keep_audio: keep the recordings in the store, so that it can be moved to another model.
+
+        Raises:
+            InputError: as `embed`; the checks of `inference.enroll` object.
+        """
+        given, _ = as_list(recordings)
+        source = Recordings(given, sample_rate, self.sample_rate)
+
+        def opened() -> Store:
+            return self._store(store, create=True)
+
+        return enroll(
+            self.folder, opened, name, source, force=force, keep_audio=keep_audio, device=self._device
+        )
+
+    def identify(
+        self,
+        store: Store | str | Path,
+        recording: Recording,
+        *,
+        sample_rate: int | None = None,
+        top: int = 5,
+        threshold: float | None = None,
+        llr_threshold: float | None = None,
+        calibration: str | Path | None = None,
+        use_index: bool = False,
+    ) -> Identification:
+        """Return the enrolled speakers most similar to a recording, as `inference.identify.identify` does.
+
+        Raises:
+            InputError: as `embed`; no such store, one of another model, nobody enrolled.
+        """
+        opened = self._store(store)
+        scale = Scale.of(self.folder, calibration, opened.folder)
+        scale.check(threshold, llr_threshold)
+        table = self._table([recording], sample_rate)
+        return identify_all(scale, opened, table, top, threshold, llr_threshold, use_index)[0]
 
     def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Return float32 (batch, 1, dim), as SpeechBrain's `encode_batch`; every row as if it were alone.
@@ -122,59 +229,12 @@ class Model:
         if wav_lens is not None:
             lengths = (wav_lens * wavs.shape[1]).round().long().to(self._device)
         with torch.inference_mode():
-            return self.folder.model(wavs.float().to(self._device), lengths).unsqueeze(1)
+            embeddings: Tensor = self.folder.model(wavs.float().to(self._device), lengths)
+        return embeddings.unsqueeze(1)
 
-    def _table(self, recordings: list[Recording], sample_rate: int | None) -> EmbeddingTable:
-        names, arrays = [], {}
-        for i, recording in enumerate(recordings):
-            if isinstance(recording, str | Path):
-                names.append(str(recording))
-            else:
-                names.append(f"recording {i}")
-                arrays[names[-1]] = _samples(recording, sample_rate, self.sample_rate, names[-1])
-        return embed_all(self.folder, names, self._device, _InMemory(arrays, self.sample_rate))
+    def _store(self, store: Store | str | Path, create: bool = False) -> Store:
+        return store if isinstance(store, Store) else Store(store, self.fingerprint, create)
 
-
-class _InMemory:
-    """Reads arrays by name, mono and at the model's rate, and everything else from files."""
-
-    def __init__(self, arrays: dict[str, np.ndarray], sample_rate: int) -> None:
-        self._arrays, self._rate = arrays, sample_rate
-
-    def info(self, path: str, /) -> reading.AudioInfo:
-        if path not in self._arrays:
-            return reading.info(path)
-        return reading.AudioInfo(self._rate, 1, len(self._arrays[path]) / self._rate)
-
-    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
-        if path not in self._arrays:
-            return reading.read(path, start_s, duration_s, sample_rate)
-        first = round(start_s * sample_rate)
-        last = None if duration_s is None else first + round(duration_s * sample_rate)
-        return self._arrays[path][first:last]
-
-    def blocks(self, path: str, block_s: float, sample_rate: int, /) -> Iterator[np.ndarray]:
-        if path not in self._arrays:
-            return reading.blocks(path, block_s, sample_rate)
-        samples, size = self._arrays[path], round(block_s * sample_rate)
-        return (samples[first : first + size] for first in range(0, len(samples), size))
-
-
-def _samples(recording: np.ndarray | Tensor, rate: int | None, wanted: int, name: str) -> np.ndarray:
-    """Return samples as float32 (samples,) at the rate wanted."""
-    if rate is None:
-        raise InputError(f"{name}: samples need their sample_rate in Hz")
-    array = recording.detach().cpu().numpy() if isinstance(recording, Tensor) else recording
-    if array.ndim == 2 and 1 in array.shape:
-        array = array.reshape(-1)
-    if array.ndim != 1:
-        raise InputError(
-            f"{name}: expected samples of one channel, found shape {array.shape}; average the channels, "
-            "and give several recordings as a list"
-        )
-    if array.dtype.kind == "i":
-        array = array / -float(np.iinfo(array.dtype).min)
-    elif array.dtype.kind != "f":
-        raise InputError(f"{name}: expected floats or signed integers, found {array.dtype}")
-    array = array.astype(np.float32, copy=False)
-    return array if rate == wanted else soxr.resample(array, rate, wanted, quality=reading.QUALITY)
+    def _table(self, recordings: Sequence[Recording], sample_rate: int | None) -> EmbeddingTable:
+        source = Recordings(recordings, sample_rate, self.sample_rate)
+        return embed_all(self.folder, source.names, self._device, source)

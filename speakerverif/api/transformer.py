@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from speakerverif.api.model import Recording, load_model
+from speakerverif.api.model import load_model
 from speakerverif.inference.engines import Engine
+from speakerverif.inference.recordings import Recording
 
 
 class EmbeddingTransformer(TransformerMixin, BaseEstimator):

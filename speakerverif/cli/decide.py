@@ -1,22 +1,53 @@
-"""The subcommands that decide about people: verify, enroll, identify."""
+"""The commands that decide about people: verify and identify."""
 
 import argparse
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from speakerverif.cli import options
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
+    from speakerverif.inference.identify import Identification
+    from speakerverif.inference.scale import Scale
     from speakerverif.models.folder import ModelFolder
     from speakerverif.scoring.calibration import DecisionPoint
 
-SCORES = {  # what a score is, to somebody who reads one
+SCORES = {  # by kind
     "cosine": "cosine similarity",
     "plda": "log likelihood ratio of the PLDA, not calibrated",
     "normalized": "in standard deviations from the cohort",
 }
+FAILURE = 1
+
+
+def finite(text: str) -> float:
+    """Return the number of an option; nan and infinity decide nothing."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, found {text[:40]!r}")
+    return value
+
+
+def add_threshold(command: argparse.ArgumentParser) -> None:
+    """Add the options that say when a comparison counts as the same speaker."""
+    add = command.add_argument
+    add("--threshold", type=finite, metavar="T", help="accept at this score or above")
+    add("--llr-threshold", type=finite, metavar="L", help="accept at this log likelihood ratio or above")
+    add("--p-target", type=finite, metavar="P", help="prior of the same speaker, for a calibrated model")
+    add("--c-miss", type=finite, metavar="C", help="cost of a miss, with --p-target (default: 1)")
+    add("--c-fa", type=finite, metavar="C", help="cost of a false alarm, with --p-target (default: 1)")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="calibration to use (default: calibration.toml of the store, else the model's own)",
+    )
 
 
 def add_verify(command: argparse.ArgumentParser) -> None:
@@ -24,38 +55,34 @@ def add_verify(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("enroll", metavar="A", help="a recording; with --store the name of an enrolled speaker")
     add("test", type=Path, metavar="B", help="a recording")
-    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
-    add("--threshold", type=float, metavar="T", help="accept at this score or above")
-    add("--store", type=Path, metavar="DIR", help="where A is enrolled")
-    add("--p-target", type=float, metavar="P", help="prior of the same speaker, for a calibrated model")
-    add("--c-miss", type=float, metavar="C", help="cost of a miss, with --p-target (default: 1)")
-    add("--c-fa", type=float, metavar="C", help="cost of a false alarm, with --p-target (default: 1)")
-    add("--json", type=Path, metavar="FILE")
-
-
-def add_enroll(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of `enroll`."""
-    add = command.add_argument
-    add("name", metavar="NAME")
-    add("files", nargs="+", type=Path, metavar="FILE")
-    add("--store", type=Path, required=True, metavar="DIR", help="made where absent")
-    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
+    add("--model", type=Path, metavar="MODEL", help=options.BUILT_IN)
+    add("--store", type=Path, metavar="DIR", help="store in which A is enrolled")
+    add_threshold(command)
+    add("--json", type=Path, metavar="FILE", help="write the comparison here")
 
 
 def add_identify(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `identify`."""
     add = command.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("--store", type=Path, required=True, metavar="DIR")
-    add("--model", type=Path, metavar="MODEL", help="default: the built-in starter model")
-    add("--threshold", type=float, metavar="T", help="name the best at this score or above")
+    add("file", nargs="?", type=Path, metavar="FILE", help="a recording")
+    add("--manifest", type=Path, metavar="LIST", help="identify each recording of a list")
+    add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
+    add("--store", type=Path, required=True, metavar="DIR", help="store of the enrolled speakers")
+    add("--model", type=Path, metavar="MODEL", help=options.BUILT_IN)
+    add_threshold(command)
     add(
         "--index",
         action="store_true",
         help="search an index, built at the first use; for hundreds of thousands of speakers and more",
     )
-    add("--top", type=int, default=5, metavar="N", help="candidates to show (default: 5)")
-    add("--json", type=Path, metavar="FILE")
+    add(
+        "--top",
+        type=options.whole_number(1, 1_000_000),
+        default=5,
+        metavar="N",
+        help="candidates to show (default: 5)",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the result here")
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -63,34 +90,22 @@ def verify(arguments: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
     from speakerverif.inference.verify import verify as compare
     from speakerverif.inference.verify import verify_enrolled
-    from speakerverif.scoring.calibration import bayes_threshold
 
-    folder = load(arguments)
-    costs = arguments.c_miss, arguments.c_fa
-    if arguments.p_target is None and costs != (None, None):
-        raise InputError("--c-miss and --c-fa do nothing without --p-target P, the prior of the same speaker")
-    if arguments.p_target is not None and arguments.threshold is not None:
-        raise InputError("--threshold and --p-target both set a threshold: give one")
-    llr_threshold = None
-    if arguments.p_target is not None:
-        if folder.calibration is None:
-            raise InputError(
-                f"--p-target: {folder.path} is not calibrated; run `speakerverif calibrate`, or give --threshold"
-            )
-        llr_threshold = bayes_threshold(
-            arguments.p_target, *(1.0 if cost is None else cost for cost in costs)
-        )
-    given = {"threshold": arguments.threshold, "llr_threshold": llr_threshold, "device": arguments.device}
+    folder, scale = _scale(arguments)
+    given = {
+        **_thresholds(arguments, scale),
+        "calibration": arguments.calibration,
+        "device": arguments.device,
+    }
     if arguments.store:
         result = verify_enrolled(folder, arguments.store, arguments.enroll, arguments.test, **given)
     else:
         result = compare(folder, arguments.enroll, arguments.test, **given)
     print(f"score {result.score:.4f} ({SCORES[result.kind]}; higher: more likely the same speaker)")
-    if result.llr is not None:
-        even = 0.5 * (1 + math.tanh(result.llr / 2))
+    if result.llr is not None and result.probability is not None:
         print(
-            f"log likelihood ratio {result.llr:.2f} (natural; calibrated): probability {even:.4f} of the same "
-            "speaker where that is as likely as not beforehand"
+            f"log likelihood ratio {result.llr:.2f} (natural; calibrated on {result.calibrated_on}): "
+            f"P(same speaker) = {result.probability:.2f} at a 50 % prior"
         )
     for path, duration_s, speech_s in zip(
         (arguments.enroll, arguments.test)[-len(result.durations_s) :],
@@ -101,66 +116,117 @@ def verify(arguments: argparse.Namespace) -> int:
         print(f"{path}: {duration_s:.1f} s, {speech_s:.1f} s of speech")
     if result.same_speaker is not None:
         verdict = "same speaker" if result.same_speaker else "different speakers"
-        at = [f"threshold {result.threshold:g}"] if result.threshold is not None else []
-        at += [f"log likelihood ratio {result.llr_threshold:.2f}"] if result.llr_threshold is not None else []
-        print(f"{verdict} at {', '.join(at)}")
-        fitted = folder.calibration
-        if fitted is not None and fitted.point is not None and result.llr_threshold == fitted.point.threshold:
-            print(f"there, on {fitted.trials}: {rates(fitted.point)}")
+        print(f"{verdict} {_at(result.threshold, result.llr_threshold)}")
+        _print_rates(scale, result.llr_threshold)
     if arguments.json:
         write_json(arguments.json, {**dataclasses.asdict(result), "engine": folder.engine})
     return 0
 
 
-def enroll(arguments: argparse.Namespace) -> int:
-    """Add recordings of a speaker to a store; all of them or none."""
-    from speakerverif.inference.embed import embed_all
-    from speakerverif.inference.enrollment import Store
-
-    folder = load(arguments)
-    vectors = embed_all(folder, arguments.files, arguments.device).embeddings
-    count = Store(arguments.store, folder.fingerprint, create=True).enroll(arguments.name, vectors)
-    print(f"{arguments.name}: {count} recording{'s' * (count != 1)} enrolled in {arguments.store}")
-    return 0
-
-
 def identify(arguments: argparse.Namespace) -> int:
-    """Show the enrolled speakers most like a recording, and name one where a threshold allows."""
+    """Show the enrolled speakers most like a recording, and name one where that can be decided."""
     from speakerverif._util.files import write_json
-    from speakerverif.inference.embed import embed_all
     from speakerverif.inference.enrollment import Store
-    from speakerverif.inference.verify import Identification, compare
+    from speakerverif.inference.identify import identify_all
 
-    folder = load(arguments)
-    threshold, calibration = arguments.threshold, folder.calibration
-    point = None if threshold is not None or calibration is None else calibration.point
-    if calibration is not None and point is not None:
-        inputs = calibration.kinds + calibration.quality
-        if calibration.scoring in ("", "cosine") and inputs == ("cosine",):
-            threshold, point = calibration.score_threshold(point.threshold), None
+    if bool(arguments.file) == bool(arguments.manifest):
+        raise InputError("give one recording, or a list of them with --manifest")
+    folder, scale = _scale(arguments)
+    thresholds = _thresholds(arguments, scale)
     store = Store(arguments.store, folder.fingerprint)
-    recording = embed_all(folder, [arguments.file], arguments.device)
+    table = _embedded(folder, arguments)
     if arguments.index and not store.has_index:
         store.build_index()
-    candidates = store.search(recording.embeddings[0], arguments.top, arguments.index)
-    accepted = threshold is not None and candidates[0][1] >= threshold
-    found = Identification(candidates, threshold, candidates[0][0] if accepted else None)
-    for name, score in found.candidates:
-        print(f"{score:7.4f}  {name}")
-    if threshold is not None:
-        print(f"{found.name or 'nobody enrolled'} at threshold {threshold:.4f}")
-    if point is not None:
-        # Enrolled speakers are searched by cosine; what was calibrated are other scores: those of the best decide.
-        best = found.candidates[0][0]
-        result = compare(folder, recording, store.utterances(best), None, None)
-        found = dataclasses.replace(found, name=best if result.same_speaker else None)
-        print(
-            f"{found.name or 'nobody enrolled'} at log likelihood ratio {point.threshold:.2f}; "
-            f"{best} has {result.llr:.2f}"
-        )
+    results = identify_all(scale, store, table, top=arguments.top, use_index=arguments.index, **thresholds)
+    if arguments.manifest:
+        print("id\tname\tscore\tllr")
+        for name, result in zip(table.ids, results, strict=True):
+            llr = "" if result.llrs is None else f"{result.llrs[0]:.2f}"
+            verdict = (result.name or "unknown") if result.decided else ""
+            print(f"{name}\t{verdict}\t{result.candidates[0][1]:.4f}\t{llr}")
+        record: Any = [
+            {"id": name, **dataclasses.asdict(result)}
+            for name, result in zip(table.ids, results, strict=True)
+        ]
+        record += [{"id": name, "failed": reason} for name, reason in table.failed.items()]
+    else:
+        _print_identification(scale, results[0])
+        record = dataclasses.asdict(results[0])
     if arguments.json:
-        write_json(arguments.json, dataclasses.asdict(found))
-    return 0
+        write_json(arguments.json, record)
+    return FAILURE if table.failed else 0
+
+
+def _print_identification(scale: "Scale", result: "Identification") -> None:
+    for i, (name, score) in enumerate(result.candidates):
+        llr = "" if result.llrs is None else f"  log likelihood ratio {result.llrs[i]:6.2f}"
+        print(f"{score:7.4f}{llr}  {name}")
+    runner_up = "" if result.margin is None else f"; the best is {result.margin:.4f} above the next"
+    print(f"scores: {SCORES[result.kind]}; {result.enrolled} enrolled{runner_up}")
+    best = result.candidates[0][0]
+    if result.probability is not None:
+        print(f"P({best}) = {result.probability:.2f}, where P(enrolled) = 50 % beforehand")
+    if result.decided:
+        print(f"{result.name or 'nobody enrolled'} {_at(result.threshold, result.llr_threshold)}", end="")
+        print("" if result.llrs is None else f"; {best} has {result.llrs[0]:.2f}")
+        _print_rates(scale, result.llr_threshold)
+
+
+def _at(threshold: float | None, llr_threshold: float | None) -> str:
+    parts = [f"threshold {threshold:g}"] if threshold is not None else []
+    parts += [f"log likelihood ratio {llr_threshold:.2f}"] if llr_threshold is not None else []
+    return f"at {', '.join(parts)}"
+
+
+def _print_rates(scale: "Scale", llr_threshold: float | None) -> None:
+    fitted = scale.calibration
+    if fitted is not None and fitted.point is not None and llr_threshold == fitted.point.threshold:
+        print(f"there, on {fitted.trials}: {rates(fitted.point)}")
+
+
+def _scale(arguments: argparse.Namespace) -> "tuple[ModelFolder, Scale]":
+    """Return the model and its scale, before anything is embedded."""
+    from speakerverif.inference.scale import Scale
+
+    folder = load(arguments)
+    return folder, Scale.of(folder, arguments.calibration, arguments.store)
+
+
+def _thresholds(arguments: argparse.Namespace, scale: "Scale") -> dict[str, Any]:
+    """Return the thresholds that the arguments set."""
+    from speakerverif.scoring.calibration import bayes_threshold
+
+    costs = arguments.c_miss, arguments.c_fa
+    if arguments.p_target is None and costs != (None, None):
+        raise InputError("--c-miss and --c-fa do nothing without --p-target P, the prior of the same speaker")
+    llr_threshold = arguments.llr_threshold
+    if arguments.p_target is not None:
+        if arguments.threshold is not None or llr_threshold is not None:
+            raise InputError("--threshold, --llr-threshold and --p-target each set a threshold: give one")
+        if scale.calibration is None:
+            raise InputError(
+                f"--p-target: {scale.source} is not calibrated; run `speakerverif calibrate`, or give --threshold"
+            )
+        llr_threshold = bayes_threshold(
+            arguments.p_target, *(1.0 if cost is None else cost for cost in costs)
+        )
+    scale.check(arguments.threshold, llr_threshold)
+    return {"threshold": arguments.threshold, "llr_threshold": llr_threshold}
+
+
+def _embedded(folder: "ModelFolder", arguments: argparse.Namespace) -> Any:
+    """Return the embeddings of the recording or of the list's."""
+    from speakerverif.data.formats.manifests import read_manifest
+    from speakerverif.inference.embed import embed, embed_all, print_failures
+
+    if arguments.file:
+        return embed_all(folder, [arguments.file], arguments.device)
+    manifest = read_manifest(arguments.manifest, arguments.audio_root)
+    table = embed(folder, manifest, device=arguments.device, label="identify")
+    print_failures(table)
+    if not len(table):
+        raise InputError(f"{arguments.manifest}: nothing in it could be embedded")
+    return table
 
 
 def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":

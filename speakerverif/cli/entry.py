@@ -10,7 +10,18 @@ import shlex
 import sys
 
 from speakerverif._util import environment
-from speakerverif.cli import calibrate, decide, embedding, models, options, report, score, sources, training
+from speakerverif.cli import (
+    calibrate,
+    decide,
+    embedding,
+    models,
+    options,
+    report,
+    score,
+    sources,
+    store,
+    training,
+)
 from speakerverif.cli._console import messages_shown, write_what_the_console_can_show
 from speakerverif.cli._parser import Command, Group, Parser, parser_of
 from speakerverif.errors import InputError
@@ -32,8 +43,8 @@ GROUPS = (
                 "enroll",
                 "add recordings of a speaker to a store",
                 "speakerverif enroll ann a.wav b.flac --store people",
-                (decide.add_enroll, options.add_compute, sources.add_engine),
-                decide.enroll,
+                (store.add_enroll, options.add_compute, sources.add_engine),
+                store.enroll,
             ),
             Command(
                 "identify",
@@ -41,6 +52,13 @@ GROUPS = (
                 "speakerverif identify who.wav --store people",
                 (decide.add_identify, options.add_compute, sources.add_engine),
                 decide.identify,
+            ),
+            Command(
+                "store",
+                "list, rename, remove, export, import, back up or migrate enrolled speakers",
+                "speakerverif store list --store people",
+                (store.add_store,),
+                store.run_store,
             ),
         ),
     ),

@@ -156,7 +156,9 @@ class Store:
         Raises:
             InputError: nobody of that name is enrolled.
         """
-        return np.stack([sample.embedding for sample in self.samples(name)])
+        with self._file.reading() as db:
+            samples = _read_samples(db, _speaker(db, name, self.folder), audio=False)
+        return np.stack([sample.embedding for sample in samples])
 
     def samples(self, name: str) -> list[Sample]:
         """Return a speaker's enrolled recordings, in the order of their enrolment.
@@ -165,18 +167,28 @@ class Store:
             InputError: nobody of that name is enrolled.
         """
         with self._file.reading() as db:
-            known = value(db, "PRAGMA user_version") >= VERSION
-            columns = ", ".join(["embedding", *(RECORDING_COLUMNS if known else ())])
-            speaker = _speaker(db, name, self.folder)
-            rows = db.execute(f"SELECT {columns} FROM utterances WHERE speaker = ? ORDER BY id", (speaker,))
-            names = [column[0] for column in rows.description]
-            return [
-                Sample(
-                    np.frombuffer(row[0], "<f4"),
-                    **{k: v for k, v in zip(names[1:], row[1:], strict=True) if v is not None},
-                )
-                for row in rows
-            ]
+            return _read_samples(db, _speaker(db, name, self.folder), audio=True)
+
+    def samples_of(self, names: Sequence[str]) -> tuple[list[str], list[list[Sample]]]:
+        """Return those names that are enrolled at this moment, and their samples, without kept audio."""
+        with self._file.reading() as db:
+            ids = {name: value(db, "SELECT id FROM speakers WHERE name = ?", name) for name in names}
+            enrolled = [name for name in names if ids[name] is not None]
+            return enrolled, [_read_samples(db, ids[name], audio=False) for name in enrolled]
+
+    def has(self, name: str) -> bool:
+        """Return whether somebody of that name is enrolled."""
+        with self._file.reading() as db:
+            return value(db, "SELECT 1 FROM speakers WHERE name = ?", name) is not None
+
+    def owners(self, sha256: Sequence[str]) -> dict[str, str]:
+        """Return hash -> name of the speaker for whom a recording is enrolled, for those that are."""
+        owner = "SELECT name FROM speakers JOIN utterances ON speaker = speakers.id WHERE sha256 = ?"
+        with self._file.reading() as db:
+            if value(db, "PRAGMA user_version") < VERSION:
+                return {}
+            owners = {one: value(db, owner, one) for one in sha256}
+        return {one: name for one, name in owners.items() if name is not None}
 
     def models(self) -> tuple[list[str], Embeddings]:
         """Return names and models, float32 (speakers, D), in the order of their enrolment."""
@@ -322,6 +334,22 @@ def _speaker(db: sqlite3.Connection, name: str, folder: Path | None = None) -> i
     if speaker is None:
         raise InputError(f"{folder or 'store'}: nobody named {name!r} is enrolled")
     return int(speaker)
+
+
+def _read_samples(db: sqlite3.Connection, speaker: int, audio: bool) -> list[Sample]:
+    columns = ["embedding"]
+    if value(db, "PRAGMA user_version") >= VERSION:
+        columns += [column for column in RECORDING_COLUMNS if audio or column != "audio"]
+    rows = db.execute(
+        f"SELECT {', '.join(columns)} FROM utterances WHERE speaker = ? ORDER BY id", (speaker,)
+    )
+    return [
+        Sample(
+            np.frombuffer(embedding, "<f4"),
+            **{name: fact for name, fact in zip(columns[1:], facts, strict=True) if fact is not None},
+        )
+        for embedding, *facts in rows
+    ]
 
 
 def _check_dim(db: sqlite3.Connection, folder: Path, dim: int) -> None:

@@ -1,6 +1,7 @@
 """Two recordings, or a recording and an enrolled speaker, to one answer: how alike the speakers are."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,12 @@ from numpy.typing import NDArray
 
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreKind
-from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enrollment import Store
+from speakerverif.inference.samples import Sample
+from speakerverif.inference.scale import Scale, probability
 from speakerverif.models.folder import ModelFolder
-from speakerverif.scoring import quality_measures
-from speakerverif.scoring.scorer import Scoring
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,16 @@ class Verification:
 
     Attributes:
         score: as the model scores; higher means more likely the same speaker.
-        kind: what the score is: a cosine similarity in [-1, 1], a PLDA's, a normalised one.
+        kind: of the score: a cosine similarity in [-1, 1], a PLDA's, a normalised one.
         llr: calibrated natural-log likelihood ratio; None without a calibration.
+        probability: P(same speaker) at a 50 % prior; None without a calibration.
         same_speaker: the decision, or None.
-        threshold: what the decision was made at, a score; None: none was made, or quality measures count too.
-        llr_threshold: the same as a likelihood ratio; None: no decision, or one by a threshold given.
+        threshold: of the decision, a score; None: none was made, or quality measures count too.
+        llr_threshold: of the decision, a likelihood ratio; None: no decision, or one by a threshold given.
         durations_s: of the recordings.
         speech_s: active speech in them.
         fingerprint: of the model.
+        calibrated_on: the trials that the calibration was fitted on; None without a calibration.
     """
 
     score: float
@@ -45,21 +47,8 @@ class Verification:
     durations_s: tuple[float, ...]
     speech_s: tuple[float, ...]
     fingerprint: str
-
-
-@dataclass(frozen=True)
-class Identification:
-    """The most similar speakers, and whether the best of them is similar enough.
-
-    Attributes:
-        candidates: (name, cosine similarity) pairs, best first.
-        threshold: the similarity asked for; None: no decision was asked for.
-        name: the best candidate, where it was accepted; None: nobody was, or no decision was asked for.
-    """
-
-    candidates: tuple[tuple[str, float], ...]
-    threshold: float | None
-    name: str | None
+    probability: float | None = None
+    calibrated_on: str | None = None
 
 
 def verify(
@@ -69,6 +58,7 @@ def verify(
     *,
     threshold: float | None = None,
     llr_threshold: float | None = None,
+    calibration: str | Path | None = None,
     device: str = "cpu",
 ) -> Verification:
     """Return how alike the speakers of two recordings are.
@@ -80,14 +70,16 @@ def verify(
         threshold: accept at this score or above.
         llr_threshold: accept at this log likelihood ratio or above, where the model is calibrated. With neither, a
             calibrated model decides at the operating point that its calibration chose, if it chose one.
+        calibration: a calibration's file in place of the model's own.
         device: where the model is.
 
     Raises:
         InputError: a recording can't be embedded (unreadable, silent, too short, ...); a calibration that does not
-            fit how the model scores.
+            fit how the model scores; a threshold that isn't finite.
     """
-    table = embed_all(folder, [enroll, test], device)
-    return compare(folder, table, table.embeddings[:1], threshold, llr_threshold)
+    scale = Scale.of(folder, calibration)
+    scale.check(threshold, llr_threshold)
+    return compare_recordings(scale, embed_all(folder, [enroll, test], device), threshold, llr_threshold)
 
 
 def verify_enrolled(
@@ -98,6 +90,7 @@ def verify_enrolled(
     *,
     threshold: float | None = None,
     llr_threshold: float | None = None,
+    calibration: str | Path | None = None,
     device: str = "cpu",
 ) -> Verification:
     """Return how alike an enrolled speaker and the speaker of a recording are; as `verify`.
@@ -105,66 +98,89 @@ def verify_enrolled(
     Raises:
         InputError: as `verify`; no such store, one of another model, nobody of that name.
     """
-    enrolled = Store(store, folder.fingerprint).utterances(name)
-    return compare(folder, embed_all(folder, [test], device), enrolled, threshold, llr_threshold)
+    scale = Scale.of(folder, calibration, store)
+    scale.check(threshold, llr_threshold)
+    samples = Store(store, folder.fingerprint).samples(name)
+    recording = embed_all(folder, [test], device)
+    return compare(scale, samples, recording, threshold, llr_threshold)
+
+
+def compare_recordings(
+    scale: Scale, pair: EmbeddingTable, threshold: float | None, llr_threshold: float | None
+) -> Verification:
+    """Return the comparison of the two recordings of a table, the first as the enrolled one."""
+    enrolled = [Sample(pair.embeddings[0], "", "", float(pair.durations[0]), float(pair.speech[0]))]
+    return compare(scale, enrolled, pair, threshold, llr_threshold)
+
+
+def compare_embeddings(
+    scale: Scale,
+    enroll: NDArray[np.floating],
+    test: NDArray[np.floating],
+    fingerprint: str,
+    threshold: float | None = None,
+    llr_threshold: float | None = None,
+) -> Verification:
+    """Return the comparison of embeddings of a model.
+
+    Args:
+        scale: of the model.
+        enroll: (D,), or (N, D) of several recordings of the enrolled speaker.
+        test: (D,).
+        fingerprint: of the model.
+        threshold: as for `verify`.
+        llr_threshold: as for `verify`.
+
+    Raises:
+        InputError: other shapes; values that aren't finite; a calibration with quality measures other than the
+            embeddings' magnitude, which embeddings alone don't tell.
+    """
+    rows, query = np.atleast_2d(np.asarray(enroll, np.float32)), np.asarray(test, np.float32)
+    if rows.ndim != 2 or query.ndim != 1 or rows.shape[1] != len(query) or not len(rows):
+        raise InputError(
+            f"compare: expected embeddings of shape (D,) or (N, D), and (D,); found {np.shape(enroll)} and "
+            f"{np.shape(test)}"
+        )
+    for name, values in (("first", rows), ("second", query[None])):
+        if not (np.isfinite(values).all() and np.any(values, axis=1).all()):
+            raise InputError(f"compare: the {name} embedding is zero or not finite")
+    scale.check(threshold, llr_threshold)
+    unknown = np.full(1, np.nan, np.float32)
+    table = EmbeddingTable(["test"], query[None], unknown, unknown, ["ok"], fingerprint)
+    result = compare(scale, [Sample(row) for row in rows], table, threshold, llr_threshold)
+    return replace(result, durations_s=(), speech_s=())
 
 
 def compare(
-    folder: ModelFolder,
+    scale: Scale,
+    enrolled: Sequence[Sample],
     recordings: EmbeddingTable,
-    enrolled: NDArray,
     threshold: float | None,
     llr_threshold: float | None,
 ) -> Verification:
-    """Return the comparison of a speaker's embeddings (N, D) with the last of the recordings.
-
-    It is a list of one trial, so that nothing is scored another way than lists are.
-    """
-    scoring, calibration = Scoring.load(folder.path, folder.fingerprint), folder.calibration
-    # With a space in it no id can be that of a file or speaker in the cohort.
-    ids = [*(f"enrolled {i}" for i in range(len(enrolled))), "test recording"]
-    trial = TrialList(
-        ("enrolled model", ids[-1]), np.zeros(1, np.int32), np.ones(1, np.int32), None, "the pair"
+    """Return the comparison of a speaker's samples with the last of the recordings, which are all reported."""
+    last = EmbeddingTable(
+        recordings.ids[-1:],
+        recordings.embeddings[-1:],
+        recordings.durations[-1:],
+        recordings.speech[-1:],
+        recordings.status[-1:],
+        recordings.fingerprint,
     )
-    first = len(recordings) - 1  # 0: nothing is known of the enrolled recordings but their embeddings
-    durations, speech = (
-        np.concatenate([column[:first], np.full(len(enrolled) - first, np.nan), column[first:]])
-        for column in (recordings.durations, recordings.speech)
-    )
-    table = EmbeddingTable(
-        ids,
-        np.concatenate([enrolled, recordings.embeddings[-1:]]),
-        durations,
-        speech,
-        ["ok"] * len(ids),
-        folder.fingerprint,
-    )
-    enroll_map = {trial.ids[0]: ids[:-1]}
-    scores, _ = scoring.score(trial, table, enroll_map)
-    score, llr, same_speaker = float(scores.scores[0]), None, None
-    if calibration is not None:
-        if calibration.scoring not in ("", scoring.name):
-            raise InputError(
-                f"{folder.path}: calibrated on scores of {calibration.scoring}, but now scores by "
-                f"{scoring.name}; calibrate it again"
-            )
-        quality = quality_measures.of_trials(calibration.measures, trial, table, enroll_map)
-        llr = float(calibration.apply([scores], quality).scores[0])
-        if llr_threshold is None and calibration.point is not None:
-            llr_threshold = calibration.point.threshold
-    if threshold is not None:
-        same_speaker, llr_threshold = score >= threshold, None
-    elif llr is not None and llr_threshold is not None and calibration is not None:
-        same_speaker = llr >= llr_threshold
-        threshold = None if calibration.quality else calibration.score_threshold(llr_threshold)
+    compared = scale.compare([enrolled], last)
+    score = float(compared.scores[0, 0])
+    llr = None if compared.llrs is None else float(compared.llrs[0, 0])
+    decision = scale.decide(score, llr, threshold, llr_threshold)
     return Verification(
         score=score,
-        kind=scores.kind,
+        kind=compared.kind,
         llr=llr,
-        same_speaker=same_speaker,
-        threshold=threshold,
-        llr_threshold=None if same_speaker is None else llr_threshold,
+        same_speaker=decision.accepted,
+        threshold=decision.threshold,
+        llr_threshold=decision.llr_threshold,
         durations_s=tuple(recordings.durations.tolist()),
         speech_s=tuple(recordings.speech.tolist()),
-        fingerprint=folder.fingerprint,
+        fingerprint=recordings.fingerprint,
+        probability=None if llr is None else probability(llr),
+        calibrated_on=None if scale.calibration is None else scale.calibration.trials,
     )

@@ -1,0 +1,87 @@
+"""Recordings of many people: a folder for each, or a list that names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speakerverif.audio import reading
+from speakerverif.data.formats.manifests import read_manifest
+from speakerverif.data.manifest import Utterance
+from speakerverif.errors import InputError
+from speakerverif.inference.recordings import Recording, Recordings
+
+SUFFIXES = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".wma")
+    + (".aif", ".aiff", ".au", ".caf", ".sph", ".amr", ".webm", ".mka")
+)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A name and the recordings of its speaker, which are read when they are needed."""
+
+    name: str
+    given: Sequence[Path | Utterance]
+    model_rate: int
+
+    def recordings(self) -> Recordings:
+        """Return the recordings; parts of files are read into memory."""
+        given: list[Recording] = [
+            one if isinstance(one, Path) else _part(one, self.model_rate) for one in self.given
+        ]
+        return Recordings(given, self.model_rate, self.model_rate)
+
+
+def person(name: str, files: Sequence[Path], model_rate: int) -> Person:
+    """Return a person of whom files are given."""
+    return Person(name, files, model_rate)
+
+
+def people_of_folder(folder: Path, model_rate: int) -> list[Person]:
+    """Return the people of a folder that holds a folder of recordings for each, sorted by name.
+
+    Audio files count, at any depth; other files and what begins with a dot do not.
+
+    Raises:
+        InputError: no such folder; a person without recordings.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder that holds one folder of recordings per speaker")
+    people = []
+    for own in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(
+            path
+            for path in own.rglob("*")
+            if path.suffix.lower() in SUFFIXES
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(own).parts)
+        )
+        if not files:
+            raise InputError(f"{own}: no recordings in it; expected files such as .wav or .flac")
+        people.append(Person(own.name, files, model_rate))
+    if not people:
+        raise InputError(f"{folder}: expected a folder of recordings per speaker in it, found none")
+    return people
+
+
+def people_of_manifest(path: Path, audio_root: Path | None, model_rate: int) -> list[Person]:
+    """Return the people of a list of recordings, in the order of their first one.
+
+    Raises:
+        InputError: a wrong list; a recording without a speaker.
+    """
+    manifest = read_manifest(path, audio_root)
+    people: dict[str, list[Path | Utterance]] = {}
+    for i in range(len(manifest)):
+        utterance = manifest[i]
+        if not utterance.speaker:
+            raise InputError(
+                f"{path}: {utterance.id!r} has no speaker; enrolling needs one for each recording"
+            )
+        whole = not utterance.start_s and utterance.duration_s is None
+        people.setdefault(utterance.speaker, []).append(Path(utterance.path) if whole else utterance)
+    return [Person(name, given, model_rate) for name, given in people.items()]
+
+
+def _part(utterance: Utterance, model_rate: int) -> Recording:
+    return reading.read(utterance.path, utterance.start_s, utterance.duration_s, model_rate)

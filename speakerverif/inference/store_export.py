@@ -1,0 +1,170 @@
+"""A store's way to another file, another store or another model."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif._util.files import open_input, replacing
+from speakerverif.errors import InputError
+from speakerverif.inference.embed import embed_all
+from speakerverif.inference.enrollment import Store
+from speakerverif.inference.recordings import Recording, Recordings
+from speakerverif.inference.samples import Sample
+from speakerverif.models.folder import ModelFolder
+
+_COLUMNS = ("speakers", "paths", "sha256", "enrolled_at")
+
+
+def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -> int:
+    """Write speakers to a file of plain arrays, and return how many.
+
+    The file is an embedding table too (`EmbeddingTable.load`), its ids "name/0", "name/1", ...; besides it has
+    `speakers`, `paths`, `sha256`, `enrolled_at` (N,), and kept audio as bytes `audio` in pieces of `audio_bytes` (N,).
+
+    Raises:
+        InputError: nobody of that name; nobody at all; the file can't be written.
+    """
+    people = [(name, store.samples(name)) for name in names or store.names()]
+    if not people:
+        raise InputError(f"{store.folder}: nobody is enrolled")
+    rows = [(name, number, sample) for name, samples in people for number, sample in enumerate(samples)]
+    samples = [sample for _, _, sample in rows]
+    arrays = {
+        "ids": np.array([f"{name}/{number}" for name, number, _ in rows]),
+        "embeddings": np.stack([sample.embedding for sample in samples]).astype(np.float32),
+        "durations": np.array([sample.duration_s for sample in samples], np.float32),
+        "speech": np.array([sample.speech_s for sample in samples], np.float32),
+        "status": np.array(["ok"] * len(rows)),
+        "fingerprint": np.array(store.fingerprint),
+        "speakers": np.array([name for name, _, _ in rows]),
+        "paths": np.array([sample.path for sample in samples]),
+        "sha256": np.array([sample.sha256 for sample in samples]),
+        "enrolled_at": np.array([sample.enrolled_at for sample in samples]),
+        "audio": np.frombuffer(b"".join(sample.audio for sample in samples), np.uint8),
+        "audio_bytes": np.array([len(sample.audio) for sample in samples], np.int64),
+    }
+    with replacing(path) as file:
+        Path(file.name).chmod(0o600)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return len(people)
+
+
+def import_file(path: str | Path, store: str | Path) -> tuple[int, int]:
+    """Add the speakers of a file that `export` wrote to a store, made where there is none.
+
+    Recordings that a speaker has already are left out.
+
+    Returns:
+        how many speakers, and how many recordings were added.
+
+    Raises:
+        InputError: not such a file; a store of another model.
+    """
+    arrays = _read(path)
+    ends = np.cumsum(arrays["audio_bytes"])
+    audio = arrays["audio"].tobytes()
+    people: dict[str, list[Sample]] = {}
+    for i, name in enumerate(arrays["speakers"].tolist()):
+        sample = Sample(
+            embedding=arrays["embeddings"][i],
+            path=str(arrays["paths"][i]),
+            sha256=str(arrays["sha256"][i]),
+            duration_s=float(arrays["durations"][i]),
+            speech_s=float(arrays["speech"][i]),
+            audio=audio[ends[i] - arrays["audio_bytes"][i] : ends[i]],
+            enrolled_at=str(arrays["enrolled_at"][i]),
+        )
+        people.setdefault(name, []).append(sample)
+    opened = Store(store, str(arrays["fingerprint"]), create=True)
+    for name, samples in people.items():
+        if opened.has(name):
+            own = {sample.embedding.tobytes() for sample in opened.samples(name)}
+            people[name] = [sample for sample in samples if sample.embedding.tobytes() not in own]
+    repeated = opened.enroll_all((name, samples) for name, samples in people.items() if samples)
+    return len(people), sum(map(len, people.values())) - repeated
+
+
+def migrate(
+    store: Store, folder: ModelFolder, audio_root: str | Path | None = None, device: str = "cpu"
+) -> int:
+    """Embed all of a store's recordings again for another model, and return how many; all of them or none.
+
+    A recording is read from the audio that the store keeps, else from the path that it was enrolled from.
+
+    Args:
+        store: of any model.
+        folder: the other model, loaded.
+        audio_root: folder in which to look for files by their names, where they aren't at their paths.
+        device: where the model is.
+
+    Raises:
+        InputError: recordings that are nowhere (all are named), or are other recordings than were enrolled; the
+            store changed meanwhile.
+    """
+    changes = store.changes
+    people = [(name, store.samples(name)) for name in store.names()]
+    if not people:
+        raise InputError(f"{store.folder}: nobody is enrolled")
+    root = None if audio_root is None else Path(audio_root)
+    missing = [
+        f"{name}: {sample.path or 'a recording that was not a file'}"
+        for name, samples in people
+        for sample in samples
+        if _recording(sample, root) is None
+    ]
+    if missing:
+        shown = "; ".join(missing[:5]) + (f"; and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise InputError(
+            f"{store.folder}: {len(missing)} recordings are neither kept in the store nor where they were: {shown}; "
+            "name their folder with --audio-root, or remove these speakers and enrol them again"
+        )
+    new = []
+    for name, samples in people:
+        given = [recording for sample in samples if (recording := _recording(sample, root)) is not None]
+        recordings = Recordings(given, None, folder.model.sample_rate)
+        for recording, sample in zip(recordings.names, samples, strict=True):
+            if sample.sha256 and recordings.sha256(recording) != sample.sha256:
+                raise InputError(f"{recording}: is not the recording that was enrolled for {name!r} any more")
+        table = embed_all(folder, recordings.names, device, recordings)
+        new.append(
+            (name, [replace(s, embedding=row) for s, row in zip(samples, table.embeddings, strict=True)])
+        )
+    store.replace_embeddings(folder.fingerprint, new, changes)
+    return sum(len(samples) for _, samples in new)
+
+
+def _recording(sample: Sample, root: Path | None) -> Recording | None:
+    """Return where a sample's sound is; None where it is nowhere."""
+    if sample.audio:
+        return sample.audio
+    if sample.path and Path(sample.path).is_file():
+        return Path(sample.path)
+    if sample.path and root is not None and (root / Path(sample.path).name).is_file():
+        return root / Path(sample.path).name
+    return None
+
+
+def _read(path: str | Path) -> dict[str, NDArray[Any]]:
+    with open_input(path) as file:
+        try:
+            loaded = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            arrays = {name: loaded[name] for name in loaded.files}
+        except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a file that `store export` wrote: {error}") from error
+    needed = ("embeddings", "durations", "speech", "fingerprint", *_COLUMNS, "audio", "audio_bytes")
+    lacking = [name for name in needed if name not in arrays]
+    if lacking:
+        raise InputError(f"{path}: not a file that `store export` wrote: lacks {', '.join(lacking)}")
+    count = len(np.atleast_1d(arrays["speakers"]))
+    columns = ("embeddings", "durations", "speech", *_COLUMNS, "audio_bytes")
+    if arrays["embeddings"].ndim != 2 or any(np.shape(arrays[name])[:1] != (count,) for name in columns):
+        raise InputError(f"{path}: damaged: its columns differ in length")
+    if np.sum(arrays["audio_bytes"]) != len(arrays["audio"]) or np.any(arrays["audio_bytes"] < 0):
+        raise InputError(f"{path}: damaged: its audio has another length than it says")
+    return arrays
