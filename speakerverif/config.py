@@ -1,12 +1,17 @@
 """Recipes: typed tables with defaults."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from speakerverif._util import registry
+from speakerverif._util.ranges import Decibels, Range, Rising, Share
 from speakerverif._util.toml import from_dict, merge, override, read_toml
 from speakerverif.errors import InputError
+
+Epochs = Annotated[float, Range(0, 1_000_000)]
+LearningRate = Annotated[float, Range(0, 1e30)]
 
 
 @dataclass(frozen=True)
@@ -14,64 +19,94 @@ class FeatureConfig:
     """Log mel filterbanks; the defaults are WeSpeaker's (Kaldi, 80 bands, Hamming), on samples in [-1, 1]."""
 
     kind: Literal["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"] = "kaldi"
-    sample_rate: int = 16000
-    num_mels: int = 80
-    frame_length_ms: float = 25.0
-    frame_shift_ms: float = 10.0
+    sample_rate: Annotated[int, Range(1_000, 384_000)] = 16000
+    num_mels: Annotated[int, Range(1, 1_024)] = 80
+    frame_length_ms: Annotated[float, Range(0, 1_000, above=True)] = 25.0
+    frame_shift_ms: Annotated[float, Range(0, 1_000, above=True)] = 10.0
     window: Literal["hamming", "povey", "hanning"] = "hamming"
-    low_hz: float = 20.0
-    high_hz: float = 0.0  # 0 is the Nyquist frequency; negative counts down from it, as in Kaldi
-    waveform_scale: float = 1.0  # 32768 for models trained on 16-bit integer samples
+    low_hz: Annotated[float, Range(0, 192_000)] = 20.0
+    # 0 is the Nyquist frequency; negative counts down from it, as in Kaldi.
+    high_hz: Annotated[float, Range(-192_000, 192_000)] = 0.0
+    # 32768 for models trained on 16-bit integer samples.
+    waveform_scale: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     mean_norm: bool = True  # subtract each utterance's mean over time
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        nyquist = self.sample_rate / 2
+        high = self.high_hz if self.high_hz > 0 else nyquist + self.high_hz
+        if high > nyquist:
+            yield f"high_hz: found {self.high_hz:g}, expected at most {nyquist:g}, half of sample_rate"
+        if self.low_hz >= high:
+            yield f"low_hz: found {self.low_hz:g}, expected less than the upper limit of {high:g} Hz"
+        for name in ("frame_length_ms", "frame_shift_ms"):
+            if self.sample_rate * getattr(self, name) < 1000:
+                yield f"{name}: found {getattr(self, name):g}, expected a sample or more at {self.sample_rate} Hz"
 
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks on the features, drawn anew for every utterance of a batch."""
+    """Masks on the features, drawn separately for each utterance of a batch."""
 
-    freq_masks: int = 0
-    max_freq_bands: int = 10
-    time_masks: int = 0
-    max_time_frames: int = 20
+    freq_masks: Annotated[int, Range(0, 100)] = 0
+    max_freq_bands: Annotated[int, Range(0, 1_024)] = 10
+    time_masks: Annotated[int, Range(0, 100)] = 0
+    max_time_frames: Annotated[int, Range(0, 100_000)] = 20
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to a training crop before its features are computed.
+    """Augmentation of training crops, before their features are computed.
 
     With `probability` one of `kinds` is drawn and applied. Defaults are WeSpeaker's SNR ranges.
     """
 
-    speeds: tuple[float, ...] = (1.0,)  # every speed other than 1 makes new speakers (pitch and tempo move)
-    speed_probability: float = (
-        1.0  # share of crops that draw a speed; 0 keeps the classes of `speeds` all the same
-    )
-    probability: float = 0.0
+    speeds: Annotated[tuple[float, ...], Range(0.25, 4)] = (
+        1.0,
+    )  # every speed other than 1 makes new speakers (pitch and tempo move)
+    # Share of crops that draw a speed; at 0 the classes of `speeds` stay.
+    speed_probability: Share = 1.0
+    probability: Share = 0.0
     kinds: tuple[Literal["noise", "music", "speech", "babble", "reverb", "reverb+noise"], ...] = (
         "noise",
         "music",
         "babble",
         "reverb",
     )
-    kind_weights: tuple[float, ...] = ()  # how often each kind is drawn beside the others; empty: evenly
-    # Folders of recordings or lists of them (a path a line), relative to the data folder.
-    noise_dir: str = ""  # empty: coloured noise made on the spot
+    # How often each kind is drawn, in proportion; empty: all equally often.
+    kind_weights: Annotated[tuple[float, ...], Range(0, 1e9, above=True)] = ()
+    # Folders of recordings or lists of them (a path per line), relative to the data folder.
+    noise_dir: str = ""  # empty: synthetic coloured noise
     music_dir: str = ""  # empty: not drawn
     speech_dir: str = ""  # one talker in the background; empty: not drawn
-    rir_dir: str = ""  # empty: rooms simulated on the spot
-    noise_snr_db: tuple[float, float] = (0.0, 15.0)
-    music_snr_db: tuple[float, float] = (5.0, 15.0)
-    speech_snr_db: tuple[float, float] = (10.0, 30.0)
-    babble_snr_db: tuple[float, float] = (13.0, 20.0)
-    babble_speakers: tuple[int, int] = (3, 8)
-    gain_db: tuple[float, float] = (0.0, 0.0)
-    codec_probability: float = 0.0  # share of crops passed through one of `codecs`, drawn evenly
+    rir_dir: str = ""  # room impulse responses; empty: simulated
+    noise_snr_db: Decibels = (0.0, 15.0)
+    music_snr_db: Decibels = (5.0, 15.0)
+    speech_snr_db: Decibels = (10.0, 30.0)
+    babble_snr_db: Decibels = (13.0, 20.0)
+    babble_speakers: Annotated[tuple[int, int], Range(1, 100), Rising()] = (3, 8)
+    gain_db: Decibels = (0.0, 0.0)
+    codec_probability: Share = 0.0  # share of crops passed through one of `codecs`, drawn evenly
     codecs: tuple[Literal["telephone", "gsm", "opus", "mp3", "aac"], ...] = ("telephone",)
-    codec_kbps: tuple[float, float] = (
-        12.0,
-        64.0,
-    )  # bit rates of opus, mp3 and aac, drawn evenly between these
+    # Bit rates of opus, mp3 and aac, drawn evenly between these.
+    codec_kbps: Annotated[tuple[float, float], Range(1, 1_000), Rising()] = (12.0, 64.0)
     spec: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        if not self.speeds or len(set(self.speeds)) < len(self.speeds):
+            yield f"speeds: found {list(self.speeds)}, expected one or more, all different"
+        if self.speed_probability < 1 and 1 not in self.speeds:
+            yield (
+                f"speed_probability: found {self.speed_probability:g}, expected 1, as crops without a drawn speed "
+                f"have speed 1, which is not among augment.speeds {list(self.speeds)}"
+            )
+        if self.kind_weights and len(self.kind_weights) != len(self.kinds):
+            yield f"kind_weights: found {len(self.kind_weights)}, expected one for each of {len(self.kinds)} kinds"
+        if self.probability > 0 and not self.kinds:
+            yield f"kinds: found none, expected one or more at probability {self.probability:g}"
+        if self.codec_probability > 0 and not self.codecs:
+            yield f"codecs: found none, expected one or more at codec_probability {self.codec_probability:g}"
 
 
 @dataclass(frozen=True)
@@ -79,40 +114,61 @@ class ScheduleConfig:
     """How a value grows from 0 to 1 between two points of training, counted in epochs (fractions allowed)."""
 
     kind: Literal["constant", "linear", "exponential"] = "constant"
-    start_epoch: float = 0.0
-    end_epoch: float = 0.0
+    start_epoch: Epochs = 0.0
+    end_epoch: Epochs = 0.0
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        if self.start_epoch > self.end_epoch:
+            yield f"start_epoch: found {self.start_epoch:g}, expected at most end_epoch {self.end_epoch:g}"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training stage. Epochs are turned into samples, so schedules don't depend on the batch or GPU count."""
 
-    epochs: float = 10.0
-    batch_size: int = 32  # over all processes
+    epochs: Annotated[float, Range(0, 1_000_000, above=True)] = 10.0
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 32  # over all processes
     # Batch norm over the crops of all processes, not of each: then their number changes nothing but the speed.
     shared_batch_norm: bool = False
     # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
-    speakers_per_batch: int = 0
-    crop_s: float = 2.0
-    crops_per_utterance: int = 1  # an epoch visits every utterance this often
-    crops_per_speaker: int = 0  # at least; speakers of few utterances have theirs visited more often
+    speakers_per_batch: Annotated[int, Range(0, 1_000_000)] = 0
+    crop_s: Annotated[float, Range(0, 3_600, above=True)] = 2.0
+    crops_per_utterance: Annotated[int, Range(1, 100_000)] = 1  # an epoch visits every utterance this often
+    # At least; speakers of few utterances have theirs visited more often.
+    crops_per_speaker: Annotated[int, Range(0, 1_000_000)] = 0
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
+    learning_rate: LearningRate = 1e-3
+    final_learning_rate: LearningRate = 1e-5
     lr_schedule: Literal["cosine", "exponential", "linear", "constant"] = "cosine"
-    warmup_epochs: float = 0.0
-    weight_decay: float = 1e-4
-    momentum: float = 0.9  # sgd only, Nesterov
-    max_grad_norm: float = 5.0  # 0 switches clipping off
+    warmup_epochs: Epochs = 0.0
+    weight_decay: Annotated[float, Range(0, 100)] = 1e-4
+    momentum: Annotated[float, Range(0, 0.99999)] = 0.9  # sgd only, Nesterov
+    max_grad_norm: Annotated[float, Range(0, 1e9)] = 5.0  # 0 switches clipping off
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     average: Literal["none", "ema", "last_k"] = "none"
-    ema_decay: float = 0.999
-    last_k: int = 10  # last_k: mean of the weights at the end of the last k epochs
+    ema_decay: Annotated[float, Range(0, 0.9999999)] = 0.999
+    # Last_k: mean of the weights at the end of the last k epochs.
+    last_k: Annotated[int, Range(1, 1_000_000)] = 10
     margin_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    workers: int = 1  # data-loading processes of each training process; 0 loads in the training process
-    cache_mb: int = 0  # decoded audio each worker keeps in memory, for corpora that fit
-    checkpoint_minutes: float = 5.0
-    validate_every_epochs: float = 0.0  # 0: never
+    # Data-loading processes of each training process; 0 loads in the training process.
+    workers: Annotated[int, Range(0, 1_024)] = 1
+    # Decoded audio each worker keeps in memory, for corpora that fit.
+    cache_mb: Annotated[int, Range(0, 10_000_000)] = 0
+    checkpoint_minutes: Annotated[float, Range(0, 100_000)] = 5.0
+    validate_every_epochs: Epochs = 0.0  # 0: never
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        if self.speakers_per_batch and self.batch_size % self.speakers_per_batch:
+            yield (
+                f"batch_size: found {self.batch_size}, which is not a multiple of speakers_per_batch "
+                f"{self.speakers_per_batch}"
+            )
+        if self.lr_schedule == "exponential" and not self.final_learning_rate > 0:
+            yield "final_learning_rate: found 0, which no exponential schedule reaches; expected above 0"
+        if self.lr_schedule == "exponential" and not self.learning_rate > 0:
+            yield "learning_rate: found 0, where no exponential schedule starts; expected above 0"
 
 
 @dataclass(frozen=True)
@@ -123,7 +179,7 @@ class DataConfig:
     # Corpora whose training utterances join in; then --data is the folder that holds all by their names.
     also: tuple[str, ...] = ()
     partial: bool = False  # take a corpus that is not whole
-    min_duration_s: float = 0.0
+    min_duration_s: Annotated[float, Range(0, 100_000)] = 0.0
     validation_trials: str = ""  # name of a trial list that `prepare` writes
 
 
@@ -132,10 +188,10 @@ class ScoreConfig:
     """How the prepared trial lists are scored."""
 
     trials: tuple[str, ...] = ()  # names of lists that `prepare` writes; empty: all
-    p_target: tuple[float, ...] = (0.01, 0.05)
+    p_target: Annotated[tuple[float, ...], Range(1e-9, 0.999999)] = (0.01, 0.05)
     # Against the mean embedding of every training speaker; raw and normalised figures are both reported.
     norm: Literal["none", "znorm", "tnorm", "snorm", "asnorm"] = "none"
-    top_n: int = 300  # asnorm: nearest of the cohort
+    top_n: Annotated[int, Range(1, 10_000_000)] = 300  # asnorm: nearest of the cohort
 
 
 @dataclass(frozen=True)
@@ -143,7 +199,7 @@ class Recipe:
     """Everything a run needs to know, except where the data are and where to write."""
 
     name: str = "speaker-model"
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     encoder: dict[str, Any] = field(default_factory=lambda: {"name": "ecapa"})
@@ -174,6 +230,10 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
         seen.append(current.resolve())
         tables = merge(read_toml(current), tables)
     recipe = from_dict(Recipe, override(tables, assignments or []), str(path))
+    if recipe.name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in recipe.name):
+        raise InputError(
+            f"{path}.name: found {recipe.name!r}, expected a plain name: it becomes that of a folder"
+        )
     parts = {
         "encoder": recipe.encoder,
         "head": recipe.head,
@@ -182,3 +242,19 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
     }
     registry.trust([*registry.dotted_names(parts), recipe.data.corpus, *recipe.data.also])
     return recipe
+
+
+def defaults_in_force(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the values of encoder, head and back end that a recipe leaves to their defaults, by table.
+
+    They are recorded apart from the recipe's own tables, since a model's fingerprint is over the table as written.
+
+    Raises:
+        InputError: an unknown name, key or value in one of these tables.
+    """
+    tables: dict[registry.Kind, dict[str, Any]] = {
+        "encoder": recipe.encoder,
+        "head": recipe.head,
+        "backend": recipe.backend,
+    }
+    return {kind: registry.defaults(kind, table) for kind, table in tables.items() if "name" in table}

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from speakerverif._util.messages import nearest
-from speakerverif._util.toml import from_dict
+from speakerverif._util.toml import from_dict, to_dict
 from speakerverif.errors import InputError
 
 Kind = Literal["encoder", "head", "backend", "corpus"]
@@ -84,6 +84,16 @@ def resolve(kind: Kind, table: dict[str, Any]) -> tuple[ModuleType, Any]:
     module = find(kind, name, where)
     options = {key: value for key, value in table.items() if key != "name"}
     return module, from_dict(module.Config, options, f"{where} {name}")
+
+
+def defaults(kind: Kind, table: dict[str, Any]) -> dict[str, Any]:
+    """Return the values in force that a recipe's table leaves to the defaults of the module that it names.
+
+    Raises:
+        InputError: what `resolve` raises.
+    """
+    values = to_dict(resolve(kind, table)[1])
+    return {key: value for key, value in values.items() if key not in table}
 
 
 def dotted_names(tables: dict[str, Any]) -> list[str]:

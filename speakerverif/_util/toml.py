@@ -2,20 +2,36 @@
 
 import dataclasses
 import functools
+import logging
 import tomllib
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from speakerverif._util.messages import nearest
+from speakerverif._util.ranges import Range, Rising
 from speakerverif.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_DEPTH = 12  # of nested tables and lists; recipes need five
+_TOO_DEEP = f"tables or lists are nested more than {MAX_DEPTH} deep"
+
+
+@runtime_checkable
+class Related(Protocol):
+    """A dataclass whose values must go together."""
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong, as `key: found ..., expected ...`."""
+
 
 def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from a plain table, checking every key and type.
+    """Build the dataclass `cls` from a plain table, checking every key, type, range and relation.
 
     Args:
         cls: a dataclass with defaults.
@@ -23,21 +39,28 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
         where: what to call the table in errors, such as `ecapa.toml: [encoder]`.
 
     Raises:
-        InputError: unknown key (names the nearest), wrong type, value that is not one of the choices.
+        InputError: unknown key (names the nearest), wrong type, value out of range or not one of the choices,
+            values that don't go together (see `Related`).
     """
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table, found {table!r}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
+    config = cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
+    if isinstance(config, Related):
+        for problem in config.problems():
+            raise InputError(f"{where}.{problem}")
+    return config
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Return `value` as the type `hint`, or raise `InputError`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _in_range(_convert(args[0], value, where), args[1:], where)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin is Literal:
@@ -69,6 +92,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _in_range(value: Any, rules: tuple[Any, ...], where: str) -> Any:
+    """Return a value that its type's annotations allow, or raise `InputError`."""
+    values = value if isinstance(value, tuple) else (value,)
+    for rule in rules:
+        if isinstance(rule, Range):
+            for number in values:
+                if number not in rule:
+                    raise InputError(f"{where}: found {number!r}, expected {rule}")
+        if isinstance(rule, Rising) and values[0] > values[1]:
+            raise InputError(f"{where}: found {list(values)!r}, expected the lower number first")
+    return value
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass as nested plain tables, tuples as lists: what `write_toml` and JSON take."""
 
@@ -87,11 +123,32 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         InputError: no such file, or not TOML (names line and column).
     """
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return _shallow(tomllib.loads(Path(path).read_text("utf-8")), str(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: {_TOO_DEEP}") from error
+
+
+def _shallow(tables: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return tables whose nesting recursive functions can follow.
+
+    Raises:
+        InputError: they are nested more than `MAX_DEPTH` deep.
+    """
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH):
+        level = [
+            value
+            for parent in level
+            for value in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(value, dict | list)
+        ]
+        if not level:
+            return tables
+    raise InputError(f"{where}: {_TOO_DEEP}")
 
 
 def format_toml(tables: dict[str, Any]) -> str:
@@ -138,10 +195,23 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _replaced(former: dict[str, Any], tables: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a line for each table whose other `name` has put its values back to defaults."""
+    for key, old in former.items():
+        new = tables.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            dropped = [name for name in old if name not in new]
+            if old.get("name") != new.get("name") and dropped:
+                values = ", ".join(f"{name} = {old[name]!r}" for name in dropped)
+                yield f"{prefix}{key} {new.get('name')} has its defaults; no longer in force: {values}"
+            yield from _replaced(old, new, f"{prefix}{key}.")
+
+
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings.
 
-    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out.
+    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out. Where another `name`
+    puts the values of a table back to defaults, a message says which.
     """
     for text in assignments:
         key, sep, raw = text.partition("=")
@@ -151,10 +221,14 @@ def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             value = tomllib.loads(f"v = {raw}")["v"]
         except tomllib.TOMLDecodeError:
             value = raw
+        except RecursionError as error:
+            raise InputError(f"--set {key}: {_TOO_DEEP}") from error
         delta: Any = value
         for part in reversed(key.strip().split(".")):
             delta = {part: delta}
-        tables = merge(tables, delta)
+        former, tables = tables, merge(tables, _shallow(delta, f"--set {key}"))
+        for line in _replaced(former, tables):
+            logger.info(f"--set {text}: {line}")
         if value == {}:
             *path, last = key.strip().split(".")
             functools.reduce(dict.__getitem__, path, tables)[last] = {}

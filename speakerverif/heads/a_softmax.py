@@ -1,9 +1,11 @@
 """A-Softmax (SphereFace): the target logit is ||x|| psi(theta_y), the angle multiplied by an integer m."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from speakerverif._util.ranges import Range
 from speakerverif.heads._base import CosineHead
 from speakerverif.heads._psi import annealed, check
 
@@ -12,9 +14,10 @@ from speakerverif.heads._psi import annealed, check
 class Config:
     """A-Softmax; m and the ends of the annealing are the paper's."""
 
-    margin: int = 4  # m, multiplies the angle: 1, 2, 3 or 4
-    lambda_start: float = 1000.0  # weight of the plain cosine where the margin schedule is at 0
-    lambda_end: float = 5.0  # and where it is at 1
+    margin: Annotated[int, Range(1, 4)] = 4  # m, multiplies the angle: 1, 2, 3 or 4
+    # Weight of the plain cosine where the margin schedule is at 0.
+    lambda_start: Annotated[float, Range(0, 1e9)] = 1000.0
+    lambda_end: Annotated[float, Range(0, 1e9)] = 5.0  # and where it is at 1
 
 
 class ASoftmax(CosineHead):

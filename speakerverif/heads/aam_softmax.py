@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from speakerverif._util.ranges import Range, Scale
 from speakerverif.heads._margin import MarginHead, add_angle
 
 
@@ -13,12 +15,13 @@ from speakerverif.heads._margin import MarginHead, add_angle
 class Config:
     """AAM-Softmax; m = 0.2 is usual for speakers, 0.5 for fine-tuning with a large margin."""
 
-    margin: float = 0.2  # radians, 0..pi/2
-    scale: float = 30.0  # multiplies the cosines
+    margin: Annotated[float, Range(0, math.pi / 2)] = 0.2  # radians, 0..pi/2
+    scale: Scale = 30.0  # multiplies the cosines
     easy_margin: bool = False  # true: the margin acts only where the angle to the own class is below pi/2
-    sub_centers: int = 1  # weight vectors a class, the nearest counts
-    top_k: int = 0  # other classes, the nearest, that are raised; 5 in the inter-top-K paper
-    top_k_margin: float = 0.06  # radians, by how much
+    sub_centers: Annotated[int, Range(1, 1_000)] = 1  # weight vectors a class, the nearest counts
+    # Other classes, the nearest, that are raised; 5 in the inter-top-K paper.
+    top_k: Annotated[int, Range(0, 1_000_000)] = 0
+    top_k_margin: Annotated[float, Range(0, math.pi / 2)] = 0.06  # radians, by how much
 
 
 class AAMSoftmax(MarginHead):

@@ -5,9 +5,11 @@ was. The margin stands inside the scale, and both in the numerator and in the de
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from speakerverif._util.ranges import Range, Scale, Share
 from speakerverif.heads._margin import MarginHead
 
 
@@ -15,12 +17,13 @@ from speakerverif.heads._margin import MarginHead
 class Config:
     """AM-Softmax; m = 0.2 and s = 30 are usual for speakers (0.35 for faces)."""
 
-    margin: float = 0.2  # cosine units, 0..1
-    scale: float = 30.0  # multiplies the cosines
+    margin: Share = 0.2  # cosine units, 0..1
+    scale: Scale = 30.0  # multiplies the cosines
     normalize_features: bool = True  # false: the embedding's length takes the scale's place
-    sub_centers: int = 1  # weight vectors a class, the nearest counts
-    top_k: int = 0  # other classes, the nearest, that are raised; 5 in the inter-top-K paper
-    top_k_margin: float = 0.06  # cosine units, by how much
+    sub_centers: Annotated[int, Range(1, 1_000)] = 1  # weight vectors a class, the nearest counts
+    # Other classes, the nearest, that are raised; 5 in the inter-top-K paper.
+    top_k: Annotated[int, Range(0, 1_000_000)] = 0
+    top_k_margin: Share = 0.06  # cosine units, by how much
 
 
 class AMSoftmax(MarginHead):

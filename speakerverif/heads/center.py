@@ -5,11 +5,12 @@ cosine that verification uses.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from speakerverif._util.ranges import Range, Share
 from speakerverif.heads._base import Head, require
 from speakerverif.heads._named import build_base
 
@@ -21,8 +22,8 @@ class Config:
     base: dict[str, Any] = field(
         default_factory=lambda: {"name": "softmax"}
     )  # the joined head, with its keys
-    weight: float = 0.003  # lambda, 0 or more
-    center_rate: float = 0.5  # alpha, how far the centres follow a batch, 0..1
+    weight: Annotated[float, Range(0, 1e9)] = 0.003  # lambda, 0 or more
+    center_rate: Share = 0.5  # alpha, how far the centres follow a batch, 0..1
 
 
 class Center(Head):

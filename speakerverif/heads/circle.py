@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speakerverif._util.ranges import Scale, Share
 from speakerverif.heads._base import require
 from speakerverif.heads._pairs import PairHead, same_speaker
 
@@ -14,8 +15,8 @@ from speakerverif.heads._pairs import PairHead, same_speaker
 class Config:
     """Circle loss; the paper's values for faces."""
 
-    margin: float = 0.25  # m, cosine units, 0..1: targets are 1 - m and m
-    scale: float = 256.0  # gamma
+    margin: Share = 0.25  # m, cosine units, 0..1: targets are 1 - m and m
+    scale: Scale = 256.0  # gamma
 
 
 def unified(positives: Tensor, negatives: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Inter-top-K: beside the target's margin, the K other speakers nearest to an embedding are raised."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from speakerverif._util.ranges import Range
 from speakerverif.heads._base import Head
 from speakerverif.heads._named import build_base
 
@@ -11,8 +13,9 @@ from speakerverif.heads._named import build_base
 class Config:
     """Inter-top-K; K and m' are the paper's."""
 
-    top_k: int = 5  # K, how many other classes are raised
-    top_k_margin: float = 0.06  # m', in the base's unit: cosine (AM) or radians (AAM)
+    top_k: Annotated[int, Range(0, 1_000_000)] = 5  # K, how many other classes are raised
+    # M', in the base's unit: cosine (AM) or radians (AAM).
+    top_k_margin: Annotated[float, Range(0, math.pi / 2)] = 0.06
     base: dict[str, Any] = field(
         default_factory=lambda: {"name": "aam_softmax"}
     )  # or am_softmax, with its keys

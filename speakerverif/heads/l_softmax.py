@@ -1,11 +1,13 @@
 """L-Softmax: the target logit is ||W_y|| ||x|| psi(theta_y); class weights keep their lengths."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speakerverif._util.ranges import Range
 from speakerverif.heads._base import NORM_FLOOR, ClassifierHead, lengths
 from speakerverif.heads._psi import annealed, check
 
@@ -14,9 +16,10 @@ from speakerverif.heads._psi import annealed, check
 class Config:
     """L-Softmax; m = 4 was the paper's best on faces. The annealing is that of A-Softmax."""
 
-    margin: int = 4  # m, multiplies the angle: 1, 2, 3 or 4
-    lambda_start: float = 1000.0  # weight of the plain cosine where the margin schedule is at 0
-    lambda_end: float = 5.0  # and where it is at 1
+    margin: Annotated[int, Range(1, 4)] = 4  # m, multiplies the angle: 1, 2, 3 or 4
+    # Weight of the plain cosine where the margin schedule is at 0.
+    lambda_start: Annotated[float, Range(0, 1e9)] = 1000.0
+    lambda_end: Annotated[float, Range(0, 1e9)] = 5.0  # and where it is at 1
 
 
 class LSoftmax(ClassifierHead):

@@ -6,6 +6,7 @@ weight over plain softmax. There is still no gap between the classes.
 
 from dataclasses import dataclass
 
+from speakerverif._util.ranges import Scale
 from speakerverif.heads._base import CosineHead
 
 
@@ -13,7 +14,7 @@ from speakerverif.heads._base import CosineHead
 class Config:
     """NormFace; s = 30 as for the margins, so that heads compare."""
 
-    scale: float = 30.0  # multiplies the cosines
+    scale: Scale = 30.0  # multiplies the cosines
 
 
 def build(config: Config, embedding_dim: int, num_speakers: int) -> CosineHead:

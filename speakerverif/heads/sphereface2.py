@@ -6,12 +6,13 @@ spoils two of the questions rather than the whole row.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerverif._util.ranges import Range, Scale, Share
 from speakerverif.heads._base import ClassifierHead, require, unit
 from speakerverif.heads._margin import add_angle
 
@@ -21,10 +22,12 @@ class Config:
     """SphereFace2; the defaults are those of Han et al. for speakers (WeSpeaker), type C."""
 
     kind: Literal["C", "A"] = "C"  # margin on the cosine, or on the angle
-    margin: float = 0.2  # C: subtracted from g, 0..1; A: radians, 0..pi/2, usually 0.15
-    scale: float = 32.0  # multiplies g
-    t: float = 3.0  # exponent of g, spreads the cosines of non-target pairs
-    positive_weight: float = 0.7  # lambda, the weight of the own class's question; the others get 1 - lambda
+    # C: subtracted from g, 0..1; A: radians, 0..pi/2, usually 0.15.
+    margin: Annotated[float, Range(0, math.pi / 2)] = 0.2
+    scale: Scale = 32.0  # multiplies g
+    # Exponent of g, spreads the cosines of non-target pairs.
+    t: Annotated[float, Range(0, 1_000, above=True)] = 3.0
+    positive_weight: Share = 0.7  # lambda, the weight of the own class's question; the others get 1 - lambda
 
 
 class SphereFace2(ClassifierHead):

@@ -4,8 +4,9 @@ The spare centres catch wrongly labelled and odd recordings, which then no longe
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from speakerverif._util.ranges import Range
 from speakerverif.heads._base import Head
 from speakerverif.heads._named import build_base
 
@@ -14,7 +15,7 @@ from speakerverif.heads._named import build_base
 class Config:
     """Sub-center; K = 3 and the angular margin are the paper's."""
 
-    sub_centers: int = 3  # K, weight vectors a class
+    sub_centers: Annotated[int, Range(1, 1_000)] = 3  # K, weight vectors a class
     base: dict[str, Any] = field(
         default_factory=lambda: {"name": "aam_softmax"}
     )  # or am_softmax, with its keys

@@ -1,12 +1,13 @@
 """Triplet loss: an utterance shall be nearer to its own speaker's than to another's, by a margin."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speakerverif._util.ranges import Range
 from speakerverif.heads._base import require
 from speakerverif.heads._pairs import PairHead, same_speaker
 
@@ -15,7 +16,7 @@ from speakerverif.heads._pairs import PairHead, same_speaker
 class Config:
     """Triplet loss; FaceNet's margin."""
 
-    margin: float = 0.2  # in squared Euclidean distance between unit embeddings, 0..4
+    margin: Annotated[float, Range(0, 4)] = 0.2  # in squared Euclidean distance between unit embeddings, 0..4
     mining: Literal["batch_hard", "semi_hard"] = "batch_hard"
 
 

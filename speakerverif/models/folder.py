@@ -19,9 +19,9 @@ from torch import Tensor
 
 from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
-from speakerverif.config import Recipe
+from speakerverif.config import Recipe, defaults_in_force
 from speakerverif.errors import InputError
-from speakerverif.models import hub
+from speakerverif.models import encoders, hub
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.calibration import Calibration
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, SPEAKERS, CARD = "config.toml", "model.safetensors", "speakers.txt", "README.md"
 
+
+# Table of config.toml: values that the recipe leaves to the defaults of encoder, head and back end.
+DEFAULTS = "defaults"
 
 CALIBRATION = "calibration.toml"  # where fitted
 
@@ -101,7 +104,8 @@ def save_model(
         write_atomically(folder / HEAD, save(plain(head_weights)))
     write_atomically(folder / SPEAKERS, "".join(f"{speaker}\n" for speaker in speakers))
     write_atomically(folder / CARD, _model_card(recipe, speakers, trained))
-    write_atomically(folder / CONFIG, format_toml({**to_dict(recipe), "trained": trained}))
+    tables = {**to_dict(recipe), DEFAULTS: defaults_in_force(recipe), "trained": trained}
+    write_atomically(folder / CONFIG, format_toml(tables))
 
 
 def resolve_model(path: Path | None) -> Path:
@@ -137,9 +141,14 @@ def read_config(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         raise InputError(f"{folder}: no such model folder")
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: not a model folder: {CONFIG} is missing")
-    tables = read_toml(folder / CONFIG)
+    return _recipe_of(read_toml(folder / CONFIG), str(folder / CONFIG))
+
+
+def _recipe_of(tables: dict[str, Any], where: str) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe and the `[trained]` table of a model's config.toml."""
+    tables.pop(DEFAULTS, None)
     trained = tables.pop("trained", {})
-    return from_dict(Recipe, tables, str(folder / CONFIG)), trained
+    return from_dict(Recipe, tables, where), trained
 
 
 def read_model_folder(folder: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFolder:
@@ -167,9 +176,11 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
     if folder.suffix == ".onnx":
         return _load_onnx(folder, device)
     recipe, trained = read_config(folder)
-    model = SpeakerModel(recipe.features, recipe.encoder)
     weights = read_tensors(folder / WEIGHTS)
-    expected = model.state_dict()
+    # Without memory: a wrong configuration may ask for more than there is.
+    with torch.device("meta"):
+        network = encoders.build(recipe.encoder, recipe.features.num_mels)
+    expected = {f"encoder.{name}": tensor for name, tensor in network.state_dict().items()}
     wrong = [f"{name} is missing" for name in expected if name not in weights]
     wrong += [f"{name} is not expected" for name in weights if name not in expected]
     wrong += [
@@ -180,6 +191,7 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}")
+    model = SpeakerModel(recipe.features, recipe.encoder)
     model.load_state_dict(weights)
     try:
         speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
@@ -200,8 +212,7 @@ def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
     model = OnnxModel(path, device)
     texts = model.metadata
     tables = tomllib.loads(texts[CONFIG])
-    trained = tables.pop("trained", {})
-    recipe = from_dict(Recipe, tables, f"{path}: {CONFIG}")
+    recipe, trained = _recipe_of(tables, f"{path}: {CONFIG}")
     calibration = None
     if CALIBRATION in texts:
         calibration = from_dict(Calibration, tomllib.loads(texts[CALIBRATION]), f"{path}: {CALIBRATION}")

@@ -23,7 +23,7 @@ from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.models.model import SpeakerModel
-from speakerverif.training import distributed
+from speakerverif.training import distributed, plan
 from speakerverif.training.averaging import make_average, takes_part
 from speakerverif.training.batches import Batch, BatchOrder, CropDataset, batches, make_loader
 from speakerverif.training.checkpoints import Checkpoints, is_finished, resume
@@ -69,6 +69,7 @@ def train(
     if is_finished(out, recipe):
         logger.info(f"{out}: trained before by the same recipe")
         return out
+    plan.check(recipe, len(manifest.speakers))
     torch.manual_seed(recipe.seed)
     dataset = CropDataset(manifest, recipe, data_dir)
     training = new_training(recipe, dataset.class_names, device, start_from)

@@ -1,4 +1,4 @@
-"""What a recipe will do and take, told before anything long starts: data, classes, steps, memory, disk."""
+"""The plan of a recipe, shown before anything long starts: data, classes, steps, memory, disk."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,17 +10,19 @@ import torch
 from torch import nn
 
 from speakerverif import heads
-from speakerverif.config import Recipe
+from speakerverif._util.toml import from_dict, to_dict
+from speakerverif.config import Recipe, defaults_in_force
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.manifest import Manifest
 from speakerverif.data.trials import TrialList
-from speakerverif.models.model import SpeakerModel
+from speakerverif.errors import InputError
+from speakerverif.models import encoders, features
 from speakerverif.scoring import backends
 from speakerverif.training.batches import BatchOrder
 
-BYTES = (
-    4  # of a float32; heads, gradients and optimisers are in that precision whatever `train.precision` says
-)
+# Of a float32: heads, gradients and optimisers are in that precision whatever `train.precision` says.
+BYTES = 4
+LARGEST = 10_000_000_000  # parameters of an encoder; beyond, a value is taken for a mistake
 _OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # tensors of each parameter's size: momentum; two moments
 
 
@@ -35,16 +37,28 @@ class Size:
 
 
 def size_of(recipe: Recipe, num_speakers: int) -> Size:
-    """Return the sizes of a recipe's networks for so many training speakers, without the head's memory.
+    """Return the sizes of a recipe's networks for a number of training speakers, without taking their memory.
 
     Raises:
         InputError: what building them raises: an unknown name or key, a value out of range.
     """
-    model = SpeakerModel(recipe.features, recipe.encoder)
+    features.build(recipe.features)
     classes = num_speakers * len(recipe.augment.speeds)
     with torch.device("meta"):  # a million classes are gigabytes
-        head = heads.build(recipe.head, model.embedding_dim, classes)
-    return Size(_count(model), _count(head), model.embedding_dim, classes)
+        encoder = encoders.build(recipe.encoder, recipe.features.num_mels)
+        embedding_dim = int(encoder.embedding_dim)  # type: ignore[arg-type]
+        head = heads.build(recipe.head, embedding_dim, classes)
+    size = Size(_count(encoder), _count(head), embedding_dim, classes)
+    if size.encoder > LARGEST:
+        raise InputError(f"[encoder]: a network of {size.encoder:,} parameters; expected at most {LARGEST:,}")
+    return size
+
+
+def check(recipe: Recipe, num_speakers: int) -> None:
+    """Raise `InputError` where a value of a recipe is wrong or contradicts another, before anything is built of it."""
+    from_dict(Recipe, to_dict(recipe), "recipe")
+    defaults_in_force(recipe)
+    size_of(recipe, num_speakers)
 
 
 def _count(module: nn.Module) -> int:
@@ -68,7 +82,7 @@ def describe(
         manifest: the training utterances.
         out: where the run writes.
     """
-    size = size_of(recipe, len(manifest.speakers))
+    size, defaults = size_of(recipe, len(manifest.speakers)), defaults_in_force(recipe)
     trials = {name: TrialList.read(path) for name, path in prepared.trials.items()}
     embedded = len({i for one in trials.values() for i in one.ids})
     if recipe.score.norm != "none" or backends.build(recipe.backend).needs_training:
@@ -79,8 +93,9 @@ def describe(
     rows = {
         "data": f"{len(manifest.speakers):,} speakers, {len(manifest):,} utterances, {hours} in {prepared.train}",
         "trials": ", ".join(f"{name} {len(one):,}" for name, one in trials.items()),
-        "encoder": f"{_table(recipe.encoder)}: {size.encoder:,} parameters, {size.embedding_dim} dimensions",
-        "head": f"{_table(recipe.head)}: {size.classes:,} classes, {size.head:,} parameters",
+        "encoder": f"{_table(recipe.encoder, defaults['encoder'])}: {size.encoder:,} parameters, "
+        f"{size.embedding_dim} dimensions",
+        "head": f"{_table(recipe.head, defaults['head'])}: {size.classes:,} classes, {size.head:,} parameters",
         "memory": f"{_size(head_bytes(recipe, size))} for the head's weights, gradients and optimiser, "
         f"{_size(recipe.train.batch_size * size.classes * BYTES)} for every copy of a batch's logits",
         **{name: _training(one, manifest) for name, one in stages.items()},
@@ -108,8 +123,8 @@ def _disk(recipe: Recipe, size: Size, models: int, embedded: int) -> int:
     return BYTES * (models * model + state + embedded * size.embedding_dim)
 
 
-def _table(table: dict[str, Any]) -> str:
-    return " ".join(str(v) if k == "name" else f"{k}={v}" for k, v in table.items())
+def _table(table: dict[str, Any], defaults: dict[str, Any]) -> str:
+    return " ".join(str(v) if k == "name" else f"{k}={v}" for k, v in {**table, **defaults}.items())
 
 
 def _size(count: int) -> str:

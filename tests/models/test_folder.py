@@ -1,14 +1,18 @@
 """Model folders: what goes in comes out, and what is damaged is named."""
 
+import dataclasses
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from speakerverif._util.toml import format_toml
 from speakerverif.errors import InputError
 from speakerverif.models import folder
+from speakerverif.models.encoders import ecapa
 from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, read_model_folder
 
 
@@ -93,3 +97,33 @@ def test_without_any_model_the_option_is_named(tmp_path: Path, monkeypatch: pyte
         read_model_folder()
     with pytest.raises(InputError, match="no such model folder"):
         read_model_folder(tmp_path / "none")
+
+
+def test_every_value_in_force_is_recorded_and_the_fingerprint_is_of_the_table_as_written(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    tables = tomllib.loads((tiny_model / CONFIG).read_text())
+    written, defaults = tables["encoder"], tables["defaults"]["encoder"]
+    assert not set(written) & set(defaults)
+    assert {"name", *defaults, *written} == {"name", *(f.name for f in dataclasses.fields(ecapa.Config))}
+    assert tables["defaults"]["head"]["margin"] == 0.2 and tables["defaults"]["backend"] == {
+        "subtract_mean": False
+    }
+    # A folder written before defaults were recorded is the same model.
+    former = copy_of(tiny_model, tmp_path)
+    del tables["defaults"]
+    (former / CONFIG).write_text(format_toml(tables))
+    assert read_model_folder(former).fingerprint == read_model_folder(tiny_model).fingerprint
+
+
+def test_a_configuration_too_large_for_memory_is_refused_before_it_is_built(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(tiny_model, tmp_path)
+    config = (folder / CONFIG).read_text()
+    (folder / CONFIG).write_text(config.replace("\nchannels = 16", "\nchannels = 16384"))  # 25 GB
+    with pytest.raises(InputError, match=r"does not fit config.toml: .*has shape .* expected"):
+        read_model_folder(folder)
+    (folder / CONFIG).write_text(config.replace("\nchannels = 16", "\nchannels = 1000000000"))
+    with pytest.raises(InputError, match=r"channels: found 1000000000, expected 1\.\.16,384"):
+        read_model_folder(folder)

@@ -244,7 +244,7 @@ def test_lists_prepared_anew_are_noticed(lists: Path, tmp_path: Path) -> None:
     ("setting", "message"),
     [
         ("finetune.train.epoch=1", r"\[finetune\].train: unknown key 'epoch'; did you mean 'epochs'"),
-        ("finetune.head.margin=9", "head.margin: found 9"),
+        ("finetune.head.margin=9", "aam_softmax.margin: found 9"),
         ("encoder.name=ecapo", "unknown name 'ecapo'; did you mean 'ecapa'"),
         ("augment.rir_dir=nowhere", "nowhere: no recordings"),
         ("finetune.augment.noise_dir=nowhere", "nowhere: no recordings"),

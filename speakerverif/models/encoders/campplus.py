@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
 from speakerverif.models._cpu.packing import PackableLinear
 from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
@@ -26,13 +27,13 @@ SEGMENT = 100  # frames that share a mask: about two seconds, since the first la
 class Config:
     """The defaults are the paper's."""
 
-    head_channels: int = 32  # of the two-dimensional front end
-    channels: int = 128  # that go into the first dense block
-    growth: int = 32  # channels that each dense layer adds
-    bottleneck_channels: int = 128  # inside each dense layer
+    head_channels: Width = 32  # of the two-dimensional front end
+    channels: Width = 128  # that go into the first dense block
+    growth: Width = 32  # channels that each dense layer adds
+    bottleneck_channels: Width = 128  # inside each dense layer
     pooling: Pooling = "statistics"
-    embedding_dim: int = 512
-    variance_floor: float = 1e-7
+    embedding_dim: Width = 512
+    variance_floor: VarianceFloor = 1e-7
 
 
 class Head(nn.Module):

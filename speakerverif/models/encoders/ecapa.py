@@ -18,12 +18,14 @@ and TaoRuijie's Res2Net the last part is passed on unchanged, here (as in Speech
 function up to an order of channels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.models._cpu.graphs import may_overwrite
 from speakerverif.models.encoders._tdnn import TDNN, ConvRoom, Padding
 from speakerverif.models.pooling import AttentiveStatisticsPooling, masked_mean, stacked_scales_and_offsets
@@ -33,20 +35,25 @@ from speakerverif.models.pooling import AttentiveStatisticsPooling, masked_mean,
 class Config:
     """The defaults are the paper's C=512 with SpeechBrain's norms and zero padding."""
 
-    channels: int = 512
-    mfa_channels: int = 1536  # of the layer that aggregates the three blocks
-    attention_channels: int = 128
-    res2_scale: int = 8
-    se_channels: int = 128
-    embedding_dim: int = 192
+    channels: Width = 512
+    mfa_channels: Width = 1536  # of the layer that aggregates the three blocks
+    attention_channels: Width = 128
+    res2_scale: Annotated[int, Range(2, 64)] = 8
+    se_channels: Width = 128
+    embedding_dim: Width = 192
     padding: Literal["zeros", "reflect"] = "zeros"
     sum_inputs: bool = False  # a block's input is the sum of all outputs before it (the paper), else the last
     mfa_norm: bool = True  # batch norm after the aggregation layer
     attention_norm: bool = True  # ReLU and batch norm before the attention's tanh
     global_context: bool = True  # the attention sees the utterance's mean and deviation
     unbiased_context: bool = False  # that deviation's variance divides by n - 1
-    variance_floor: float = 1e-10
+    variance_floor: VarianceFloor = 1e-10
     final_norm: bool = False  # batch norm of the embedding
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        if self.channels % self.res2_scale:
+            yield f"res2_scale: found {self.res2_scale}, expected a divisor of channels {self.channels}"
 
 
 class Res2Net(nn.Module):

@@ -9,12 +9,14 @@ expansion 4.) With channels 32, base_width 32 and fused_stages 4 it is ERes2Net:
 Departure: a pooled variance has a floor where theirs adds a constant.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.models import pooling
 from speakerverif.models.encoders._maps import (
     ConvNorm,
@@ -35,15 +37,21 @@ CEILING = 20.0  # of every activation but the first
 class Config:
     """The defaults are the paper's."""
 
-    channels: int = 64  # of the first stage; doubled at each of the three others
-    base_width: int = 26  # channels of one part of a block, for 64 of its stage
-    scale: int = 2  # parts of a block
-    expansion: int = 2  # channels that leave a block, as a multiple of its stage's
+    channels: Width = 64  # of the first stage; doubled at each of the three others
+    base_width: Annotated[int, Range(1, 1_024)] = 26  # channels of one part of a block, for 64 of its stage
+    scale: Annotated[int, Range(1, 64)] = 2  # parts of a block
+    expansion: Annotated[int, Range(1, 16)] = 2  # channels that leave a block, as a multiple of its stage's
     fused_stages: Literal[2, 4] = 2  # the last stages, whose results are fused one after the other
     pooling: Pooling = "statistics"
-    embedding_dim: int = 192
+    embedding_dim: Width = 192
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
-    variance_floor: float = 1e-7
+    variance_floor: VarianceFloor = 1e-7
+
+    def problems(self) -> Iterator[str]:
+        """Yield what contradicts something else."""
+        if self.channels * self.base_width < 64:
+            least = -(-64 // self.channels)
+            yield f"base_width: found {self.base_width}, expected {least} or more at channels {self.channels}"
 
 
 class Fusion(nn.Module):

@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.errors import InputError
 from speakerverif.models.encoders._maps import (
     ConvNorm,
@@ -114,9 +115,9 @@ class Config:
 
     size: Literal["B0", "B1", "B2", "B3", "B4", "B5", "B6"] = "B2"
     global_context: bool = True  # the attention sees the utterance's own statistics
-    embedding_dim: int = 192
+    embedding_dim: Width = 192
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
-    variance_floor: float = 1e-7
+    variance_floor: VarianceFloor = 1e-7
 
 
 class ConvNeXtBlock(nn.Module):

@@ -20,6 +20,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
 from speakerverif.models.encoders._maps import (
     BasicBlock,
@@ -49,11 +50,11 @@ class Config:
     """The defaults are WeSpeaker's ResNet34."""
 
     depth: Literal[18, 34, 50, 101, 152, 221, 293] = 34  # from 50 on with bottleneck blocks
-    channels: int = 32  # of the first stage; doubled at each of the three others
+    channels: Width = 32  # of the first stage; doubled at each of the three others
     pooling: Pooling = "statistics"
-    embedding_dim: int = 256
+    embedding_dim: Width = 256
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
-    variance_floor: float = 1e-7
+    variance_floor: VarianceFloor = 1e-7
 
 
 class Bottleneck(Residual):

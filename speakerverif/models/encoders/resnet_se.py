@@ -16,11 +16,12 @@ Departure: none in evaluation; in training the statistics of batch norms and of 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.errors import InputError
 from speakerverif.models.encoders._maps import (
     ConvNorm,
@@ -41,15 +42,15 @@ class Config:
     """The defaults are ResNetSE34V2's, which takes voxceleb_trainer's features of 64 mels."""
 
     order: Literal["activated", "preactivated"] = "activated"  # norms after each activation, or before
-    widths: tuple[int, ...] = (32, 64, 128, 256)  # channels of each stage
-    blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage
-    excited_stages: int = 4  # the first stages, whose blocks have an excitation
-    reduction: int = 8  # of the channels inside an excitation
-    attention_channels: int = 128
+    widths: Annotated[tuple[int, ...], Range(1, 16_384)] = (32, 64, 128, 256)  # channels of each stage
+    blocks: Annotated[tuple[int, ...], Range(1, 200)] = (3, 4, 6, 3)  # of each stage
+    excited_stages: Annotated[int, Range(0, 4)] = 4  # the first stages, whose blocks have an excitation
+    reduction: Annotated[int, Range(1, 1_024)] = 8  # of the channels inside an excitation
+    attention_channels: Width = 128
     deviation: bool = True  # pooling gives mean and deviation; else the mean alone
-    embedding_dim: int = 512
+    embedding_dim: Width = 512
     final_norm: bool = False  # batch norms before and after the embedding layer
-    variance_floor: float = 1e-5
+    variance_floor: VarianceFloor = 1e-5
 
 
 class ChannelExcitation(nn.Module):

@@ -15,6 +15,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.errors import InputError
 from speakerverif.models._cpu.graphs import is_exporting
 from speakerverif.models.encoders._tdnn import TDNN, Padding
@@ -25,14 +26,14 @@ from speakerverif.models.pooling import StatisticsPooling
 class Config:
     """The defaults are the paper's layers, zero-padded so that the shortest utterance has an embedding."""
 
-    channels: int = 512
-    pooling_channels: int = 1500  # of the last layer before pooling
-    embedding_dim: int = 512
+    channels: Width = 512
+    pooling_channels: Width = 1500  # of the last layer before pooling
+    embedding_dim: Width = 512
     padding: Padding = "zeros"  # none, as in Kaldi's training: the first and last 7 frames are context only
     activation: Literal["relu", "leaky_relu"] = "relu"
     norm_affine: bool = True  # batch norms have a scale and an offset
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
-    variance_floor: float = 1e-8
+    variance_floor: VarianceFloor = 1e-8
 
 
 class XVector(nn.Module):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from speakerverif._util.ranges import Width
 from speakerverif.scoring.backends._linear import LinearCosine
 from speakerverif.scoring.backends._statistics import lda_directions
 
@@ -13,7 +14,7 @@ from speakerverif.scoring.backends._statistics import lda_directions
 class Config:
     """`dim`: how many directions are kept, at most the dimension and the training speakers minus one."""
 
-    dim: int = 128
+    dim: Width = 128
 
 
 class Lda(LinearCosine):

@@ -6,11 +6,13 @@ dimension.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from speakerverif._util.ranges import Range
 from speakerverif.errors import InputError
 from speakerverif.scoring.backends._linear import Backend, owners, paired_products
 from speakerverif.scoring.backends._statistics import cholesky, class_means, lda_directions
@@ -26,9 +28,9 @@ class Config:
     `lda_dim` directions of LDA first (0: none), then `length_norm`; both after centring.
     """
 
-    lda_dim: int = 0
+    lda_dim: Annotated[int, Range(0, 16_384)] = 0
     length_norm: bool = True
-    iterations: int = 20
+    iterations: Annotated[int, Range(0, 10_000)] = 20
 
 
 class Plda(Backend):
