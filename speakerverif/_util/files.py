@@ -1,5 +1,6 @@
 """Files opened with a reason where they can't be, and written whole or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -29,30 +30,43 @@ def unpacked_limit(packed: int) -> int:
 
 def open_input(path: str | Path) -> IO[bytes]:
     """Return an open binary file, or raise `InputError` that names the path and the reason."""
-    if Path(path).is_dir():
-        raise InputError(f"{path}: is a folder, expected a file")
     try:
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder, expected a file")
         return open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r}: no file has such a name: {error}") from error
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` for writing that takes its place on success and vanishes on failure.
+    """Open a file for writing beside the one that `path` names; it takes its place on success, else vanishes.
 
-    Missing folders are made.
+    Missing folders are made, and links are followed.
+
+    Raises:
+        InputError: the file can't be written, or not to its end (a full disk); the former one is as it was.
     """
-    aside = Path(f"{path}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path))
+    name = (
+        target.name
+        if len(os.fsencode(target.name)) < 200
+        else hashlib.sha256(os.fsencode(target)).hexdigest()
+    )
+    aside = target.with_name(f"{name}.{os.getpid()}.part")
     try:
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        aside.replace(target)
     except OSError as error:
-        raise InputError(f"{path}: can't write: {error.strerror}") from error
+        raise InputError(f"{path}: can't write: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             aside.unlink()
@@ -60,7 +74,6 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a whole file, text as UTF-8: all of it is there afterwards, or what was before; folders are made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 

@@ -1,15 +1,24 @@
 """The command that embeds recordings."""
 
 import argparse
+import logging
+import os
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from speakerverif.cli import options, sources
+from speakerverif.cli import _outputs, options, sources
 from speakerverif.cli._compute import prepare_compute
 from speakerverif.cli.training import LISTS
 from speakerverif.errors import InputError
 
+if TYPE_CHECKING:
+    from speakerverif.models.folder import ModelFolder
+
 FAILURE = 1
+_log = logging.getLogger(__name__)
 
 
 def add_embed(command: argparse.ArgumentParser) -> None:
@@ -41,45 +50,97 @@ def add_embed(command: argparse.ArgumentParser) -> None:
 
 def embed(arguments: argparse.Namespace) -> int:
     """Embed recordings and write the table; 1 where some of them could not be embedded."""
-    prepare_compute(arguments)
-    from speakerverif._util.files import write_json
-    from speakerverif.data.formats.manifests import read_manifest
-    from speakerverif.data.formats.tables import write_table
-    from speakerverif.data.manifest import Utterance
-    from speakerverif.inference.embed import embed, print_failures
-    from speakerverif.inference.engines import load_for_inference
-
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
-    utterances = (
-        read_manifest(arguments.manifest, arguments.audio_root)
-        if arguments.manifest
-        else [Utterance(str(path), str(path), "") for path in arguments.files]
+    from speakerverif.data.formats.tables import check_ending
+
+    check_ending(arguments.out)
+    prepare_compute(arguments)
+    embedded = _embed_list(arguments) if arguments.manifest else _embed_files(arguments)
+    for name, reason in embedded.failed.items():
+        _log.warning(f"not embedded: {name}: {reason}")
+    total = embedded.count + len(embedded.failed)
+    print(f"{arguments.out}: {embedded.count} of {total} recordings, {embedded.dim} dimensions")
+    if arguments.json:
+        from speakerverif._util.files import write_json
+
+        record = {
+            "embedded": embedded.count,
+            "failed": dict(embedded.failed),
+            "dim": embedded.dim,
+            "model": embedded.model,
+        }
+        write_json(arguments.json, record)
+    return FAILURE if embedded.failed else 0
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    count: int
+    dim: int
+    failed: Mapping[str, str]
+    model: dict[str, str]
+
+
+def _embed_list(arguments: argparse.Namespace) -> _Embedded:
+    """Embed a list part by part, going on where a former run was stopped."""
+    from speakerverif._util.outputs import refuse_to_replace
+    from speakerverif.data.formats.manifests import read_manifest
+    from speakerverif.inference.embed_list import embed_list
+    from speakerverif.inference.engines import load_for_inference
+
+    if arguments.audio_root is not None and not arguments.audio_root.is_dir():
+        raise InputError(f"--audio-root {arguments.audio_root}: no such folder")
+    manifest = read_manifest(arguments.manifest, arguments.audio_root)
+    refuse_to_replace(_outputs.outputs_of(arguments), (utterance.path for utterance in manifest))
+    folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
+    done = embed_list(
+        folder,
+        manifest,
+        arguments.out,
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        crops=arguments.crops,
     )
-    repeated = [str(path) for path, count in Counter(arguments.files).items() if count > 1]
+    return _Embedded(done.embedded, done.dim, done.failed, _facts(folder))
+
+
+def _embed_files(arguments: argparse.Namespace) -> _Embedded:
+    from speakerverif.data.formats.tables import write_table
+    from speakerverif.data.manifest import Utterance
+    from speakerverif.inference.embed import embed
+    from speakerverif.inference.engines import load_for_inference
+
+    ids = [_id_of(path) for path in arguments.files]
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         raise InputError(f"given twice: {', '.join(repeated)}")
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
     table = embed(
         folder,
-        utterances,
+        [Utterance(name, str(path), "") for name, path in zip(ids, arguments.files, strict=True)],
         device=arguments.device,
         batch_size=arguments.batch_size,
         crops=arguments.crops,
     )
-    print_failures(table)
     if not len(table.ids):
+        for name, reason in table.failed.items():
+            _log.warning(f"not embedded: {name}: {reason}")
         raise InputError("nothing could be embedded; no file was written")
     write_table(table, arguments.out)
-    print(
-        f"{arguments.out}: {len(table.ids)} of {len(utterances)} recordings, {table.embeddings.shape[1]} dimensions"
+    return _Embedded(len(table), int(table.embeddings.shape[1]), table.failed, _facts(folder))
+
+
+def _id_of(path: Path) -> str:
+    """Return the id of a recording: its path, with what no text can hold written as escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    name = "".join(
+        c if ord(c) >= 160 or 32 <= ord(c) < 127 else c.encode("unicode_escape").decode() for c in text
     )
-    if arguments.json:
-        record = {
-            "embedded": len(table.ids),
-            "failed": dict(table.failed),
-            "dim": int(table.embeddings.shape[1]),
-            "model": {"name": folder.name, "fingerprint": folder.fingerprint, "engine": folder.engine},
-        }
-        write_json(arguments.json, record)
-    return FAILURE if table.failed else 0
+    if name != str(path):
+        _log.warning(f"{name}: the file's name is no printable UTF-8 text; this is its id in the table")
+    return name
+
+
+def _facts(folder: "ModelFolder") -> dict[str, str]:
+    return {"name": folder.name, "fingerprint": folder.fingerprint, "engine": folder.engine}

@@ -11,6 +11,7 @@ import sys
 
 from speakerverif._util import environment
 from speakerverif.cli import (
+    _outputs,
     calibrate,
     decide,
     embedding,
@@ -183,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
         restart_with_kept_memory()
     with messages_shown(arguments.verbosity):
         try:
+            _outputs.check(arguments)
             return int(arguments.run(arguments))
         except InputError as error:
             logging.getLogger(__name__).error(f"speakerverif: {error}")

@@ -138,7 +138,7 @@ def _write_report(args: argparse.Namespace, scored: "ScoredList") -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise `InputError` where arguments contradict each other or would write over an input."""
+    """Raise `InputError` where arguments contradict each other."""
     sources.check(args)
     if len(args.scores or []) > 1 and not args.calibration:
         raise InputError(
@@ -156,12 +156,3 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--p-target {p_target:g}: expected a prior between 0 and 1, both excluded")
     if args.bootstrap < 0:
         raise InputError(f"--bootstrap {args.bootstrap}: expected 0 or more samples")
-    taken = sources.inputs(args) | ({args.calibration.resolve()} if args.calibration else set())
-    for name in ("out_scores", "json"):
-        path = getattr(args, name)
-        if path and path.resolve() in taken:
-            raise InputError(f"--{name.replace('_', '-')} {path}: would write over an input")
-        if path and path.is_dir():
-            raise InputError(f"--{name.replace('_', '-')} {path}: is a folder, expected a file")
-    if args.report and args.report.exists() and not args.report.is_dir():
-        raise InputError(f"--report {args.report}: is a file, expected a folder")

@@ -130,20 +130,6 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"{len(args.score_kind)} --score-kind for {len(args.scores or [])} --scores")
 
 
-def inputs(args: argparse.Namespace) -> set[Path]:
-    """Return the files that are read, resolved: nothing may be written over them."""
-    named = (
-        args.trials,
-        args.embeddings,
-        args.cohort,
-        args.backend_train,
-        args.enroll_map,
-        args.quality_from,
-    )
-    several = (args.scores or []) + (args.speakers or [])
-    return {path.resolve() for path in (*named, *several) if path}
-
-
 def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
     """Return where the arguments say that scores come from.
 

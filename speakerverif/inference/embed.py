@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def embed(
         batch_size: recordings that go through the encoder at once, at most; None: as many as pay on the device.
         crops: 0 embeds whole utterances; N averages the unit embeddings of N evenly spaced crops as long as the
             model's training crops.
-        label: of the progress line.
+        label: of the progress line; empty: there is none.
         source: reads what utterances name as their paths.
 
     Raises:
@@ -78,7 +79,7 @@ def embed(
     waiting: dict[int, list[Result]] = {}
     batches = chunks.read_ahead(source, utterances, cut, folder.model.sample_rate, batch_size, batch_s)
     released, release_s = time.monotonic(), RELEASE_LONG_S if cut.in_turn.any() else RELEASE_S
-    with Progress(len(cut), label, "piece") as progress:
+    with Progress(len(cut), label, "piece") if label else nullcontext() as progress:
         for readings in batches:
             for row, result in _results(folder.model, readings, device):
                 results = waiting.setdefault(row, [])
@@ -87,7 +88,8 @@ def embed(
                     vector, speech_s[row], status[row] = _combine(waiting.pop(row))
                     if vector is not None:
                         vectors[row] = vector
-            progress.update(len(readings))
+            if progress is not None:
+                progress.update(len(readings))
             if time.monotonic() - released > release_s:
                 release_freed_memory()
                 released = time.monotonic()

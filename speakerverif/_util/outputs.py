@@ -1,0 +1,157 @@
+"""Outputs checked before any work: none destroys an input, and each can be written."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from speakerverif.errors import InputError
+
+# The files of a Kaldi folder that are read, and the file that only a model folder has.
+KALDI_FILES = ("wav.scp", "segments", "utt2spk", "spk2utt")
+MODEL_FILE = "config.toml"
+# What `calibrate` writes into a model folder.
+WRITTEN_INTO_MODELS = ("calibration.toml",)
+RECORDINGS = frozenset(
+    (
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".opus",
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".sph",
+        ".aif",
+        ".aiff",
+        ".wma",
+        ".webm",
+        ".mp4",
+    )
+)
+_KINDS = (
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something that a command writes: the option that names it, the path, and whether it is a folder."""
+
+    option: str
+    path: Path
+    is_folder: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.path}"
+
+
+def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path]) -> None:
+    """Raise `InputError` unless every output can be written without destroying anything.
+
+    An output may not be one of the inputs (by whatever name, link or hard link), a recording, a device, a FIFO or a
+    socket, a folder where a file is expected or the reverse, another output, or below a file or an unwritable folder.
+
+    Args:
+        outputs: what will be written.
+        inputs: what will be read, files and folders; those that aren't there don't matter.
+    """
+    outputs = list(outputs)
+    if not outputs:
+        return
+    read = {identity: path for path in inputs for identity, path in _identities(path)}
+    written: dict[str, Output] = {}
+    for output in outputs:
+        _check_one(output, read)
+        other = written.setdefault(os.path.realpath(output.path), output)
+        if other is not output:
+            raise InputError(f"{output}: is written by {other.option} too; name two files")
+
+
+def refuse_to_replace(outputs: Iterable[Output], recordings: Iterable[str]) -> None:
+    """Raise `InputError` where an output is one of the recordings of a list."""
+    existing = {}
+    for output in outputs:
+        try:
+            found = output.path.stat()
+        except OSError:
+            continue
+        existing[found.st_dev, found.st_ino] = output
+    if not existing:
+        return
+    for recording in recordings:
+        try:
+            found = os.stat(recording)  # noqa: PTH116 (Path is slow, a million times)
+        except (OSError, ValueError):
+            continue
+        replaced = existing.get((found.st_dev, found.st_ino))
+        if replaced is not None:
+            raise InputError(f"{replaced}: is the recording {recording}, which would be destroyed")
+
+
+def _check_one(output: Output, read: dict[tuple[int, int], Path]) -> None:
+    # Whatever /dev/stdout is at the moment, replacing it by a file is not what is meant.
+    if output.path.absolute().parts[1:2] == ("dev",) and output.path.absolute().parts[2:3] != ("shm",):
+        raise InputError(f"{output}: is a device; expected a file's name")
+    try:
+        found = output.path.stat()
+    except FileNotFoundError:
+        found = None
+    except (OSError, ValueError) as error:
+        found = None
+        if not isinstance(error, NotADirectoryError):
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{output}: can't be written: {why}") from error
+    if found is not None:
+        for is_kind, kind in _KINDS:
+            if is_kind(found.st_mode):
+                raise InputError(f"{output}: is {kind}; expected a file's name")
+        if stat.S_ISDIR(found.st_mode) != output.is_folder:
+            kinds = ("a file", "a folder") if output.is_folder else ("a folder", "a file")
+            raise InputError(f"{output}: is {kinds[0]}, expected {kinds[1]}")
+        if not output.is_folder:
+            if path := read.get((found.st_dev, found.st_ino)):
+                raise InputError(f"{output}: would write over an input, {path}")
+            if output.path.suffix.lower() in RECORDINGS:
+                raise InputError(f"{output}: is a recording, which would be destroyed")
+    _check_writable(output, found is not None and output.is_folder)
+
+
+def _check_writable(output: Output, into: bool) -> None:
+    place = Path(os.path.realpath(output.path))
+    place = place if into else place.parent
+    # Folders that are missing are made, in the nearest one that is there.
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{output}: {place} is a file, below which nothing can be written")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(f"{output}: can't write in {place}: {error.strerror}") from error
+
+
+def _identities(path: Path) -> Iterator[tuple[tuple[int, int], Path]]:
+    """Yield the files that an input consists of, by device and inode."""
+    try:
+        if path.is_dir():
+            names = [path / name for name in KALDI_FILES]
+            if (path / MODEL_FILE).is_file():
+                names += [file for file in path.iterdir() if file.name not in WRITTEN_INTO_MODELS]
+        else:
+            names = [path]
+    except (OSError, ValueError):
+        return
+    for name in names:
+        try:
+            found = name.stat()
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(found.st_mode):
+            yield (found.st_dev, found.st_ino), name

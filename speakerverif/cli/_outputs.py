@@ -1,0 +1,46 @@
+"""The outputs that a command line names, told from its inputs: none may destroy another."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speakerverif._util.outputs import Output, check_outputs
+
+FILES = ("json", "out_scores", "onnx", "pt2", "torchscript")
+FOLDERS = ("report",)
+# The groups of commands whose --out is a file; elsewhere it is a folder.
+OUT_IS_FILE = ("speakerverif.cli.embedding", "speakerverif.cli.calibrate")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` where what the command line tells to write can't be written, or is an input."""
+    outputs = list(outputs_of(arguments))
+    written = {output.option.removeprefix("--").replace("-", "_") for output in outputs}
+    others = (value for name, value in vars(arguments).items() if name not in (*written, "command", "run"))
+    check_outputs(outputs, [path for value in others for path in _paths(value)])
+
+
+def outputs_of(arguments: argparse.Namespace) -> Iterator[Output]:
+    """Yield what a command line tells to write."""
+    for name in (*FILES, *FOLDERS, "out"):
+        path = getattr(arguments, name, None)
+        if not isinstance(path, Path):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        is_folder = name in FOLDERS or (name == "out" and arguments.run.__module__ not in OUT_IS_FILE)
+        yield Output(option, path, is_folder)
+        if not is_folder and path.suffix == ".ark":
+            yield Output(option, path.with_suffix(".scp"))
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Yield what may be paths in the value of an argument; `NAME=FILE` names one too."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, str):
+        yield Path(value)
+        yield Path(value.partition("=")[2])
+    elif isinstance(value, list):
+        for one in value:
+            yield from _paths(one)
