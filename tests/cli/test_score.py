@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif.cli import score
+from speakerverif.cli import _outputs, score
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import read_enroll_map, read_speakers, speakers_by_path, units_of
@@ -390,8 +390,10 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     if "--json" not in arguments:
         arguments = [*arguments, "--json", "r.json"]
+    parsed = command(*arguments)
     with pytest.raises(InputError, match=expected) as caught:
-        score.run(command(*arguments))
+        _outputs.check(parsed)  # as `main` does for every command
+        score.run(parsed)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
