@@ -4,7 +4,6 @@ Batch and length are free; `num_samples` tells how long each row really is. The 
 program must know to use it, and everything that `load_model` wants to know.
 """
 
-import copy
 import json
 import tempfile
 import warnings
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speakerverif import __version__
 from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import to_dict
 from speakerverif.errors import InputError
+from speakerverif.exchange._graphs import exportable
 from speakerverif.models.folder import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import INSTALL, METADATA, OnnxModel
@@ -61,7 +61,7 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
         from speakerverif.exchange import _onnx_precision
     except ImportError as error:
         raise InputError(f"--onnx: {INSTALL}") from error
-    model = plain_model(folder.model)
+    model = exportable(folder.model)
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
         with warnings.catch_warnings(), torch.no_grad():
@@ -107,19 +107,6 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
             )
         write_atomically(path, draft.read_bytes())
     return least
-
-
-def plain_model(model: SpeakerModel) -> SpeakerModel:
-    """Return a copy to export, on the CPU, in eval mode and with no gradients.
-
-    Its batch norms all have a scale and an offset, without which ONNX's exporter asks for shapes.
-    """
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is None:
-            module.weight = nn.Parameter(torch.ones(module.num_features))
-            module.bias = nn.Parameter(torch.zeros(module.num_features))
-    return model
 
 
 def metadata(folder: ModelFolder) -> dict[str, str]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from speakerverif._util.files import write_atomically
 from speakerverif.errors import InputError
-from speakerverif.exchange.to_onnx import LEAST_COSINE, least_cosine, metadata, plain_model
+from speakerverif.exchange._graphs import exportable
+from speakerverif.exchange.to_onnx import LEAST_COSINE, least_cosine, metadata
 from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 
@@ -77,7 +78,7 @@ def _export(
         raise InputError(f"{path}: expected a name that ends in {suffix}")
     if not isinstance(folder.model, SpeakerModel):
         raise InputError(f"{folder.path}: is an ONNX file; name the model folder that it was made of")
-    model = plain_model(folder.model)
+    model = exportable(folder.model)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written, exported = export(model, {TEXTS: json.dumps(metadata(folder))})

@@ -19,7 +19,7 @@ from speakerverif import __version__
 from speakerverif._util import resources
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import export_onnx
-from speakerverif.models._cpu.packing import pack
+from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.folder import ModelFolder, read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
@@ -55,8 +55,8 @@ def load_for_inference(
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")
     if runs_in_torch and (engine == "onnx" or (engine == "auto" and _is_faster_in_onnx(folder, device))):
         return dataclasses.replace(folder, model=_exported(folder, device))
-    if isinstance(folder.model, SpeakerModel):
-        pack(folder.model)
+    if isinstance(folder.model, SpeakerModel) and str(device) == "cpu":
+        accelerate(folder.model, kernels=True)
     return folder
 
 

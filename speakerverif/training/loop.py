@@ -22,6 +22,7 @@ from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models import folder
+from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.model import SpeakerModel
 from speakerverif.training import distributed, plan
 from speakerverif.training.averaging import make_average, takes_part
@@ -117,6 +118,8 @@ def new_training(
     """
     device_type, precision = torch.device(device).type, recipe.train.precision
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
+    if device_type == "cpu":
+        accelerate(model)
     head = heads.build(recipe.head, model.embedding_dim, len(class_names)).to(device)
     if start_from is not None:
         load_weights(model, head, class_names, start_from)

@@ -12,7 +12,7 @@ from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
-from speakerverif.models._cpu.packing import PackableLinear
+from speakerverif.models._cpu.frames import FastLinear
 from speakerverif.models.folder import read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
@@ -54,12 +54,12 @@ def test_engines_agree_on_the_command_line(tiny_model, tiny_corpus, tmp_path, ca
     assert [path.suffix for path in cache.iterdir()] == [".onnx"]
 
 
-def test_torch_runs_packed_kernels(tiny_model, tiny_corpus):
+def test_torch_runs_fast_layers(tiny_model, tiny_corpus):
     recording = tiny_corpus / "spk0" / "0.wav"
     packed, plain = engines.load_for_inference(tiny_model), read_model_folder(tiny_model)
     for folder, kept in ((packed, True), (plain, False)):
-        kernels = [m._kernel for m in folder.model.modules() if isinstance(m, PackableLinear)]
-        assert kernels and all((kernel is not None) == kept for kernel in kernels)
+        kernels = [m._kernel for m in folder.model.modules() if isinstance(m, FastLinear)]
+        assert bool(kernels) == kept and all(kernel is not None for kernel in kernels)
     one, other = (embed_all(folder, [recording]).embeddings[0] for folder in (packed, plain))
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 

@@ -11,6 +11,21 @@ from speakerverif.audio.reading import read
 from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.models import features
+from speakerverif.models._cpu.swap import accelerate
+
+
+@pytest.fixture(autouse=True, params=["plain", "fast"])
+def layers(request, monkeypatch) -> None:
+    """Every test runs over plain and over fast steps."""
+    build = features.build
+
+    def build_fast(configuration: FeatureConfig) -> features.Filterbank:
+        fbank = build(configuration)
+        accelerate(fbank)
+        return fbank
+
+    if request.param == "fast":
+        monkeypatch.setattr(features, "build", build_fast)
 
 
 def noise(*lengths: int, filler: float = float("nan")) -> tuple[Tensor, Tensor]:
@@ -176,11 +191,11 @@ def test_batch_equals_single(kind, mean_norm):
 
 
 @pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"])
-def test_blocks_make_no_difference(kind, monkeypatch):
+def test_blocks_make_no_difference(kind):
     waveform, num_samples = noise(16000, 9000, 12000)
     fbank = features.build(config(kind))
     whole = fbank(waveform, num_samples)[0]
-    monkeypatch.setattr(features, "BLOCK_FRAMES", 20)
+    fbank.block_frames = 20
     torch.testing.assert_close(fbank(waveform, num_samples)[0], whole, atol=1e-5, rtol=0)
 
 

@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from speakerverif.models import pooling
+from speakerverif.models._cpu import pooling as fast
+from speakerverif.models._cpu import swap
+from speakerverif.models.frames import FrameNorm, frame_mask
 
 
 def ragged() -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,6 +26,14 @@ def poolings() -> list[torch.nn.Module]:
     ]
     several = pooling.MultiQueryPooling(5, queries=1, heads=1, attention_channels=3)
     return [pooling.TemporalAveragePooling(5), pooling.StatisticsPooling(5), *attentive, several]
+
+
+@pytest.fixture(autouse=True, params=["plain", "fast"])
+def layers(request, monkeypatch) -> None:
+    """Every test runs over plain and over fast layers."""
+    if request.param == "fast":
+        for plain in (pooling.MeanAndDeviation, pooling.AttendedMeanAndDeviation):
+            monkeypatch.setattr(pooling, plain.__name__, swap.FAST[plain])
 
 
 def test_statistics_by_hand():
@@ -124,24 +135,24 @@ def test_constant_frames_have_no_deviation_and_finite_gradients(index, length, v
 def test_small_deviations_survive_a_large_mean():
     """E[x^2] - mean^2 in float32 would give 0 or worse here."""
     frames = 1000 + torch.tensor([[[0.25], [-0.25]]])
-    result = pooling.mean_and_std(frames, None, 1e-10, unbiased=False)
-    assert result[1].item() == 0.25
+    statistics = pooling.MeanAndDeviation(1e-10, unbiased=False)
+    assert statistics(frames, None)[1].item() == 0.25
 
 
 @pytest.mark.parametrize("num_frames", [None, torch.tensor([6, 3])])
 def test_gradients_of_the_closed_forms(num_frames):
     torch.manual_seed(0)
     frames = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
-    logits = torch.randn(12, 3, dtype=torch.float64, requires_grad=True)
-    mask = None if num_frames is None else pooling.frame_mask(num_frames, 6).unsqueeze(-1)
+    logits = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    mask = None if num_frames is None else frame_mask(num_frames, 6).unsqueeze(-1)
     count = torch.tensor([6.0, 6.0 if num_frames is None else 3.0], dtype=torch.float64).view(2, 1, 1)
 
     def moments(x: torch.Tensor):
-        return pooling._Moments.apply(x if mask is None else x.masked_fill(~mask, 0), count, mask)
+        return fast._Moments.apply(x if mask is None else x.masked_fill(~mask, 0), count, mask)
 
     def attention(given: torch.Tensor, x: torch.Tensor):
-        given = given * 1 if mask is None else given.masked_fill(~mask.view(-1, 1), -torch.inf)
-        return pooling._SoftmaxStatistics.apply(given, x)[1]
+        given = given if mask is None else given.masked_fill(~mask, -torch.inf)
+        return fast._SoftmaxMoments.apply(given, x)
 
     assert torch.autograd.gradcheck(moments, (frames,))
     assert torch.autograd.gradcheck(attention, (logits, frames))
@@ -155,9 +166,9 @@ def test_statistics_stay_float32_under_autocast():
 
 
 def test_batch_norm_leaves_padding_out():
-    norm = pooling.FrameNorm(5)
+    norm = FrameNorm(5)
     frames, num_frames = ragged()
     result = norm(frames, num_frames)
-    real = result[pooling.frame_mask(num_frames, 9)]
+    real = result[frame_mask(num_frames, 9)]
     torch.testing.assert_close(real.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(real.var(0, correction=0), torch.ones(5), atol=1e-3, rtol=0)

@@ -16,7 +16,7 @@ from speakerverif.audio.augment import coloured_noise
 from speakerverif.config import Recipe
 from speakerverif.data.manifest import Utterance
 from speakerverif.inference.embed import embed
-from speakerverif.models._cpu.packing import pack
+from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
 
@@ -29,7 +29,7 @@ def model(channels: int) -> ModelFolder:
     """Return an untrained ECAPA-TDNN as `load_model` returns one."""
     recipe = Recipe(encoder={"name": "ecapa", "channels": channels, "mfa_channels": 3 * channels})
     encoder = SpeakerModel(recipe.features, recipe.encoder).eval()
-    pack(encoder)
+    accelerate(encoder, kernels=True)
     return ModelFolder(Path(), encoder, recipe, {}, [], "made up")
 
 

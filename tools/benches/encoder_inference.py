@@ -9,7 +9,7 @@ import torch
 
 from benches._case import Case, Work, left_out, product
 from benches._models import MODELS
-from speakerverif.models._cpu.packing import pack
+from speakerverif.models._cpu.swap import accelerate
 
 SAMPLE_RATE = 16_000
 
@@ -55,13 +55,18 @@ def _case(threads: int, name: str, batch: int, frames: int) -> Case:
     models = MODELS[name]()
     features = torch.randn(batch, frames, 80)
     plain = copy.deepcopy(models.ours)
-    pack(models.ours)  # as `load_model` does
+    packed, unpacked = copy.deepcopy(plain), copy.deepcopy(plain)
+    accelerate(models.ours, kernels=True)  # as `load_model` does
+    accelerate(packed, kernels=True, pack_products=True)
+    accelerate(unpacked, kernels=True, pack_products=False)
     work = models.works(lambda model: _inference(model, features))
     ours = work.pop("ours")
-    work["kernels not packed"] = _inference(plain, features)
+    work["plain layers"] = _inference(plain, features)
+    work["products packed"] = _inference(packed, features)
+    work["products not packed"] = _inference(unpacked, features)
     exported, title = models.speechbrain, "speechbrain in onnxruntime"
     if exported is None and models.width is None:  # no peer has this network: our own export
-        exported, title = models.ours, "ours in onnxruntime"
+        exported, title = copy.deepcopy(plain), "ours in onnxruntime"
     if exported is not None and (session := _onnxruntime(exported, features, threads)) is not None:
         work[title] = session
     if batch == 1:

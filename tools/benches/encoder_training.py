@@ -1,11 +1,13 @@
 """A training step of an encoder, forward and backward: 32 crops of 2 s."""
 
+import copy
 import functools
 
 import torch
 
 from benches._case import Case, Work, product
 from benches._models import MODELS
+from speakerverif.models._cpu.swap import accelerate
 
 
 def _step(model: torch.nn.Module, features: torch.Tensor) -> Work:
@@ -21,8 +23,11 @@ def _case(threads: int, name: str) -> Case:
     torch.manual_seed(0)
     models = MODELS[name]()
     features = torch.randn(32, 200, 80)
+    plain = copy.deepcopy(models.ours)
+    accelerate(models.ours)  # as training on a CPU does
     work = models.works(lambda model: _step(model, features))
     ours = work.pop("ours")
+    work["plain layers"] = _step(plain, features)
     total = models.gflop(features, _step)
     limits = {"product": product(total)}
     if models.width is not None:

@@ -10,12 +10,9 @@ sees there what it sees at the end of an utterance alone, and a sum of maps stay
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from speakerverif.models._cpu.graphs import is_exporting, may_overwrite
-from speakerverif.models._cpu.packing import ConvKernel, Kernel, LinearKernel, Packable
-from speakerverif.models.pooling import FrameNorm, frame_mask
+from speakerverif.models.frames import FrameNorm, frame_mask
 
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
@@ -28,11 +25,11 @@ def as_frames(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(2)
 
 
-def zero_padding(frames: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Return frames `(B, T, C)` with zeros past each utterance's end, whatever (NaN too) is there."""
+def zero_padded_maps(maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return finite maps, overwritten with zeros past each utterance's end."""
     if num_frames is None:
-        return frames
-    return frames.masked_fill(~frame_mask(num_frames, frames.shape[1]).unsqueeze(-1), 0)
+        return maps
+    return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
 
 
 def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
@@ -40,23 +37,12 @@ def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
     return num_frames if num_frames is None or stride == 1 else (num_frames + stride - 1) // stride
 
 
-def _mask(maps: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Return finite maps, overwritten with zeros past each utterance's end: several times faster than a fill."""
-    if num_frames is None:
-        return maps
-    return maps.mul_(frame_mask(num_frames, maps.shape[2])[:, None, :, None].to(maps.dtype))
-
-
-def relu(maps: Tensor) -> Tensor:
-    """Return maps, or 0 where they are negative; written over the maps where nothing is kept for gradients."""
-    return maps.relu_() if may_overwrite(maps) else maps.relu()
-
-
-class MapConv(Packable, nn.Conv2d):
+class MapConv(nn.Conv2d):
     """Convolution, with zeros around the map; `num_frames` counts the frames that come out.
 
     Args:
-        kernel_size: over frequency and over time; odd, or the stride: then nothing overlaps or is added around.
+        kernel_size: over frequency and over time; odd, or equal to the stride: then nothing overlaps and nothing is
+            added around.
         stride: over frequency and over time.
     """
 
@@ -72,101 +58,45 @@ class MapConv(Packable, nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
         self.padding = tuple(0 if k == s else k // 2 for k, s in zip(kernel_size, stride, strict=True))
 
-    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        if (kernel := self.kernel_for(maps)) is not None:
-            return self.convolve_packed(kernel, maps, num_frames)
-        return self.convolve(maps, num_frames, self.weight, self.bias)
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether the convolution is one matrix product."""
-        return self.kernel_size == (1, 1) and self.groups == 1
-
-    def _rows(self, maps: Tensor) -> Tensor:
-        """Return what a point-wise convolution sees of maps, channels last."""
-        return maps[:, :, :: self.stride[1], :: self.stride[0]].permute(0, 2, 3, 1)
-
-    def convolve(
-        self, maps: Tensor, num_frames: Tensor | None, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        """Return what the layer returns, with another weight and bias."""
-        stride, padding = self.stride[::-1], self.padding[::-1]
-        # (Only a convolution's own count of frames is one that torch.export can follow.)
-        if self.pointwise and not (is_exporting() and stride != (1, 1)):
-            # (oneDNN's strided convolution writes past its memory in the backward pass when maps are channels-last
-            # and there are few channels, seen with torch 2.11.)
-            maps = nn.functional.linear(self._rows(maps), weight.flatten(1), bias).permute(0, 3, 1, 2)
-        else:
-            maps = nn.functional.conv2d(maps, weight.transpose(2, 3), bias, stride, padding, 1, self.groups)
-        return _mask(maps, num_frames)
-
-    def convolve_packed(self, kernel: Kernel, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        """Return what `kernel_for` returned makes of maps."""
-        maps = kernel(self._rows(maps)).permute(0, 3, 1, 2) if self.pointwise else kernel(maps)
-        return _mask(maps, num_frames)
-
-    def make_kernel(self) -> Kernel:
-        return self.kernel_of(self.weight, self.bias, self.sources())
-
-    def kernel_of(self, weight: Tensor, bias: Tensor | None, sources: Sequence[Tensor | None]) -> Kernel:
-        """Return the kernel with another weight and bias, made of `sources`."""
-        if self.pointwise:
-            return LinearKernel(weight.flatten(1), bias, sources)
-        stride, padding = self.stride[::-1], self.padding[::-1]
-        return ConvKernel(weight.transpose(2, 3), bias, sources, stride, padding, 1, self.groups)
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        stride = self.stride[::-1]
+        if self.kernel_size == (1, 1) and stride != (1, 1):
+            # oneDNN's backward pass of such a convolution writes past its memory (seen with torch 2.11).
+            maps, stride = nn.functional.max_pool2d(maps, 1, stride), (1, 1)
+        weight, padding = self.weight.transpose(2, 3), self.padding[::-1]
+        maps = nn.functional.conv2d(maps, weight, self.bias, stride, padding, 1, self.groups)
+        return zero_padded_maps(maps, num_frames)
 
 
-class ConvNorm(Packable):
-    """Convolution and batch norm; the arguments are `MapConv`'s.
+class MapNorm(FrameNorm):
+    """Batch norm of maps; padding is left out of training's statistics."""
 
-    In evaluation the norm is folded into the kernel, which saves a pass over the maps.
-    """
+    def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        if num_frames is None or not self.training:
+            return zero_padded_maps(nn.BatchNorm1d.forward(self, maps), num_frames)
+        # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
+        batch, channels, length, bands = maps.shape
+        rows = super().forward(maps.permute(0, 2, 3, 1).flatten(1, 2), num_frames * bands)
+        return rows.view(batch, length, bands, channels).permute(0, 3, 1, 2)
+
+    def _check_input_dim(self, maps: Tensor) -> None:
+        """Take maps of four axes as well as rows."""
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm; the arguments are `MapConv`'s."""
 
     def __init__(self, in_channels: int, out_channels: int, *args: Any, **options: Any) -> None:
         super().__init__()
         self.conv = MapConv(in_channels, out_channels, *args, **options)
-        self.norm = FrameNorm(out_channels)
+        self.norm = MapNorm(out_channels)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        if self.training:
-            return norm_maps(self.norm, self.conv(maps), num_frames)
-        if (kernel := self.kernel_for(maps)) is not None:
-            return self.conv.convolve_packed(kernel, maps, num_frames)
-        return self.conv.convolve(maps, num_frames, *self._folded())
-
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the convolution that does the norm's work as well."""
-        scale, offset = self.norm.scale_and_offset()
-        if self.conv.bias is not None:
-            offset = offset + self.conv.bias * scale
-        return self.conv.weight * scale.view(-1, 1, 1, 1), offset
-
-    def sources(self) -> Sequence[Tensor | None]:
-        norm = self.norm
-        return self.conv.weight, self.conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
-
-    def make_kernel(self) -> Kernel:
-        return self.conv.kernel_of(*self._folded(), self.sources())
-
-
-def norm_maps(norm: FrameNorm, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Return maps after a batch norm."""
-    _, _, length, bands = maps.shape
-    if not norm.training:
-        scale, offset = norm.scale_and_offset()
-        return _mask(torch.addcmul(offset[:, None, None], maps, scale[:, None, None]), num_frames)
-    # All of a frame's frequencies in a row: an utterance is `bands` times as many rows.
-    rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
-    rows = norm(rows, None if num_frames is None else num_frames * bands)
-    return rows.reshape(maps.shape[0], length, bands, -1).permute(0, 3, 1, 2)  # padding is zero already
+        return self.norm(self.conv(maps), num_frames)
 
 
 class Residual(nn.Module):
-    """A block's layers, and its input, brought to the same shape where that differs, added to what they give.
-
-    With gradients the sum and the activation make new maps: overwriting a view costs autograd a copy. What
-    `_layers` returns is nobody else's.
-    """
+    """A block's layers, and their input, brought to the same shape where that differs, added to their result."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -174,18 +104,27 @@ class Residual(nn.Module):
         self.time_stride = stride[1]
         same = stride == (1, 1) and in_channels == out_channels
         self.shortcut = None if same else ConvNorm(in_channels, out_channels, (1, 1), stride)
+        self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, given: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, maps: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the block's maps, and how many of their frames are real."""
         after = strided(num_frames, self.time_stride)
-        maps = self._layers(given, num_frames, after)
-        short = given if self.shortcut is None else self.shortcut(given, after)
-        return self._activate(maps.add_(short) if may_overwrite(maps) else maps + short), after
+        out = self.layers(maps, num_frames, after)
+        out += maps if self.shortcut is None else self.shortcut(maps, after)
+        return self.activation(out), after
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        """Return what the layers make of maps, in new memory.
+
+        Args:
+            before, after: how many frames are real in the input and in the result.
+        """
         raise NotImplementedError
 
-    def _activate(self, maps: Tensor) -> Tensor:
-        return relu(maps)
+    def activation(self, maps: Tensor) -> Tensor:
+        """Return the block's result, made of the sum."""
+        out: Tensor = self.relu(maps)
+        return out
 
 
 class BasicBlock(Residual):
@@ -196,8 +135,8 @@ class BasicBlock(Residual):
         self.conv1 = ConvNorm(in_channels, channels, stride=stride)
         self.conv2 = ConvNorm(channels, channels)
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        return self.conv2(relu(self.conv1(maps, after)), after)
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        return self.conv2(self.relu(self.conv1(maps, after)), after)
 
 
 def stages(
@@ -216,17 +155,17 @@ def stages(
         counts: how many blocks each list has.
         block: makes one from the number of its list, the channels that come in, the width and the stride.
     """
-    made = nn.ModuleList()
+    lists = nn.ModuleList()
     for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
         blocks: list[Residual] = []
         for k in range(count):
             stride = 2 if i > 0 and k == 0 else 1
             blocks.append(block(i, channels, width, (stride, stride)))
             channels = blocks[-1].out_channels
-        made.append(nn.ModuleList(blocks))
-    return made, channels
+        lists.append(nn.ModuleList(blocks))
+    return lists, channels
 
 
 def second_layer(size: int) -> nn.Sequential:
-    """Return what stands between the first layer after pooling and an embedding that is the second's."""
+    """Return what leads from the first layer after pooling to an embedding that is the second's."""
     return nn.Sequential(nn.ReLU(), nn.BatchNorm1d(size, affine=False), nn.Linear(size, size))

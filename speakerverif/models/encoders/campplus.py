@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models._cpu.packing import PackableLinear
-from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided, zero_padding
+from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided
 from speakerverif.models.encoders._tdnn import TimeConv
-from speakerverif.models.pooling import FrameNorm, Pooling
+from speakerverif.models.frames import FrameNorm, widened, zero_padding
+from speakerverif.models.pooling import Pooling
 
 BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers of each dense block and their dilation
 SEGMENT = 100  # frames that share a mask: about two seconds, since the first layer's stride is 2
@@ -60,7 +60,7 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, inner: int, growth: int, dilation: int) -> None:
         super().__init__()
         self.norm1 = FrameNorm(in_channels)
-        self.linear1 = PackableLinear(in_channels, inner, bias=False)
+        self.linear1 = nn.Linear(in_channels, inner, bias=False)
         self.norm2 = FrameNorm(inner)
         self.local = TimeConv(inner, growth, 3, dilation, "zeros", bias=False)
         self.squeeze = nn.Linear(inner, inner // 2)
@@ -84,13 +84,13 @@ def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
         num_frames: `(B,)`, or None for full length.
     """
     length = frames.shape[1]
-    # At least one more than there are: a graph of any length is then never of a single one, which it would be made for.
+    # At least one more than there are, so that there are always several: an exported graph is not made for one alone.
     segments = length // SEGMENT + 2
     count = torch.full((1,), length, device=frames.device) if num_frames is None else num_frames
     starts = SEGMENT * torch.arange(segments, device=frames.device)
     counts = (count.unsqueeze(1) - starts).clamp(0, SEGMENT).unsqueeze(-1)
     padded = nn.functional.pad(frames, (0, 0, 0, segments * SEGMENT - length))
-    sums = padded.unflatten(1, (-1, SEGMENT)).sum(2, dtype=torch.float32)
+    sums = widened(padded).unflatten(1, (-1, SEGMENT)).sum(2)
     # A segment that is all padding has no mean; nothing sees the 0 that it gets.
     return sums.sum(1, keepdim=True) / count.view(-1, 1, 1) + sums / counts.clamp(min=1)
 
@@ -108,7 +108,7 @@ class DenseBlock(nn.Module):
         size += num_layers * growth
         self.output_dim = size // 2
         self.norm = FrameNorm(size)
-        self.linear = PackableLinear(size, self.output_dim, bias=False)
+        self.linear = nn.Linear(size, self.output_dim, bias=False)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         for layer in self.layers:

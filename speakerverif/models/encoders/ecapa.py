@@ -20,15 +20,15 @@ function up to an order of channels.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from speakerverif._util.ranges import Range, VarianceFloor, Width
-from speakerverif.models._cpu.graphs import may_overwrite
-from speakerverif.models.encoders._tdnn import TDNN, ConvRoom, Padding
-from speakerverif.models.pooling import AttentiveStatisticsPooling, masked_mean, stacked_scales_and_offsets
+from speakerverif.models.encoders._tdnn import TDNN, Padding
+from speakerverif.models.frames import masked_mean
+from speakerverif.models.pooling import AttentiveStatisticsPooling
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Config:
 
 
 class Res2Net(nn.Module):
-    """Channels in `scale` parts: the first is passed on, each other convolved, the last result added.
+    """Channels in `scale` parts: the first is passed on; to each other the result before it is added, and convolved.
 
-    What goes in belongs to it: in evaluation without gradients it is overwritten.
+    (The first convolved part has nothing added.)
     """
 
     def __init__(self, channels: int, scale: int, dilation: int, padding: Padding) -> None:
@@ -69,28 +69,11 @@ class Res2Net(nn.Module):
         self.parts = nn.ModuleList(TDNN(width, width, 3, dilation, padding) for _ in range(scale - 1))
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        if self.parts and not self.training and may_overwrite(frames):
-            return self._overwrite(frames, num_frames)
         first, *rest = frames.split(self.width, -1)
         outputs = [first]
         for part, chunk in zip(self.parts, rest, strict=True):
             outputs.append(part(chunk if len(outputs) == 1 else chunk + outputs[-1], num_frames))
         return torch.cat(outputs, -1)
-
-    def _overwrite(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        """Write each part's result over its input, with one piece of memory for the padding of all."""
-        parts: list[Any] = list(self.parts)
-        room = ConvRoom(len(frames), frames.shape[1], parts[0].affine, num_frames)
-        chunks = frames.split(self.width, -1)
-        # All norms at once: many small operations would take as long as the products.
-        norms = zip(*stacked_scales_and_offsets([part.norm for part in parts]), strict=True)
-        for i, (part, (scale, offset)) in enumerate(zip(parts, norms, strict=True), 1):
-            if i == 1:
-                room.frames.copy_(chunks[1])
-            else:
-                torch.add(chunks[i], chunks[i - 1], out=room.frames)
-            torch.addcmul(offset, part.activation(room.convolve(part.affine)), scale, out=chunks[i])
-        return frames
 
 
 class SqueezeExcitation(nn.Module):
@@ -116,11 +99,11 @@ class SERes2Block(nn.Module):
         self.expand = TDNN(config.channels, config.channels)
         self.se = SqueezeExcitation(config.channels, config.se_channels)
 
-    def forward(self, frames: Tensor, num_frames: Tensor | None, out: Tensor | None) -> Tensor:
+    def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         inner = self.reduce(frames, num_frames)
         inner = self.res2(inner, num_frames)
         inner = self.expand(inner, num_frames)
-        return torch.addcmul(frames, inner, self.se(inner, num_frames).to(inner.dtype), out=out)
+        return frames + inner * self.se(inner, num_frames)
 
 
 class ECAPA(nn.Module):
@@ -147,21 +130,21 @@ class ECAPA(nn.Module):
         self.embedding_norm = nn.BatchNorm1d(config.embedding_dim) if config.final_norm else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        frames = total = self.input(features, num_frames)
-        # Where nothing is kept for gradients, the blocks write side by side what is aggregated.
-        joined = None
-        if may_overwrite(frames):
-            joined = frames.new_empty(*frames.shape[:2], len(self.blocks) * frames.shape[2])
-        outputs: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            out = None if joined is None else joined.chunk(len(self.blocks), -1)[i]
-            frames = block(total if self.sum_inputs else frames, num_frames, out)
-            outputs.append(frames)
-            if self.sum_inputs:
-                total = total + frames
-        frames = self.mfa(torch.cat(outputs, -1) if joined is None else joined, num_frames)
+        frames = self.aggregate(self.input(features, num_frames), num_frames)
+        frames = self.mfa(frames, num_frames)
         embedding = self.embedding(self.pooling_norm(self.pooling(frames, num_frames)))
         return embedding if self.embedding_norm is None else self.embedding_norm(embedding)
+
+    def aggregate(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        """Return the results of all blocks side by side, `(B, T, blocks * channels)`."""
+        outputs: list[Tensor] = []
+        total = frames
+        for block in self.blocks:
+            outputs.append(block(total if self.sum_inputs else frames, num_frames))
+            frames = outputs[-1]
+            if self.sum_inputs:
+                total = total + frames
+        return torch.cat(outputs, -1)
 
 
 def build(config: Config, num_mels: int) -> ECAPA:

@@ -25,8 +25,8 @@ from speakerverif.models.encoders._maps import (
     as_maps,
     second_layer,
     stages,
-    zero_padding,
 )
+from speakerverif.models.frames import zero_padding
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = (3, 4, 6, 3)
@@ -82,18 +82,18 @@ class Res2Block(Residual):
         self.fusions = nn.ModuleList(Fusion(self.width) for _ in range(config.scale - 1 if fuse else 0))
         self.conv3 = ConvNorm(inner, self.out_channels, (1, 1))
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        parts = self._activate(self.conv1(maps, after)).split(self.width, 1)
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        parts = self.activation(self.conv1(maps, after)).split(self.width, 1)
         outputs: list[Tensor] = []
         for i, (part, conv) in enumerate(zip(parts, self.convs, strict=True)):
             if i > 0 and self.fusions:
                 part = self.fusions[i - 1](outputs[-1], part, after)
             elif i > 0:
                 part = outputs[-1] + part
-            outputs.append(self._activate(conv(part, after)))
+            outputs.append(self.activation(conv(part, after)))
         return self.conv3(torch.cat(outputs, 1), after)
 
-    def _activate(self, maps: Tensor) -> Tensor:
+    def activation(self, maps: Tensor) -> Tensor:
         return maps.clamp(0, CEILING)
 
 

@@ -32,13 +32,13 @@ from speakerverif.errors import InputError
 from speakerverif.models.encoders._maps import (
     ConvNorm,
     MapConv,
+    MapNorm,
     as_frames,
     as_maps,
-    norm_maps,
     second_layer,
-    zero_padding,
 )
-from speakerverif.models.pooling import AttentiveStatisticsPooling, FrameNorm, frame_mask, masked_mean
+from speakerverif.models.frames import frame_mask, masked_mean, widened, zero_padding
+from speakerverif.models.pooling import AttentiveStatisticsPooling
 
 HEADS = 4
 LAYER_NORM_EPS = 1e-6
@@ -141,14 +141,14 @@ class ResidualBlock(nn.Module):
         groups = channels // group
         self.grouped1 = MapConv(channels, channels, groups=groups)
         self.pointwise1 = MapConv(channels, channels, (1, 1), bias=True)
-        self.norm1 = FrameNorm(channels)
+        self.norm1 = MapNorm(channels)
         self.grouped2 = MapConv(channels, channels, groups=groups)
         self.pointwise2 = ConvNorm(channels, channels, (1, 1), bias=True)
         self.excitation = excitation
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
         inner = self.pointwise1(self.grouped1(maps)).relu()
-        inner = norm_maps(self.norm1, inner, num_frames)
+        inner = self.norm1(inner, num_frames)
         inner = self.pointwise2(self.grouped2(inner), num_frames)
         if self.excitation is not None:
             inner = inner * self.excitation(inner, num_frames)
@@ -164,7 +164,7 @@ class FrequencyExcitation(nn.Module):
         self.excite = nn.Linear(hidden, bands)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        means = masked_mean(maps.mean(1, dtype=torch.float32), num_frames)
+        means = masked_mean(widened(maps).mean(1), num_frames)
         return self.excite(self.squeeze(means).relu()).sigmoid()[:, None, None, :].to(maps.dtype)
 
 

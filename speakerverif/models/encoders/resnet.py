@@ -27,11 +27,10 @@ from speakerverif.models.encoders._maps import (
     ConvNorm,
     Residual,
     as_maps,
-    relu,
     second_layer,
     stages,
-    zero_padding,
 )
+from speakerverif.models.frames import zero_padding
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = {
@@ -66,9 +65,9 @@ class Bottleneck(Residual):
         self.conv2 = ConvNorm(channels, channels, stride=stride)
         self.conv3 = ConvNorm(channels, 4 * channels, (1, 1))
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        maps = relu(self.conv1(maps, before))
-        maps = relu(self.conv2(maps, after))
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        maps = self.relu(self.conv1(maps, before))
+        maps = self.relu(self.conv2(maps, after))
         return self.conv3(maps, after)
 
 
@@ -80,6 +79,7 @@ class ResNet(nn.Module):
         self.embedding_dim = config.embedding_dim
         block = BasicBlock if config.depth < 50 else Bottleneck
         self.input = ConvNorm(1, config.channels)
+        self.relu = nn.ReLU(inplace=True)
         widths = [config.channels * 2**i for i in range(4)]
         counts = BLOCKS[config.depth]
         self.stages, size = stages(config.channels, widths, counts, lambda _, *given: block(*given))
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = as_maps(zero_padding(features, num_frames))
-        maps = relu(self.input(maps, num_frames))
+        maps = self.relu(self.input(maps, num_frames))
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)

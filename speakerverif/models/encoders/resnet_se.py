@@ -18,7 +18,6 @@ Departure: none in evaluation; in training the statistics of batch norms and of 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from speakerverif._util.ranges import Range, VarianceFloor, Width
@@ -26,13 +25,13 @@ from speakerverif.errors import InputError
 from speakerverif.models.encoders._maps import (
     ConvNorm,
     MapConv,
+    MapNorm,
     Residual,
     as_maps,
-    norm_maps,
     stages,
-    zero_padding,
 )
-from speakerverif.models.pooling import AttentiveStatisticsPooling, FrameNorm, masked_mean
+from speakerverif.models.frames import masked_mean, widened, zero_padding
+from speakerverif.models.pooling import AttentiveStatisticsPooling
 
 STAGES = 4
 
@@ -62,7 +61,7 @@ class ChannelExcitation(nn.Module):
         self.excite = nn.Linear(channels // reduction, channels)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        means = masked_mean(maps.mean(3, dtype=torch.float32).transpose(1, 2), num_frames)
+        means = masked_mean(widened(maps).mean(3).transpose(1, 2), num_frames)
         scale = self.excite(self.squeeze(means).relu()).sigmoid()
         return maps * scale[:, :, None, None].to(maps.dtype)
 
@@ -75,12 +74,12 @@ class ActivatedBlock(Residual):
     ) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = MapConv(in_channels, channels, stride=stride)
-        self.norm1 = FrameNorm(channels)
+        self.norm1 = MapNorm(channels)
         self.conv2 = ConvNorm(channels, channels)
         self.excitation = excitation
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        maps = norm_maps(self.norm1, self.conv1(maps, after).relu(), after)
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        maps = self.norm1(self.conv1(maps, after).relu(), after)
         maps = self.conv2(maps, after)
         return maps if self.excitation is None else self.excitation(maps, after)
 
@@ -92,18 +91,18 @@ class PreactivatedBlock(Residual):
         self, in_channels: int, channels: int, stride: tuple[int, int], excitation: nn.Module | None
     ) -> None:
         super().__init__(in_channels, channels, stride)
-        self.norm1 = FrameNorm(in_channels)
+        self.norm1 = MapNorm(in_channels)
         self.conv1 = ConvNorm(in_channels, channels, stride=stride)
         self.conv2 = ConvNorm(channels, channels)
         self.conv3 = MapConv(channels, channels, (1, 1))
         self.excitation = excitation
 
-    def _layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        maps = self.conv1(norm_maps(self.norm1, maps, before).relu(), after)
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        maps = self.conv1(self.norm1(maps, before).relu(), after)
         maps = self.conv3(self.conv2(maps.relu(), after).relu(), after)
         return maps if self.excitation is None else self.excitation(maps, after)
 
-    def _activate(self, maps: Tensor) -> Tensor:
+    def activation(self, maps: Tensor) -> Tensor:
         return maps
 
 
@@ -126,7 +125,7 @@ class ResNetSE(nn.Module):
             )
 
         self.input = MapConv(1, config.widths[0], bias=self.activated)
-        self.input_norm = FrameNorm(config.widths[0])
+        self.input_norm = MapNorm(config.widths[0])
         self.stages, size = stages(config.widths[0], config.widths, config.blocks, excited)
         size *= -(-num_mels // 2 ** (STAGES - 1))
         self.pooling = AttentiveStatisticsPooling(
@@ -143,10 +142,8 @@ class ResNetSE(nn.Module):
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames)
-        if self.activated:
-            maps = norm_maps(self.input_norm, maps.relu(), num_frames)
-        else:
-            maps = norm_maps(self.input_norm, maps, num_frames).relu()
+        norm = self.input_norm
+        maps = norm(maps.relu(), num_frames) if self.activated else norm(maps, num_frames).relu()
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.errors import InputError
-from speakerverif.models._cpu.graphs import is_exporting
 from speakerverif.models.encoders._tdnn import TDNN, Padding
 from speakerverif.models.pooling import StatisticsPooling
 
@@ -34,6 +33,29 @@ class Config:
     norm_affine: bool = True  # batch norms have a scale and an offset
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
     variance_floor: VarianceFloor = 1e-8
+
+
+class MinimumLength(nn.Module):
+    """A check that no utterance is shorter than the layers' context, `context` + 1 frames."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__()
+        self.context = context
+
+    def forward(self, features: Tensor, num_frames: Tensor | None) -> None:
+        """Return if all is well.
+
+        Raises:
+            InputError: an utterance is too short.
+        """
+        if self.context == 0:
+            return
+        shortest = features.shape[1] if num_frames is None else int(num_frames.min())
+        if shortest <= self.context:
+            raise InputError(
+                f"an utterance of {shortest} frames is too short: an x-vector without padding needs "
+                f"{self.context + 1}; leave it out, or use padding = 'zeros'"
+            )
 
 
 class XVector(nn.Module):
@@ -53,6 +75,7 @@ class XVector(nn.Module):
             self.frames.append(layer)
             self.lost_frames.append(layer.lost_frames)
             size = out
+        self.minimum_length = MinimumLength(sum(self.lost_frames))
         self.pooling = StatisticsPooling(config.pooling_channels, config.variance_floor)
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
         self.second: nn.Module | None = None
@@ -69,15 +92,7 @@ class XVector(nn.Module):
         Raises:
             InputError: without padding, an utterance is shorter than the layers' context.
         """
-        context = sum(self.lost_frames)
-        shortest = features.shape[1]
-        if num_frames is not None and context and not is_exporting():  # a graph can't look at values
-            shortest = int(num_frames.min())
-        if shortest <= context:
-            raise InputError(
-                f"an utterance of {shortest} frames is too short: an x-vector without padding needs "
-                f"{context + 1}; leave it out, or use padding = 'zeros'"
-            )
+        self.minimum_length(features, num_frames)
         frames = features
         for layer, lost in zip(self.frames, self.lost_frames, strict=True):
             if num_frames is not None:

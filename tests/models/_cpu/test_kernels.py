@@ -1,4 +1,4 @@
-"""Packed kernels: used where they may be, never once a weight has changed."""
+"""Kernels made in advance: used where they may be, never once a weight has changed, packed or not."""
 
 import copy
 import pickle
@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speakerverif.models._cpu.packing import ROWS, WEIGHTS, PackableLinear, pack
+from speakerverif.models._cpu import kernels
+from speakerverif.models._cpu.frames import PACKED_CHANNELS, ROWS, WEIGHTS, FastLinear
+from speakerverif.models._cpu.kernels import pack
+from speakerverif.models._cpu.swap import accelerate, restore
 from speakerverif.models.encoders._maps import ConvNorm, MapConv
-from speakerverif.models.encoders._tdnn import PACKED_CHANNELS, TimeConv
+from speakerverif.models.encoders._tdnn import TimeConv
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "linear": (lambda: PackableLinear(5, 7), (2, 9, 5)),
-    "linear, no bias": (lambda: PackableLinear(5, 7, bias=False), (9, 5)),
+    "linear": (lambda: nn.Linear(5, 7), (2, 9, 5)),
+    "linear, no bias": (lambda: nn.Linear(5, 7, bias=False), (9, 5)),
     "over time": (lambda: TimeConv(5, PACKED_CHANNELS, 3, 2, "zeros"), (2, 9, 5)),
     "of maps": (lambda: MapConv(4, 6, stride=(2, 1), bias=True), (2, 4, 9, 8)),
     "of maps, pointwise": (lambda: MapConv(4, 6, (1, 1), (2, 2)), (2, 4, 9, 8)),
@@ -22,17 +25,18 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.fixture(params=LAYERS, ids=str)
+@pytest.fixture(params=[(name, packed) for name in LAYERS for packed in (True, False)], ids=str)
 def layer(request) -> nn.Module:
     torch.manual_seed(0)
-    make, shape = LAYERS[request.param]
+    name, packed = request.param
+    make, shape = LAYERS[name]
     layer = make().eval()
     if isinstance(layer, ConvNorm):
         nn.init.uniform_(layer.norm.running_mean)
     layer.given = torch.randn(shape)
     if len(shape) == 4:
         layer.given = layer.given.contiguous(memory_format=torch.channels_last)
-    pack(layer)
+    accelerate(layer, kernels=True, pack_products=packed)
     return layer
 
 
@@ -42,6 +46,13 @@ def result(layer: nn.Module) -> Tensor:
 
 
 def plain(layer: nn.Module) -> Tensor:
+    """What the plain layer with the same weights gives."""
+    layer = copy.deepcopy(layer)
+    restore(layer)
+    return result(layer)
+
+
+def without_kernel(layer: nn.Module) -> Tensor:
     return result(copy.deepcopy(layer))
 
 
@@ -55,10 +66,11 @@ def test_gives_what_the_weights_give(layer):
     torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
 
 
-def test_relu_is_that_of_the_result():
-    layer = PackableLinear(5, 7)
+@pytest.mark.parametrize("packed", [True, False])
+def test_relu_is_that_of_the_result(packed):
+    layer = FastLinear(5, 7)
     layer.given = torch.randn(9, 5)
-    pack(layer.eval())
+    pack(layer.eval(), packed)
     with torch.inference_mode():
         torch.testing.assert_close(layer.kernel_for(layer.given)(layer.given, relu=True), plain(layer).relu())
 
@@ -77,7 +89,7 @@ def test_changed_weights_are_seen(layer, change):
     with torch.no_grad():
         change(layer)
     assert not uses_kernel(layer)
-    torch.testing.assert_close(result(layer), plain(layer), rtol=0, atol=0)
+    torch.testing.assert_close(result(layer), without_kernel(layer), rtol=0, atol=0)
     assert not torch.allclose(result(layer), before)
     pack(layer)
     assert uses_kernel(layer)
@@ -87,7 +99,7 @@ def test_changed_weights_are_seen(layer, change):
 def test_statistics_of_the_norm_are_weights():
     layer = ConvNorm(4, 6)
     layer.given = torch.randn(2, 4, 9, 8).contiguous(memory_format=torch.channels_last)
-    pack(layer.eval())
+    accelerate(layer.eval(), kernels=True)
     layer.norm.running_var.fill_(4)
     assert not uses_kernel(layer)
 
@@ -110,10 +122,19 @@ def test_another_precision_is_left_alone(layer):
 
 def test_weights_that_do_not_tell_of_changes_are_not_packed():
     with torch.inference_mode():
-        layer = PackableLinear(5, 7).eval()
+        layer = FastLinear(5, 7).eval()
     layer.given = torch.randn(9, 5)
     pack(layer)
     assert not uses_kernel(layer)
+
+
+def test_a_processor_without_a_rule_packs_nothing(monkeypatch):
+    layer = FastLinear(5, 7).eval()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
+    pack(layer)
+    assert isinstance(layer._kernel, kernels.PlainLinearKernel)
+    pack(layer, True)
+    assert isinstance(layer._kernel, kernels.LinearKernel)
 
 
 def test_saved_and_copied_without(layer):
@@ -127,16 +148,16 @@ def test_saved_and_copied_without(layer):
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_of_large_products(shape, bias):
     torch.manual_seed(0)
-    layer = PackableLinear(WEIGHTS // 256, 256, bias)
+    layer = FastLinear(WEIGHTS // 256, 256, bias)
     given, grad = torch.randn(*shape, layer.in_features), torch.randn(*shape, 256)
-    found = []
+    results = []
     for dtype in (torch.float32, torch.float64):
         mine, rows = copy.deepcopy(layer).to(dtype), given.detach().to(dtype, copy=True).requires_grad_()
         out = mine(rows)
         assert (type(out.grad_fn).__name__ == "_PackedProductBackward") == (dtype == torch.float32)
         out.backward(grad.to(dtype))
-        found.append([out.detach(), rows.grad, *(p.grad for p in mine.parameters())])
-    for mine, reference in zip(*found, strict=True):
+        results.append([out.detach(), rows.grad, *(p.grad for p in mine.parameters())])
+    for mine, reference in zip(*results, strict=True):
         torch.testing.assert_close(
             mine.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max())
         )
