@@ -12,13 +12,17 @@ OUT ?= out/default
 MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: demo test test-isa slow lint format bench default-model $(TRAINED) clean
+.PHONY: demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The tests with the share of lines and branches that they run.
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 # The numerical tests with the vector instructions that the processor has, with AVX2 and with SSE4 alone.
 NUMERICAL := tests/audio tests/models tests/heads tests/scoring tests/evaluation tests/exchange tests/inference \

@@ -32,10 +32,12 @@ def _sources(folder: Path) -> Path:
     """Copy what the build needs, so that it leaves nothing in the checkout."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, files.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            target = folder / "sources" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
+        source, target = ROOT / name, folder / "sources" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_file():
+            target.write_bytes(source.read_bytes())
     return folder / "sources"
 
 

@@ -9,6 +9,7 @@ No telemetry: onnxruntime and the hub's client would report their use over the n
 
 import os
 import sys
+from pathlib import Path
 
 # GNU OpenMP (torch, scikit-learn) spins 100 times, some 0.1 us, before it sleeps; Intel's and LLVM's sleep at once.
 SLEEPING_WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "100", "KMP_BLOCKTIME": "0"}
@@ -35,6 +36,16 @@ def disable_telemetry() -> None:
 def waits_chosen() -> bool:
     """Return whether the environment says how threads wait."""
     return any(name in os.environ for name in SLEEPING_WAITS)
+
+
+def cache_home() -> Path | None:
+    """Return the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`; None for a user without a home folder."""
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None
 
 
 def threads_spin() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from speakerverif._util import environment
 from speakerverif._util.allocator import keep_freed_memory
+from speakerverif.errors import InputError
 
 ROOT = Path("/")  # of the file system that describes this process: /proc and the control groups
 
@@ -81,6 +82,27 @@ class _Pool:
         openmp.GOMP_parallel(harmless, None, ctypes.c_uint(size), ctypes.c_uint(0))
         ready.set()
         threading.Event().wait()  # the team ends with its thread
+
+
+def check_device(device: str) -> None:
+    """Check that a device is there.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:0".
+
+    Raises:
+        InputError: no such kind of device, or none is there.
+    """
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f"device {device!r}: expected cpu or cuda") from error
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"device {device!r}: expected cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: no CUDA device is there; leave it out to use the CPU")
 
 
 def _compute_in_one_thread() -> None:

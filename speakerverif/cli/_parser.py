@@ -96,6 +96,7 @@ def parser_of(groups: Sequence[Group]) -> Parser:
         sentence = f"{command.summary[0].upper()}{command.summary[1:]}."
         subparser = subparsers.add_parser(
             command.name,
+            help=command.summary,
             description=sentence,
             epilog=f"example:\n  {command.example}",
         )

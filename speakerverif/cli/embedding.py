@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 def add_embed(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `embed`."""
     add = command.add_argument
-    add("files", nargs="*", type=Path, metavar="FILE", help="recordings")
+    add("files", nargs="*", type=Path, metavar="FILE", help="recordings, or folders of them")
     add("--manifest", type=Path, metavar="LIST", help=f"list of recordings: {LISTS}")
     add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
     add("--model", type=Path, metavar="MODEL", help=options.BUILT_IN)
@@ -111,14 +111,15 @@ def _embed_files(arguments: argparse.Namespace) -> _Embedded:
     from speakerverif.inference.embed import embed
     from speakerverif.inference.engines import load_for_inference
 
-    ids = [_id_of(path) for path in arguments.files]
+    files = options.recordings(arguments.files)
+    ids = [_id_of(path) for path in files]
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         raise InputError(f"given twice: {', '.join(repeated)}")
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
     table = embed(
         folder,
-        [Utterance(name, str(path), "") for name, path in zip(ids, arguments.files, strict=True)],
+        [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)],
         device=arguments.device,
         batch_size=arguments.batch_size,
         crops=arguments.crops,

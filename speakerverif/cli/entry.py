@@ -9,12 +9,13 @@ import os
 import shlex
 import sys
 
-from speakerverif._util import environment
+from speakerverif._util import environment, extras
 from speakerverif.cli import (
     _outputs,
     calibrate,
     decide,
     embedding,
+    listing,
     models,
     options,
     report,
@@ -109,7 +110,7 @@ GROUPS = (
             Command(
                 "run",
                 "run the stages of a recipe, from where they stopped",
-                "speakerverif run recipe.toml --data corpus --set train.epochs=5",
+                "speakerverif run speechocean762/ecapa --data corpus --set train.epochs=5",
                 (training.add_run,),
                 training.run,
             ),
@@ -169,6 +170,25 @@ GROUPS = (
             ),
         ),
     ),
+    Group(
+        "this program",
+        (
+            Command(
+                "list",
+                "list heads, encoders, back ends, corpora, models or recipes by name",
+                "speakerverif list recipes",
+                (listing.add_list,),
+                listing.show,
+            ),
+            Command(
+                "completion",
+                "print a shell's completion script",
+                "speakerverif completion bash",
+                (listing.add_completion,),
+                listing.completion,
+            ),
+        ),
+    ),
 )
 
 
@@ -176,7 +196,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 failure, 2 wrong input."""
     environment.prepare()
     write_what_the_console_can_show()
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments = top.parse_args(argv)
+    arguments.parser = top
     arguments.command = shlex.join(["speakerverif", *(sys.argv[1:] if argv is None else argv)])
     if argv is None and arguments.run in (training.demo, training.run, training.train):
         from speakerverif._util.allocator import restart_with_kept_memory
@@ -189,6 +211,11 @@ def main(argv: list[str] | None = None) -> int:
         except InputError as error:
             logging.getLogger(__name__).error(f"speakerverif: {error}")
             return WRONG_INPUT
+        except ModuleNotFoundError as error:
+            if (advice := extras.advice(error.name or "")) is None:
+                raise
+            logging.getLogger(__name__).error(f"speakerverif: {advice}")
+            return FAILURE
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILURE

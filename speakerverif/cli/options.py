@@ -1,11 +1,32 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from speakerverif._util import environment
+from speakerverif.errors import InputError
+
 MOST_THREADS = 1024
 MOST_SEED = 2**32 - 1
+AUDIO_ENDINGS = {
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".opus",
+    ".mp3",
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".aif",
+    ".aiff",
+    ".sph",
+    ".w64",
+    ".rf64",
+    ".caf",
+    ".au",
+}
 MOST_AT_ONCE = 1_000_000
 BUILT_IN = "model folder, ONNX file or org/name on the Hugging Face hub (default: the built-in starter model)"
 
@@ -96,3 +117,36 @@ def add_places(command: argparse.ArgumentParser) -> None:
 def places(arguments: argparse.Namespace) -> dict[str, object]:
     """Return the folders and lists of VoxCeleb that the user named, by the option's name."""
     return {name: value for name in ("vox1", "vox2", "trials") if (value := getattr(arguments, name))}
+
+
+def recordings(paths: list[Path]) -> list[Path]:
+    """Return the recordings that the user named; of a folder, all within it and its folders, sorted.
+
+    Raises:
+        InputError: a folder holds no recordings.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            within = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_ENDINGS and p.is_file())
+            if not within:
+                endings = ", ".join(sorted(AUDIO_ENDINGS))
+                raise InputError(f"{path}: the folder holds no recordings ({endings})")
+            files.extend(within)
+        else:
+            files.append(path)
+    return files
+
+
+def hub_cache() -> Path | None:
+    """Return the folder in which the Hugging Face hub's client keeps what it fetched, where there is one."""
+    named, home, cache = os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_HOME"), environment.cache_home()
+    if named:
+        folder = Path(named)
+    elif home:
+        folder = Path(home) / "hub"
+    elif cache:
+        folder = cache / "huggingface" / "hub"
+    else:
+        return None
+    return folder if folder.is_dir() else None

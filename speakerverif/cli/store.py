@@ -54,7 +54,7 @@ def enroll(arguments: argparse.Namespace) -> int:
     elif arguments.manifest:
         people = people_of_manifest(arguments.manifest, arguments.audio_root, rate)
     else:
-        people = [person(arguments.name, arguments.files, rate)]
+        people = [person(arguments.name, options.recordings(arguments.files), rate)]
 
     def opened() -> Store:
         return Store(arguments.store, folder.fingerprint, create=True)

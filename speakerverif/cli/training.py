@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif.cli import options
+from speakerverif._util import extras
+from speakerverif.cli import listing, options
 from speakerverif.cli._compute import prepare_compute
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def add_demo(command: argparse.ArgumentParser) -> None:
 def add_run(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     add = command.add_argument
-    add("recipe", type=Path, metavar="RECIPE.toml", help="recipe to run")
+    add(
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="recipe to run: a TOML file, or a name that `speakerverif list recipes` shows",
+    )
     add("--data", type=Path, metavar="DIR", help="folder of the corpus, or of what `prepare` wrote for it")
     options.add_places(command)
     add("--out", type=Path, metavar="DIR", help="folder to write to (default: out/ and the recipe's name)")
@@ -54,7 +60,12 @@ def add_prepare(command: argparse.ArgumentParser) -> None:
 def add_train(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `train`."""
     add = command.add_argument
-    add("recipe", type=Path, metavar="RECIPE.toml", help="recipe to train by")
+    add(
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="recipe to train by: a TOML file, or a name that `speakerverif list recipes` shows",
+    )
     add("--out", type=Path, required=True, metavar="MODEL", help="model folder to write")
     add("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
     add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
@@ -80,6 +91,7 @@ def add_heads(command: argparse.ArgumentParser) -> None:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Synthesise speech, train on it and evaluate the model, offline."""
+    extras.require("report", "the report of the demo")
     prepare_compute(arguments)
     from speakerverif.demos.demo import demo
 
@@ -96,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     recipe = _recipe(arguments)
     stages = tuple(arguments.stages.split(",")) if arguments.stages else None
+    if stages is None or "report" in stages:
+        extras.require("report", "the stage report")
     out = arguments.out or Path("out") / recipe.name
     with processes(arguments.device) as device:
         records = run(
@@ -145,6 +159,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def heads(arguments: argparse.Namespace) -> int:
     """Draw the training heads."""
+    extras.require("report", "drawing the heads")
     prepare_compute(arguments)
     from speakerverif.demos.head_gallery import write
 
@@ -156,4 +171,4 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from speakerverif.config import load_recipe
 
     seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
-    return load_recipe(arguments.recipe, arguments.assignments + seed)
+    return load_recipe(listing.recipe_path(arguments.recipe), arguments.assignments + seed)

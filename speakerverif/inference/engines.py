@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 
 from speakerverif import __version__
-from speakerverif._util import resources
+from speakerverif._util import environment, resources
 from speakerverif.errors import InputError
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.models._cpu.swap import accelerate
@@ -48,6 +48,7 @@ def load_for_inference(
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
+    resources.check_device(str(device))
     resources.share_cores()
     folder = read_model_folder(model, device)
     runs_in_torch = isinstance(folder.model, SpeakerModel)
@@ -69,23 +70,28 @@ def _is_faster_in_onnx(folder: ModelFolder, device: str | torch.device) -> bool:
 
 def _exported(folder: ModelFolder, device: str | torch.device) -> OnnxModel:
     """Return a model's export, from the cache where it is there and whole."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "speakerverif"
-    kept = cache / f"{folder.fingerprint}-{__version__}.onnx"
-    if kept.is_file():
-        with contextlib.suppress(InputError):  # damaged: it is written anew
+    home = environment.cache_home()
+    kept = home / "speakerverif" / f"{folder.fingerprint}-{__version__}.onnx" if home else None
+    if kept is not None and kept.is_file():
+        with contextlib.suppress(InputError):  # damaged: it is written again
             model = OnnxModel(kept, device)
             if model.metadata["fingerprint"] == folder.fingerprint:
                 return model
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        writable = os.access(cache, os.W_OK)
-    except OSError:
-        writable = False
-    if writable:
+    if kept is not None and _can_write(kept.parent):
         logger.info(f"exporting {folder.path} to {kept}")
         export_onnx(folder, kept)
         return OnnxModel(kept, device)
-    logger.warning(f"exporting {folder.path}; {cache} can't be written to, so the export is not kept")
+    why = f"{kept.parent} can't be written to" if kept else "there is no home folder"
+    logger.warning(f"exporting {folder.path}; {why}, so the export is not kept")
     with tempfile.TemporaryDirectory() as scratch:
         export_onnx(folder, Path(scratch) / "model.onnx")
         return OnnxModel(Path(scratch) / "model.onnx", device)
+
+
+def _can_write(cache: Path) -> bool:
+    """Return whether the cache folder, made where absent, can be written to."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK)

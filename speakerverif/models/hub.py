@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from speakerverif._util import environment, extras
 from speakerverif.errors import InputError
 
 NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -27,8 +28,9 @@ def upload(name: str, files: dict[str, bytes], message: str, private: bool = Fal
     Raises:
         InputError: no such name can be, no token or one without the right to write, no network.
     """
+    extras.require("hub", "the Hugging Face hub")
+    environment.disable_telemetry()
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     parts = NAME.fullmatch(name)
     if parts is None or parts["revision"]:
@@ -38,7 +40,7 @@ def upload(name: str, files: dict[str, bytes], message: str, private: bool = Fal
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
         api.create_commit(name, added, commit_message=message)
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except Exception as error:  # the hub's, or of its HTTP client, which differs from version to version
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"{name}: not pushed: {reason}; a token comes from `hf auth login` or HF_TOKEN"
@@ -57,8 +59,9 @@ def fetch(name: str, files: Sequence[str]) -> Path:
         InputError: no such name can be, or it is rather a path; no such repository, no access to it, no network, no
             such files in it.
     """
+    extras.require("hub", f"{name} is no path here; the Hugging Face hub")
+    environment.disable_telemetry()
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     parts = NAME.fullmatch(name)
     if parts is None:
@@ -74,7 +77,7 @@ def fetch(name: str, files: Sequence[str]) -> Path:
     for local in (True, False):
         try:
             folder = Path(snapshot_download(parts["repo"], local_files_only=local, **options))  # type: ignore[arg-type]
-        except (OSError, ValueError, HfHubHTTPError) as error:
+        except Exception as error:  # as above
             if local:
                 continue
             reason = str(error).strip().split("\n")[0]

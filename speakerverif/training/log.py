@@ -1,6 +1,7 @@
-"""The log of a training: one JSON line per step and per validation, and the same for TensorBoard."""
+"""The log of a training: one JSON line per step and per validation; the same for TensorBoard, where it is installed."""
 
 import dataclasses
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +32,17 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, step: int):
-        from torch.utils.tensorboard import SummaryWriter
-
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / JSONL
         kept = [line for line in read_log(folder) if line["step"] <= step] if step and path.is_file() else []
         self._file = path.open("w", encoding="utf-8")
         for line in kept:
             self._file.write(json.dumps(line) + "\n")
-        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+        self._board = None
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
         self._recent: list[dict[str, Any]] = []
 
     def step(
@@ -72,7 +75,7 @@ class TrainingLog:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in line.items():
-            if name != "step":
+            if self._board is not None and name != "step":
                 self._board.add_scalar(name, value, line["step"])
 
     def summary(self) -> str:
@@ -94,7 +97,8 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""The package's extras: what `pip install speakerverif[NAME]` adds, and what is said where one is missing."""
+
+import importlib.util
+
+from speakerverif.errors import InputError
+
+# Extra -> the modules that it installs and this package imports.
+EXTRAS = {
+    "report": ("matplotlib", "PIL", "sklearn"),
+    "hub": ("huggingface_hub",),
+    "import": ("yaml",),
+    "onnx": ("onnx", "onnxruntime"),
+    "parquet": ("pyarrow",),
+    "index": ("faiss",),
+    "sklearn": ("sklearn",),
+    "completion": ("shtab",),
+}
+
+
+def require(extra: str, purpose: str) -> None:
+    """Check that an extra is installed.
+
+    Args:
+        extra: a key of `EXTRAS`.
+        purpose: what needs it, the first words of the message.
+
+    Raises:
+        InputError: a module of it is missing.
+    """
+    for module in EXTRAS[extra]:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{purpose} needs {module}: pip install 'speakerverif[{extra}]'")
+
+
+def advice(module: str) -> str | None:
+    """Return one line on how to get a module that is missing, or None where no extra brings it."""
+    top = module.partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
+    return None if extra is None else f"{top} is not installed: pip install 'speakerverif[{extra}]'"
