@@ -70,7 +70,18 @@ def test_the_wheel_answers_without_a_model_named(installed: Path, tmp_path: Path
     assert llr["y"] > llr["z"]
     for command in (
         ["embed", "x.wav", "--out", "e.npz"],
-        ["score", "trials.txt", "--bootstrap", "0", "--json", "r.json"],
+        [
+            "score",
+            "trials.txt",
+            "--bootstrap",
+            "0",
+            "--json",
+            "r.json",
+            "--out-scores",
+            "s.txt",
+            "--report",
+            "page",
+        ],
         ["enroll", "ann", "x.wav", "--store", "people"],
         ["identify", "y.wav", "--store", "people"],
     ):

@@ -6,10 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
-def environment(package: str) -> Environment:
-    """Return an environment for the templates in a package's folder: autoescaped, unknown names are errors."""
+def environment(package: str, folder: str = "") -> Environment:
+    """Return an environment for the templates in a folder of a package: autoescaped, unknown names are errors."""
     return Environment(
-        loader=FileSystemLoader(Path(str(resources.files(package)))),
+        loader=FileSystemLoader(Path(str(resources.files(package)), folder)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--embeddings", type=Path, metavar="E.npz", help="draw a map of these; their durations are a column")
     sources.add_bootstrap(parser)
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add("--title", metavar="TEXT", help="title of the page (default: the list's name)")
+    add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the records, the paired test and the decision as JSON",
+    )
     add("--date", metavar="TEXT", help="to stand in the page (default: when SCORES was written)")
 
 
@@ -57,13 +64,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: whatever is wrong with the input.
     """
+    from speakerverif._util.files import write_json
     from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.data.metadata import durations_of, read_columns
     from speakerverif.data.speakers import read_speakers, units_of
     from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.breakdown import breakdown
-    from speakerverif.report.page import write_report
+    from speakerverif.report.page import title_of, write_report
     from speakerverif.report.results import Result
+    from speakerverif.report.summary import to_json
 
     paths = [args.scores] if args.against is None else [args.scores, args.against]
     names = args.names or _distinct_names(paths)
@@ -89,7 +98,10 @@ def run(args: argparse.Namespace) -> int:
     made = [("command", args.command), ("date", date)]
     if table is not None:
         made.append(("embeddings", f"{args.embeddings}, of the model {table.fingerprint or 'not known'}"))
-    print(write_report([result], args.out, table=table, audio_root=args.audio_root, made=made))
+    options = {"table": table, "audio_root": args.audio_root, "made": made}
+    print(write_report([result], args.out, title=args.title, **options))
+    if args.json:
+        write_json(args.json, to_json([result], args.title or title_of([result])))
     return 0
 
 

@@ -133,7 +133,9 @@ def _values(trials: TrialList, column: Column, enroll_map: EnrollMap | None) -> 
 
 
 def _numbers(values: Sequence[str]) -> np.ndarray | None:
-    """Return the values as finite numbers, or None where they are not all that."""
+    """Return the values as finite numbers; None where one is none, or where `0092` shows that they are names."""
+    if any(value.isdigit() and value != str(int(value)) for value in values):
+        return None
     try:
         numbers = np.array([float(value) for value in values])
     except ValueError:

@@ -1,41 +1,119 @@
-"""The pieces of a report as HTML: cards, tables, players. Every text from outside is escaped here."""
+"""The pieces of a report as records: cards, tables, plots, recordings. The template shows each by a macro."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+
+from markupsafe import Markup
 
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import TOO_FEW
 from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.metrics import PairedDifference
 from speakerverif.evaluation.records import ColumnBreakdown
-from speakerverif.report.excerpts import EXCERPT_S, excerpt
+from speakerverif.report.excerpts import EXCERPT_S, Excerpt, excerpt
 from speakerverif.report.figures import SYSTEM_STYLES, interval_svg
-from speakerverif.report.results import Result, System
+from speakerverif.report.results import Calibrated, Result, SpeakerErrors, System
 
 SIGNIFICANT = 0.05
+WORST_SPEAKERS = 20
 
 
-def table(rows: Sequence[Sequence[str]], caption: str, sortable: bool = False) -> str:
-    """Return rows of text, a header first, as a table; the first column names the rows."""
-    head, *body = rows
-    return table_of_cells(head, [[escape(cell) for cell in row] for row in body], caption, sortable)
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of each names its row. `str` is escaped, `Markup` is HTML already."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sortable: bool = False
+    text_columns: frozenset[int] = frozenset({0})  # aligned left, heads and cells
 
 
-def table_of_cells(
-    head: Sequence[str], body: Iterable[Sequence[str]], caption: str, sortable: bool = False
-) -> str:
-    """Return a table whose body cells are HTML already; the header is text."""
-    heads = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    lines = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-        for first, *rest in body
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f"<table{' class=sort' if sortable else ''}><caption>{escape(caption)}</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+@dataclass(frozen=True)
+class Plot:
+    """An inline SVG, its caption, and the key of its lines: style and name."""
+
+    svg: Markup
+    caption: str
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class CardFigure:
+    """One system's large figure with a note under it."""
+
+    system: str  # empty where there is one system
+    style: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One measure, with the figure of each system."""
+
+    name: str
+    figures: tuple[CardFigure, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one system is better than another, and the figures behind it."""
+
+    statement: str
+    figures: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording to listen to; without an excerpt, the problem with it."""
+
+    id: str
+    excerpt: Excerpt | None
+    problem: str = ""
+
+    @property
+    def part(self) -> str:
+        """The part of the recording that the excerpt is."""
+        assert self.excerpt is not None
+        if self.excerpt.whole_s - self.excerpt.duration_s <= 0.05:
+            return f"{self.excerpt.whole_s:.1f} s"
+        return f"{self.excerpt.duration_s:.1f} s from {self.excerpt.start_s:.1f} s on, of {self.excerpt.whole_s:.1f} s"
+
+    @property
+    def width(self) -> float:
+        """The width of its spectrogram in percent, so that all have the same scale."""
+        assert self.excerpt is not None
+        return 100 * self.excerpt.duration_s / EXCERPT_S
+
+
+@dataclass(frozen=True)
+class HeardTrial:
+    """A trial with the score of each system (named where there are two) and both recordings."""
+
+    scores: tuple[tuple[str, str], ...]
+    sides: tuple[Recording, ...]
+
+
+@dataclass(frozen=True)
+class BreakdownPart:
+    """The table of one column, or the reason why it is left out."""
+
+    column: str
+    table: Table | None
+    left_out: str | None
+
+
+def table(rows: Iterable[Sequence[str]], caption: str) -> Table:
+    """Return a table of rows, a header first."""
+    head, *body = (tuple(row) for row in rows)
+    return Table(caption, head, tuple(body))
+
+
+def plot(svg: str, caption: str, keys: Iterable[tuple[str, str]] = ()) -> Plot:
+    """Return a plot of an SVG that `figures` drew, where all text is escaped."""
+    return Plot(Markup(svg), caption, tuple(keys))
 
 
 def signed(score: float) -> str:
@@ -43,160 +121,193 @@ def signed(score: float) -> str:
     return f"{score:.4f}".replace("-", "−")
 
 
-def figure(svg: str, caption: str, keys: Iterable[tuple[str, str]] = ()) -> str:
-    """Return a plot with its caption, and a key of style and name."""
-    listed = "".join(f'<li><i class="{style}"></i>{escape(name)}</li>' for style, name in keys)
-    shown = f'<ul class="key">{listed}</ul>' if listed else ""
-    return f"<figure>{svg}<figcaption>{escape(caption)}{shown}</figcaption></figure>"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 miss`, `2 misses`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def system_keys(systems: Sequence[System], dashed: str = "") -> list[tuple[str, str]]:
-    """Return the key of the systems' lines; `dashed` says what their dashed lines are."""
+    """Return the key of the systems' lines; `dashed` is the meaning of their dashed lines."""
     keys = [(style, system.name) for system, style in zip(systems, SYSTEM_STYLES, strict=False)]
     return keys + ([("dashed", dashed)] if dashed else [])
 
 
-def cards(result: Result) -> str:
-    """Return the figures that matter most, each large, with its interval."""
+def cards(result: Result) -> tuple[Card, ...]:
+    """Return the figures that matter most, each with its interval."""
     of_systems = [_headline(system.record.figures) for system in result.systems]
-    shown = [_card(name, [figures[name] for figures in of_systems], result) for name in of_systems[0]]
-    return f'<div class="cards">{"".join(shown)}</div>'
+    names = [system.name if result.against else "" for system in result.systems]
+    return tuple(
+        Card(
+            measure,
+            tuple(
+                CardFigure(name, style, *figures[measure])
+                for name, style, figures in zip(names, SYSTEM_STYLES, of_systems, strict=False)
+            ),
+        )
+        for measure in of_systems[0]
+    )
 
 
 def _headline(figures: Figures) -> dict[str, tuple[str, str]]:
-    """Return name -> a figure and what stands under it."""
-    shown = {"EER": (f"{100 * figures.eer:.2f} %", _percents(figures.eer_ci95))}
+    """Return name -> a figure and the note under it."""
+    shown = {"EER": (f"{100 * figures.eer:.2f} %", _range(figures.eer_ci95, 100, 2, " %"))}
     for cost in figures.costs:
-        shown[f"minDCF({cost.key})"] = f"{cost.minimum:.3f}", _costs(cost.ci95)
+        shown[f"minDCF({cost.key})"] = f"{cost.minimum:.3f}", _range(cost.ci95, 1, 3)
     actual = figures.cllr
     under = "bits, after ideal calibration" if actual is None else f"bits; actual Cllr {actual:.3f}"
     shown["min Cllr"] = f"{figures.min_cllr:.3f}", under
     return shown
 
 
-def _card(name: str, figures: Sequence[tuple[str, str]], result: Result) -> str:
-    lines = []
-    for system, style, (value, under) in zip(result.systems, SYSTEM_STYLES, figures, strict=False):
-        named = f'<span class="of {style}">{escape(system.name)}</span>' if result.against else ""
-        lines.append(f"<dd>{named}<b>{escape(value)}</b><small>{escape(under)}</small></dd>")
-    return f"<dl><dt>{escape(name)}</dt>{''.join(lines)}</dl>"
+def _range(limits: Interval | None, factor: float, digits: int, unit: str = "") -> str:
+    if limits is None:
+        return "no interval"
+    return f"{factor * limits.low:.{digits}f} – {factor * limits.high:.{digits}f}{unit}"
 
 
-def _percents(limits: Interval | None) -> str:
-    return f"{100 * limits[0]:.2f} – {100 * limits[1]:.2f} %" if limits else "no interval"
-
-
-def _costs(limits: Interval | None) -> str:
-    return f"{limits[0]:.3f} – {limits[1]:.3f}" if limits else "no interval"
-
-
-def verdict(result: Result, found: PairedDifference) -> str:
-    """Return in a sentence whether one system is better, and how sure that is."""
+def verdict(result: Result, difference: PairedDifference) -> Verdict:
+    """Return whether one system is better, and how sure that is."""
     assert result.against is not None and result.system.record.figures.bootstrap is not None
     first, second, drawn = result.system.name, result.against.name, result.system.record.figures.bootstrap
-    low, high = (100 * x for x in found.interval)
-    change = f"{100 * found.difference:+.2f} points [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    low, high = (100 * limit for limit in difference.interval)
+    change = f"{100 * difference.difference:+.2f} points [{low:+.2f}, {high:+.2f}]".replace("-", "−")
     figures = (
-        f"EER of {first} less that of {second}: {change}, p\u00a0=\u00a0{found.p_value:.2g} "
-        f"(two-sided paired bootstrap, {drawn.samples:,} samples over {drawn.units:,} {drawn.unit}s)"
+        f"EER of {first} less that of {second}: {change}, p\u00a0=\u00a0{difference.p_value:.2g} "
+        f"(two-sided paired bootstrap, {count(drawn.samples, 'sample')} over {count(drawn.units, drawn.unit)})."
     )
-    better, worse = (first, second) if found.difference < 0 else (second, first)
-    said = (
-        f"{better} is better than {worse}."
-        if found.p_value < SIGNIFICANT
-        else f"These trials can’t tell whether {better} is better than {worse}."
-    )
-    return f'<p class="verdict"><strong>{escape(said)}</strong> {escape(figures)}.</p>'
+    better, worse = (first, second) if difference.difference < 0 else (second, first)
+    if difference.p_value < SIGNIFICANT:
+        return Verdict(f"{better} is better than {worse}.", figures)
+    return Verdict(f"These trials can’t tell whether {better} is better than {worse}.", figures)
 
 
-def breakdown_table(column: ColumnBreakdown, whole: Figures) -> str:
+def breakdown_part(column: ColumnBreakdown, whole: Figures) -> BreakdownPart:
     """Return the groups of one column, the EER of each also as a dot with its interval."""
-    without = f" {column.without:,} recordings have no value." if column.without else ""
-    caption = f"By {column.column} ({column.by}).{without}"
     if column.left_out:
-        return f"<p>{escape(column.column)}: left out, {escape(column.left_out)}.</p>"
+        return BreakdownPart(column.column, None, column.left_out)
+    without = f" {count(column.without, 'recording')} without a value." if column.without else ""
     tops = [g.eer_ci95.high if g.eer_ci95 else g.eer for g in column.groups if g.eer is not None]
     top = 1.05 * max([*tops, whole.eer])
     head = [column.column, "targets", "non-targets", "EER %", "", "misses %", "false alarms %"]
-    body = []
+    rows = []
     for group in column.groups:
-        bar = "" if group.eer is None else interval_svg(group.eer, group.eer_ci95, top, whole.eer)
-        cells = [escape(group.group), f"{group.targets:,}", f"{group.nontargets:,}"]
+        bar = "" if group.eer is None else Markup(interval_svg(group.eer, group.eer_ci95, top, whole.eer))
+        cells = [group.group, f"{group.targets:,}", f"{group.nontargets:,}"]
         cells += [_figure(group.eer, group.eer_ci95, 100, 2), bar]
         cells += [_figure(rate, (), 100, 2) for rate in (group.p_miss, group.p_fa)]
         cells += [_figure(cost.minimum, cost.ci95, 1, 3) for cost in group.costs]
-        body.append(cells)
+        rows.append(tuple(cells))
     head += [f"minDCF({cost.key})" for cost in whole.costs]
-    return table_of_cells(head, body, caption, sortable=True)
+    caption = f"By {column.column} ({column.by}).{without}"
+    return BreakdownPart(column.column, Table(caption, tuple(head), tuple(rows), sortable=True), None)
 
 
 def _figure(value: float | None, limits: Sequence[float] | None, factor: float, digits: int) -> str:
-    """Return a number with its interval, or what there are too few for."""
+    """Return a number with its interval; `limits` is None where there are too few for one, () where none is due."""
     if value is None:
-        return f'<span class="few">{TOO_FEW}</span>'
+        return Markup('<span class="few">{}</span>').format(TOO_FEW)
     shown = f"{factor * value:.{digits}f}"
     if limits is None:
-        return f'{shown} <small class="few">{TOO_FEW}</small>'
-    return (
-        f"{shown} <small>{' – '.join(f'{factor * x:.{digits}f}' for x in limits)}</small>"
-        if limits
-        else shown
+        return Markup('{} <small class="few">{}</small>').format(shown, TOO_FEW)
+    if not limits:
+        return shown
+    return Markup("{} <small>{}</small>").format(
+        shown, " – ".join(f"{factor * limit:.{digits}f}" for limit in limits)
     )
 
 
-def hardest_table(result: Result, target: bool, rows: Sequence[int], caption: str) -> str:
-    """Return trials as a table: for where no audio is at hand."""
-    trials = result.system.scores.trials
-    head = [*(s.name if result.against else "score" for s in result.systems), "enroll", "test"]
-    body = []
-    for i in rows:
-        sides = (trials.ids[trials.enroll[i]], trials.ids[trials.test[i]])
-        body.append(
-            [signed(s.scores.scores[i]) for s in result.systems]
-            + [f'<span class="id">{escape(name)}</span>' for name in sides]
+def calibration_table(result: Result, calibrated: Sequence[Calibrated]) -> Table:
+    """Return the costs of each system's scores as log likelihood ratios, before and after calibration."""
+    keys = [cost.key for cost in result.system.record.figures.costs]
+    head = ["", "calibration", "Cllr", "min Cllr"]
+    head += [f"{kind}({key})" for key in keys for kind in ("actDCF", "minDCF")]
+    rows = [
+        (row.system, row.when, f"{row.cllr:.3f}", f"{row.min_cllr:.3f}")
+        + tuple(f"{cost:.3f}" for pair in row.costs for cost in pair)
+        for one in calibrated
+        for row in one.rows()
+    ]
+    caption = "Costs of the scores as log likelihood ratios"
+    return Table(caption, tuple(head), tuple(rows), text_columns=frozenset({0, 1}))
+
+
+def speaker_table(errors: Sequence[SpeakerErrors]) -> Table | None:
+    """Return the speakers with the most errors; None where speakers are unknown."""
+    if not errors:
+        return None
+    shown = errors[:WORST_SPEAKERS]
+    head = (
+        "speaker",
+        "target trials",
+        "misses",
+        "misses %",
+        "non-target trials",
+        "false alarms",
+        "false alarms %",
+    )
+    rows = tuple(
+        (
+            one.speaker,
+            *(f"{one.targets:,}", f"{one.misses:,}", _share(one.misses, one.targets)),
+            *(f"{one.nontargets:,}", f"{one.false_alarms:,}", _share(one.false_alarms, one.nontargets)),
         )
-    return table_of_cells(head, body, caption)
+        for one in shown
+    )
+    which = "All speakers" if len(shown) == len(errors) else f"{len(shown)} of {len(errors):,} speakers"
+    return Table(f"{which}, highest error rates first", head, rows, sortable=True)
 
 
-def hardest_players(result: Result, rows: Sequence[int], root: Path, made: dict[str, str]) -> str:
-    """Return trials with a player and a spectrogram of both recordings.
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "–"
+
+
+def trial_table(result: Result, rows: Sequence[int], caption: str) -> Table:
+    """Return trials with their scores, for where no audio is at hand."""
+    trials = result.system.scores.trials
+    scores = [system.name if result.against else "score" for system in result.systems]
+    body = [
+        (
+            *(signed(system.scores.scores[i]) for system in result.systems),
+            *(
+                Markup('<span class="id">{}</span>').format(trials.ids[side])
+                for side in (trials.enroll[i], trials.test[i])
+            ),
+        )
+        for i in rows
+    ]
+    columns = len(scores)
+    return Table(
+        caption, (*scores, "enroll", "test"), tuple(body), text_columns=frozenset({0, columns, columns + 1})
+    )
+
+
+def heard_trials(
+    result: Result, rows: Sequence[int], root: Path, recordings: dict[str, Recording]
+) -> tuple[HeardTrial, ...]:
+    """Return trials with excerpts of both recordings.
 
     Args:
         result: the trials' result.
         rows: of the trials.
-        root: the folder that the ids are relative to.
-        made: id -> HTML; recordings that stand in several trials are read once.
+        root: folder that the ids are relative to.
+        recordings: by id, those read before; what is read is added, so that each recording is read once.
     """
-    trials, items = result.system.scores.trials, []
+    trials, heard = result.system.scores.trials, []
     for i in rows:
         ids = [trials.ids[side] for side in (trials.enroll[i], trials.test[i])]
         for name in ids:
-            if name not in made:
-                made[name] = _player(name, root)
-        scores = ", ".join(
-            f"{escape(s.name) + ' ' if result.against else ''}<b>{signed(s.scores.scores[i])}</b>"
-            for s in result.systems
+            if name not in recordings:
+                recordings[name] = _recording(name, root)
+        scores = tuple(
+            (system.name if result.against else "", signed(system.scores.scores[i]))
+            for system in result.systems
         )
-        items.append(
-            f'<li><p class="score">score {scores}</p><div class="sides">{"".join(made[n] for n in ids)}</div></li>'
-        )
-    return f'<ol class="trials">{"".join(items)}</ol>'
+        heard.append(HeardTrial(scores, tuple(recordings[name] for name in ids)))
+    return tuple(heard)
 
 
-def _player(name: str, root: Path) -> str:
-    shown = f'<figcaption class="id">{escape(name)}</figcaption>'
+def _recording(name: str, root: Path) -> Recording:
     try:
-        found = excerpt(root / name)
+        return Recording(name, excerpt(root / name))
     except InputError as error:
-        return f'<figure class="side">{shown}<p class="few">no audio: {escape(str(error))}</p></figure>'
-    if found.whole_s - found.duration_s > 0.05:
-        part = f"{found.duration_s:.1f} s from {found.start_s:.1f} s on, of {found.whole_s:.1f} s"
-    else:
-        part = f"{found.whole_s:.1f} s"
-    label = escape(name)
-    return (
-        f'<figure class="side">{shown}<div class="sound" style="width:{100 * found.duration_s / EXCERPT_S:.1f}%">'
-        f'<img src="{found.picture}" alt="Spectrogram of {label}, 0 to 8 kHz, {part}"></div>'
-        f'<audio controls preload="metadata" aria-label="{label}" src="{found.sound}"></audio>'
-        f"<small>{part}</small></figure>"
-    )
+        return Recording(name, None, str(error))

@@ -1,21 +1,21 @@
 """One self-contained HTML page on scored trial lists, to look at, to listen to and to send around."""
 
-import html
-import json
+import os
 import platform
-import re
 from collections.abc import Sequence
-from importlib import metadata, resources
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import speakerverif
+from speakerverif._util import html
 from speakerverif._util.files import write_atomically
 from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.errors import InputError
 from speakerverif.evaluation.describe import describe
-from speakerverif.evaluation.records import ScoringRecord
-from speakerverif.report import elements as parts
-from speakerverif.report import figures
+from speakerverif.report import elements, figures, summary
+from speakerverif.report.elements import BreakdownPart, Card, HeardTrial, Plot, Recording, Table, Verdict
 from speakerverif.report.embedding_map import lay_out
 from speakerverif.report.results import Calibrated, Result, System
 
@@ -26,10 +26,47 @@ MOST = 5  # speakers, or pairs of them, that are named for their errors
 VERSIONS = ("numpy", "scipy")
 
 
+@dataclass(frozen=True)
+class Hardest:
+    """The most wrongly scored trials of one kind: as a table, or to listen to."""
+
+    anchor: str
+    title: str
+    explanation: str
+    table: Table | None
+    trials: tuple[HeardTrial, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that a page shows of one trial list."""
+
+    anchor: str
+    title: str
+    heading: str
+    answer: str
+    basis: str
+    contents: tuple[tuple[str, str], ...]  # anchor and name of each part
+    units: str
+    threshold: float
+    cards: tuple[Card, ...]
+    verdict: Verdict | None
+    figures: tuple[Table, ...]
+    det: Plot
+    histograms: tuple[Plot, ...]
+    calibration: Table
+    calibration_plots: tuple[Plot, ...]
+    calibration_notes: tuple[str, ...]
+    breakdown: tuple[BreakdownPart, ...]
+    speakers: Table | None
+    hardest: tuple[Hardest, ...]
+
+
 def write_report(
     results: Sequence[Result],
     folder: str | Path,
     *,
+    title: str | None = None,
     table: EmbeddingTable | None = None,
     audio_root: Path | None = None,
     made: Sequence[tuple[str, str]] = (),
@@ -39,31 +76,34 @@ def write_report(
     The same arguments give the same bytes, with the same versions of what draws and compresses.
 
     Args:
-        results: one a trial list; what their records hold under `breakdown` is shown too.
+        results: one for each trial list; the groups of their records' `breakdown` are shown too.
         folder: made where absent.
+        title: of the page; None: the list's name.
         table: embeddings of the recordings, for the map.
         audio_root: the folder that the ids are relative to, for players and spectrograms.
-        made: more to say of how the page came about, as pairs of name and value: a command, a date.
+        made: further facts on how the page was made, as pairs of name and value: a command, a date.
+
+    Raises:
+        InputError: an id that leads out of `audio_root`.
     """
-    folder, players = Path(folder), dict[str, str]()
-    sections = [
-        _section(result, k, result.title if len(results) > 1 else "Figures", audio_root, players)
-        for k, result in enumerate(results)
-    ]
-    first = results[0]
-    title = first.title if len(results) == 1 else f"{len(results)} trial lists"
-    filled = {
-        "TITLE": html.escape(title),
-        "SUBTITLE": html.escape(_subtitle(results)),
-        "OVERVIEW": _overview(results) if len(results) > 1 else "",
-        "LISTS": "\n".join(sections),
-        "MAP": _map(first, table) if table is not None else "",
-        "MADE": _definitions(_made(results, made)),
-        "RECORDS": _json([_record(system) for result in results for system in result.systems]),
-    }
-    template = (resources.files("speakerverif.report") / "page.html").read_text("utf-8")
-    # In one pass: what is filled in may hold any text.
-    page = re.sub(r"%([A-Z]+)%", lambda found: filled[found[1]], template)
+    folder, recordings = Path(folder), dict[str, Recording]()
+    if audio_root is not None:
+        for result in results:
+            _refuse_outside(result.system.scores.trials.ids, audio_root)
+    sections = [_section(result, k, len(results), audio_root, recordings) for k, result in enumerate(results)]
+    page = (
+        html.environment("speakerverif.report", "templates")
+        .get_template("page.html")
+        .render(
+            title=title or title_of(results),
+            subtitle=_subtitle(results),
+            overview=_overview(results) if len(results) > 1 else None,
+            sections=sections,
+            map=None if table is None else {"plot": _map(results[0], table)},
+            made=_made(results, made),
+            records=[_record(system) for result in results for system in result.systems],
+        )
+    )
     for k, result in enumerate(results):
         name = "det.png" if len(results) == 1 else f"det-{k + 1}.png"
         write_atomically(folder / name, figures.det_png(result.systems))
@@ -71,144 +111,140 @@ def write_report(
     return folder / "index.html"
 
 
+def title_of(results: Sequence[Result]) -> str:
+    """Return the title of a page that was given none."""
+    return results[0].title if len(results) == 1 else f"{len(results)} trial lists"
+
+
+def _refuse_outside(ids: Sequence[str], audio_root: Path) -> None:
+    """Raise `InputError` for an id that leads out of the folder: a page is sent around, with all that it embeds."""
+    root = os.path.normpath(audio_root)
+    for name in ids:
+        path = os.path.normpath(Path(root, name))
+        if not Path(path).is_relative_to(root):
+            raise InputError(
+                f"--audio-root {audio_root}: the id {name!r} leads out of this folder; expected ids relative to it"
+            )
+
+
 def _subtitle(results: Sequence[Result]) -> str:
     names = " against ".join(system.name for system in results[0].systems)
     record = results[0].system.record
-    trials = f"{record.targets:,} target and {record.nontargets:,} non-target trials"
+    trials = (
+        f"{elements.count(record.targets, 'target trial')} and "
+        f"{elements.count(record.nontargets, 'non-target trial')}"
+    )
     return f"{names}: {trials}" if len(results) == 1 else names
 
 
 def _section(
-    result: Result, number: int, heading: str, audio_root: Path | None, players: dict[str, str]
-) -> str:
-    """Return all there is to show of one trial list."""
-    record, systems = result.system.record, result.systems
-    blocks = [f'<section class="list" id="list-{number + 1}">', f"<h2>{html.escape(heading)}</h2>"]
-    blocks.append(parts.cards(result))
-    if difference := result.difference():
-        blocks.append(parts.verdict(result, difference))
-    for system in systems:
-        blocks.append(parts.table(describe(system.record), f"All figures of {system.name}"))
+    result: Result, number: int, lists: int, audio_root: Path | None, recordings: dict[str, Recording]
+) -> Section:
+    record, systems, anchor = result.system.record, result.systems, f"list-{number + 1}"
+    difference = result.difference()
+    calibrated = [Calibrated.of(system, result.units) for system in systems]
+    height = figures.SQUARE if len(systems) == 1 else figures.HALF
+    kinds = (("t", "target"), ("n", "non-target"))
     caption = "DET curve, best at lower left. Dots: EER; diamonds: minDCF."
-    det = parts.figure(figures.det_svg(systems), caption, parts.system_keys(systems))
-    kinds, height = (
-        (("t", "target"), ("n", "non-target")),
-        figures.SQUARE if len(systems) == 1 else figures.HALF,
+    speakers = elements.speaker_table(result.speaker_errors())
+    hardest = tuple(_hardest(result, anchor, target, audio_root, recordings) for target in (True, False))
+    contents = [(f"{anchor}-calibration", "Calibration")]
+    contents += [(f"{anchor}-breakdown", "Breakdown")] if record.breakdown else []
+    contents += [(f"{anchor}-speakers", "Errors by speaker")] if speakers else []
+    contents += [(group.anchor, group.title) for group in hardest]
+    return Section(
+        anchor=anchor,
+        title=result.title,
+        heading=result.title if lists > 1 else "Figures",
+        answer=summary.answer(result),
+        basis=summary.basis(result),
+        contents=tuple(contents),
+        units=result.units.kind,
+        threshold=record.figures.eer_threshold,
+        cards=elements.cards(result),
+        verdict=elements.verdict(result, difference) if difference else None,
+        figures=tuple(elements.table(describe(s.record), f"All figures of {s.name}") for s in systems),
+        det=elements.plot(figures.det_svg(systems), caption, elements.system_keys(systems)),
+        histograms=tuple(
+            elements.plot(figures.histogram_svg(system, height), f"Scores of {system.name}", kinds)
+            for system in systems
+        ),
+        calibration=elements.calibration_table(result, calibrated),
+        calibration_plots=tuple(
+            elements.plot(
+                svg, caption[0].upper() + caption[1:], elements.system_keys(systems, "the least possible")
+            )
+            for caption, svg in figures.calibration_svgs(calibrated)
+        ),
+        calibration_notes=tuple(
+            f"{one.system.name} could not be calibrated: {one.why_not}"
+            for one in calibrated
+            if one.after is None
+        ),
+        breakdown=tuple(elements.breakdown_part(column, record.figures) for column in record.breakdown or ()),
+        speakers=speakers,
+        hardest=hardest,
     )
-    histograms = [
-        parts.figure(figures.histogram_svg(system, height), f"Scores of {system.name}", kinds)
-        for system in systems
-    ]
-    blocks.append(f'<div class="plots">{det}<div class="stack">{"".join(histograms)}</div></div>')
-    blocks.append(_calibration(result))
-    if record.breakdown:
-        blocks.append(_breakdown(record))
-    blocks.append(_hardest(result, audio_root, players))
-    return "\n".join([*blocks, "</section>"])
 
 
-def _calibration(result: Result) -> str:
-    found = [Calibrated.of(system, result.units) for system in result.systems]
-    plots = "".join(
-        parts.figure(
-            svg, caption[0].upper() + caption[1:], parts.system_keys(result.systems, "the least possible")
+def _hardest(
+    result: Result, anchor: str, target: bool, audio_root: Path | None, recordings: dict[str, Recording]
+) -> Hardest:
+    if target:
+        kind, title, why = "target", "Hardest target trials", "The same speaker, yet the lowest scores."
+    else:
+        kind, title, why = (
+            "nontarget",
+            "Hardest non-target trials",
+            "Different speakers, yet the highest scores.",
         )
-        for caption, svg in figures.calibration_svgs(found)
-    )
-    keys = [cost.key for cost in result.system.record.figures.costs]
-    head = ["", "calibration", "Cllr", "min Cllr"]
-    head += [f"{kind}({key})" for key in keys for kind in ("actDCF", "minDCF")]
-    rows = [
-        [row["system"], row["when"], f"{row['cllr']:.3f}", f"{row['min_cllr']:.3f}"]
-        + [f"{cost:.3f}" for key in keys for cost in row["dcf"][key]]
-        for one in found
-        for row in one.rows()
-    ]
-    notes = "".join(
-        f"<p>{html.escape(one.system.name)} could not be calibrated: {html.escape(one.why_not)}</p>"
-        for one in found
-        if one.after is None
-    )
-    return f"""<h3>Calibration</h3>
-<p>A calibrated score is a log likelihood ratio: the threshold then follows from the prior and the costs of errors,
-and the actual cost (solid) meets the least one that any threshold could give (dashed). <em>After</em> is a line
-fitted by logistic regression in cross-validation: no trial is calibrated by {result.units.kind}s of its own. Fits
-differ a little from fold to fold, and with them the ranking of the trials.</p>
-<div class="plots">{plots}</div>{notes}
-{parts.table([head, *rows], "Costs of the scores as log likelihood ratios")}"""
+    wrong = _most_wrong(result, target)
+    if audio_root is None:
+        table = elements.trial_table(result, result.hardest(target, HARDEST), title)
+        return Hardest(f"{anchor}-{kind}", title, f"{why} {wrong}".strip(), table, ())
+    if result.units.kind == "speaker":
+        why += f" One trial of each {'speaker' if target else 'pair of speakers'}."
+    rows = result.hardest(target, HEARD, per_speakers=True)
+    trials = elements.heard_trials(result, rows, audio_root, recordings)
+    return Hardest(f"{anchor}-{kind}", title, f"{why} {wrong}".strip(), None, trials)
 
 
-def _breakdown(record: ScoringRecord) -> str:
-    tables = "".join(parts.breakdown_table(column, record.figures) for column in record.breakdown or ())
-    return f"""<h3>Breakdown</h3>
-<p>Each group’s own EER and cheapest thresholds; misses and false alarms are those at the threshold of the whole
-list’s EER ({record.figures.eer_threshold:.4f}), and tell where its errors are. The grey line is the whole list’s EER.
-<span class="few">too few</span>: fewer than 30 trials of a kind, or one error more would move the cost by over 0.1;
-for an interval, fewer than 5 speakers.</p>
-{tables}"""
-
-
-def _hardest(result: Result, audio_root: Path | None, players: dict[str, str]) -> str:
-    blocks = []
-    for target, title, why in (
-        (True, "Hardest target trials", "The same speaker, yet the lowest scores."),
-        (False, "Hardest non-target trials", "Different speakers, yet the highest scores."),
-    ):
-        rows = result.hardest(target, HARDEST if audio_root is None else HEARD)
-        if audio_root is None:
-            shown = parts.hardest_table(result, target, rows, title)
-        else:
-            shown = parts.hardest_players(result, rows, audio_root, players)
-        blocks.append(
-            f'<h3>{title}</h3><p class="sub">{why} {html.escape(_whose(result, target))}</p>{shown}'
-        )
-    return "\n".join(blocks)
-
-
-def _whose(result: Result, target: bool) -> str:
-    """Return who has most of the wrong decisions at the EER threshold, where speakers are known."""
+def _most_wrong(result: Result, target: bool) -> str:
+    """Return the speakers with most of the wrong decisions at the EER threshold, where speakers are known."""
     wrong, total = result.errors(target)
     if not wrong:
         return ""
-    kind, who = ("misses", "Speakers") if target else ("false alarms", "Pairs of speakers")
-    listed = ", ".join(f"{name} ({count:,})" for name, count in wrong[:MOST])
-    return f"{total:,} {kind} at the EER threshold. {who} with most of them: {listed}."
+    errors = elements.count(total, "miss", "misses") if target else elements.count(total, "false alarm")
+    most = "Speakers with most of them" if target else "Pairs of speakers with most of them"
+    # A bare number would read as a count.
+    named = [(f"speaker {name}" if name.isdigit() else name, number) for name, number in wrong[:MOST]]
+    listed = ", ".join(f"{name} ({number:,})" for name, number in named)
+    return f"{errors} at the EER threshold. {most}: {listed}."
 
 
-def _overview(results: Sequence[Result]) -> str:
-    """Return a table of all lists, that leads to them."""
-    record = results[0].system.record
-    head = [
-        "list",
-        "system",
-        "trials",
-        "EER",
-        "95 % interval",
-        *(f"minDCF({cost.key})" for cost in record.figures.costs),
-    ]
-    body = []
+def _overview(results: Sequence[Result]) -> Table:
+    """Return a table of all lists, with links to their sections."""
+    costs = results[0].system.record.figures.costs
+    head = ("list", "system", "trials", "EER", "95 % interval", *(f"minDCF({cost.key})" for cost in costs))
+    rows = []
     for k, result in enumerate(results):
         for system in result.systems:
-            figures, limits = system.record.figures, system.record.figures.eer_ci95
-            cells = [system.name, f"{system.record.trials:,}", f"{100 * figures.eer:.2f} %"]
-            cells.append(f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else "")
-            cells += [f"{cost.minimum:.3f}" for cost in figures.costs]
-            link = f'<a href="#list-{k + 1}">{html.escape(result.title)}</a>'
-            body.append([link, *map(html.escape, cells)])
-    return parts.table_of_cells(head, body, "All lists")
+            of_list, limits = system.record.figures, system.record.figures.eer_ci95
+            link = elements.Markup('<a href="#list-{}">{}</a>').format(k + 1, result.title)
+            interval = f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else ""
+            cells = (f"{system.record.trials:,}", f"{100 * of_list.eer:.2f} %", interval)
+            rows.append((link, system.name, *cells, *(f"{cost.minimum:.3f}" for cost in of_list.costs)))
+    return Table("All lists", head, tuple(rows), text_columns=frozenset({0, 1}))
 
 
-def _map(result: Result, table: EmbeddingTable) -> str:
-    found = lay_out(table, result.speaker_of)
-    if found is None:
-        return "<h2>Embeddings</h2><p>No map: fewer than two speakers are known to have two recordings.</p>"
-    caption = (
-        f"{len(found.ids)} recordings of {len(found.speakers)} speakers, drawn at random. {found.method}."
+def _map(result: Result, table: EmbeddingTable) -> Plot | None:
+    layout = lay_out(table, result.speaker_of)
+    if layout is None:
+        return None
+    shown = (
+        f"{elements.count(len(layout.ids), 'recording')} of {elements.count(len(layout.speakers), 'speaker')}"
     )
-    return f"""<section><h2>Embeddings</h2>
-<p>Every dot is a recording, every colour a speaker. Distances between clusters mean little: that a speaker’s dots
-keep together, and apart from others, is what to look for.</p>
-<div class="map">{parts.figure(figures.map_svg(found), caption)}</div></section>"""
+    return elements.plot(figures.map_svg(layout), f"{shown}, drawn at random. {layout.method}.")
 
 
 def _made(results: Sequence[Result], made: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -234,17 +270,8 @@ def _made(results: Sequence[Result], made: Sequence[tuple[str, str]]) -> list[tu
     return [*facts, ("software", software)]
 
 
-def _definitions(facts: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts)
-
-
 def _record(system: System) -> dict[str, Any]:
     """Return the record without what differs from one run to the next."""
     record = system.record.to_json()
     del record["seconds"]
     return {"system": system.name, **record}
-
-
-def _json(value: Any) -> str:
-    """Return JSON that can stand in a script element: no text in it can end the element."""
-    return json.dumps(value).replace("<", "\\u003c").replace("&", "\\u0026")

@@ -32,6 +32,10 @@ PROBE = """(async () => {
     sounds: await Promise.all([...document.querySelectorAll("audio")].map(length)),
     needed: document.documentElement.scrollWidth,
     given: document.documentElement.clientWidth,
+    scrolled: [...document.querySelectorAll(".scroll")].filter(one => one.scrollWidth > one.clientWidth + 1)
+      .map(one => one.ariaLabel),
+    broken: [...document.querySelectorAll("nav a")].filter(one => !document.querySelector(one.getAttribute("href")))
+      .map(one => one.textContent),
     cut: [...document.body.querySelectorAll(":not(.scroll *):not(svg *)")]
       .filter(one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 80)),
   };
@@ -204,7 +208,8 @@ def test_opens_without_errors_requests_or_overflow(browser: Browser, page: Path,
     assert len(found["images"]) == len(found["sounds"]) == 2 * 2 * 3
     assert all(pixels >= 100 for pixels in found["images"])
     assert all(0.9 < seconds < 2.3 for seconds in found["sounds"])
-    assert found["cut"] == []
+    assert found["cut"] == found["broken"] == []
+    assert width < 1280 or found["scrolled"] == []  # no column is cut where there is room
     assert found["needed"] == found["given"] == width
     assert browser.ask(session, "typeof window.hacked") == "undefined"
 

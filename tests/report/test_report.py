@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import units_of
 from speakerverif.data.trials import TrialList
+from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.cross_calibration import held_out_llrs
 from speakerverif.evaluation.describe import describe
 from speakerverif.evaluation.evaluate import Settings, evaluate
 from speakerverif.evaluation.metrics import act_dcf, cllr, det_curve, paired_bootstrap
-from speakerverif.report import embedding_map, excerpts
+from speakerverif.report import elements, embedding_map, excerpts, summary
 from speakerverif.report.figures import det_png
 from speakerverif.report.page import Result, System, write_report
 from speakerverif.report.results import Calibrated
@@ -164,6 +166,77 @@ def test_scores_all_alike_are_drawn(tmp_path: Path) -> None:
     assert page.tables["All figures of ours"][1][1] == "50.000 %"
 
 
+def decided(targets: list[float], nontargets: list[float]) -> Result:
+    """Return a result whose trials compare files of unknown speakers."""
+    count = len(targets) + len(nontargets)
+    ids = tuple(f"f{k}" for k in range(2 * count))
+    enroll, test = np.arange(count, dtype=np.int32), np.arange(count, 2 * count, dtype=np.int32)
+    labels = np.arange(count) < len(targets)
+    scores = ScoreList(TrialList(ids, enroll, test, labels, "t"), np.array([*targets, *nontargets]))
+    return Result(System("ours", scores, evaluate(scores, Settings(samples=0))), units_of(scores.trials))
+
+
+@pytest.mark.parametrize(
+    ("targets", "nontargets", "sentence"),
+    [
+        # Non-targets at 0 ... 199: the threshold between 197 and 198 lets two of 200 in.
+        (
+            [*[500.0] * 96, *[-1.0] * 4],
+            [float(k) for k in range(200)],
+            "At a threshold of 197.5, 1 in 100 strangers is let in, and 4 in 100 of your people are refused "
+            "(between 1 and 10).",
+        ),
+        # Two in a thousand are refused: in a hundred that would be none.
+        (
+            [*[500.0] * 998, *[-1.0] * 2],
+            [float(k) for k in range(200)],
+            "At a threshold of 197.5, 1 in 100 strangers is let in, and 2 in 1,000 of your people are refused "
+            "(between 0 and 7).",
+        ),
+        # With 40 non-targets, 1 in 20 is the least that two of them can show.
+        (
+            [500.0] * 50,
+            [float(k) for k in range(40)],
+            "At a threshold of 37.5, 5 in 100 strangers are let in, and none of your people is refused "
+            "(at most 7 in 100).",
+        ),
+        ([5.0, 6.0], [1.0, 2.0], ""),
+    ],
+)
+def test_the_first_sentence_says_what_a_decision_means(
+    targets: list[float], nontargets: list[float], sentence: str
+) -> None:
+    assert summary.answer(decided(targets, nontargets)) == sentence
+
+
+def test_errors_by_speaker_are_those_of_the_trials(tmp_path: Path) -> None:
+    result = result_of(random_task()[0])
+    trials, threshold = result.system.scores.trials, result.system.record.figures.eer_threshold
+    counts = {name: [0, 0, 0, 0] for name in result.units.names}
+    for i, score in enumerate(result.system.scores.scores):
+        sides = {
+            result.speaker_of[trials.ids[trials.enroll[i]]],
+            result.speaker_of[trials.ids[trials.test[i]]],
+        }
+        target = bool(result.system.labels[i])
+        for name in sides:
+            counts[name][0 if target else 2] += 1
+            counts[name][1 if target else 3] += (score >= threshold) != target
+    errors = result.speaker_errors()
+    assert {e.speaker: [e.targets, e.misses, e.nontargets, e.false_alarms] for e in errors} == counts
+    assert [e.rates for e in errors] == sorted((e.rates for e in errors), reverse=True)
+    page = written(tmp_path, result)
+    (caption,) = (caption for caption in page.tables if "highest error rates first" in caption)
+    assert [row[0] for row in page.tables[caption][1:]] == [e.speaker for e in errors[:20]]
+    assert result_of(decided([1.0, 2.0], [0.0, 0.5]).system.scores).speaker_errors() == []
+
+
+def test_counts_have_their_nouns() -> None:
+    assert elements.count(1, "miss", "misses") == "1 miss"
+    assert elements.count(0, "miss", "misses") == "0 misses"
+    assert elements.count(1234, "speaker") == "1,234 speakers"
+
+
 def test_breakdown_is_that_of_the_record(tmp_path: Path) -> None:
     scores, units, record = random_task()
     column = Column("<half>", {name: "low" if name < "s01" else "high" for name in scores.trials.ids})
@@ -246,7 +319,11 @@ def test_players_and_spectrograms_where_audio_is_at_hand(tmp_path: Path, tiny_co
     result, _ = heard(tiny_corpus)
     page = written(tmp_path, result, audio_root=tiny_corpus)
     sounds, pictures = page.of("audio"), page.of("img")
-    assert len(sounds) == len(pictures) == 2 * 2 * 8
+    # Six speakers have one target trial each; of the pairs of speakers, eight are shown.
+    assert len(sounds) == len(pictures) == 2 * (6 + 8)
+    sides = [one["aria-label"].split("/")[0] for one in sounds]
+    assert sorted(sides[:12:2]) == [f"spk{k}" for k in range(6)] and sides[:12:2] == sides[1:12:2]
+    assert len({frozenset(pair) for pair in zip(sides[12::2], sides[13::2], strict=True)}) == 8
     assert all(one["alt"].startswith("Spectrogram of spk") for one in pictures)
     worst = result.system.scores.trials.pair(result.hardest(True, 1)[0]).split()
     assert [one["aria-label"] for one in sounds[:2]] == worst
@@ -256,6 +333,26 @@ def test_players_and_spectrograms_where_audio_is_at_hand(tmp_path: Path, tiny_co
     assert rate == 16000 and abs(len(waveform) - len(recorded)) < 0.2 * rate
     lost = written(tmp_path / "lost", result, audio_root=tmp_path)
     assert not lost.of("audio") and "no audio: " in lost.text
+
+
+@pytest.mark.parametrize("name", ["../secret.wav", "a/../../secret.wav", "/etc/hostname", ".."])
+def test_audio_from_outside_the_root_is_refused_by_name(tmp_path: Path, tiny_corpus: Path, name: str) -> None:
+    """A page is sent around: nobody's list may put other files of this computer into it."""
+    root = tmp_path / "root"
+    shutil.copytree(tiny_corpus, root)
+    shutil.copy(tiny_corpus / "spk0" / "0.wav", tmp_path / "secret.wav")
+    result, _ = heard(root)
+    trials = dataclasses.replace(
+        result.system.scores.trials, ids=(name, *result.system.scores.trials.ids[1:])
+    )
+    scores = ScoreList(trials, result.system.scores.scores)
+    outside = dataclasses.replace(result, system=dataclasses.replace(result.system, scores=scores))
+    for given in (root, root / ".." / "root"):
+        with pytest.raises(InputError, match=rf"the id '{re.escape(name)}' leads out of this folder"):
+            write_report([outside], tmp_path / "r", audio_root=given)
+    assert not (tmp_path / "r").exists()
+    (root / "spk6").symlink_to(root / "spk1")  # the owner's own links stay usable
+    write_report([result], tmp_path / "r", audio_root=root)
 
 
 def test_excerpts_are_of_the_loudest_part(tmp_path: Path) -> None:
@@ -375,6 +472,35 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "By sex (values of both sides)." in page.tables
     assert "All figures of s2" in page.tables
     assert f"speakerverif report {paths['s.txt']} --trials" in page.text and "1 May" in page.text
+
+
+def test_the_command_writes_json_and_a_title(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write_task(tmp_path)
+    arguments = ["report", paths["s.txt"], "--trials", paths["t.txt"], "--against", paths["s2.txt"]]
+    arguments += [
+        "--bootstrap",
+        50,
+        "--out",
+        tmp_path / "r",
+        "--title",
+        "For <you>",
+        "--json",
+        tmp_path / "r.json",
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    page = Page((tmp_path / "r" / "index.html").read_text("utf-8"))
+    held = json.loads((tmp_path / "r.json").read_text())
+    assert held["title"] == "For <you>" and "For <you>" in page.text
+    (of_list,) = held["lists"]
+    assert of_list["answer"] in page.text
+    assert [system["system"] for system in of_list["systems"]] == ["s", "s2"]
+    first, second = (system["eer"] for system in of_list["systems"])
+    assert of_list["difference"]["eer_difference"] == pytest.approx(first - second)
+    low, high = of_list["difference"]["ci95"]
+    assert low <= of_list["difference"]["eer_difference"] <= high
+    assert f"p\u00a0=\u00a0{of_list['difference']['p_value']:.2g}" in page.text
+    decision = of_list["decision"]
+    assert decision["p_fa"] <= 0.05 and decision["p_miss_ci95"][0] <= decision["p_miss"]
 
 
 def test_the_command_refuses_what_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
