@@ -122,6 +122,105 @@ def shortcut(x: Tensor, w: Weights, name: str, stride: int) -> Tensor:
     return norm(F.conv2d(x, w[f"{name}.0.weight"], None, stride), w, f"{name}.1")
 
 
+def simam_resnet_shapes(counts: tuple[int, ...], channels: int, mels: int, dim: int) -> Shapes:
+    """WeSpeaker's SimAM-ResNet."""
+    shapes, inside = _conv_norm("front.conv1", "front.bn1", channels, 1, 3, 3), channels
+    for i, count in enumerate(counts):
+        width = channels * 2**i
+        for k in range(count):
+            name = f"front.layer{i + 1}.{k}"
+            shapes |= _conv_norm(f"{name}.conv1", f"{name}.bn1", width, inside, 3, 3)
+            shapes |= _conv_norm(f"{name}.conv2", f"{name}.bn2", width, width, 3, 3)
+            shapes |= _shortcut(f"{name}.downsample", width, inside, 2 if i > 0 and k == 0 else 1)
+            inside = width
+    pooled = inside * (mels // 8)
+    shapes |= conv_shapes("pooling.attention.0", 128, pooled, 1) | norm_shapes("pooling.attention.2", 128)
+    shapes |= conv_shapes("pooling.attention.3", pooled, 128, 1)
+    return shapes | conv_shapes("bottleneck", dim, 2 * pooled)
+
+
+def simam_resnet(x: Tensor, w: Weights) -> Tensor:
+    x = x.transpose(1, 2).unsqueeze(1)
+    x = F.relu(norm(F.conv2d(x, w["front.conv1.weight"], padding=1), w, "front.bn1"))
+    for _, _, name, stride in blocks(w):
+        name = f"front.{name}"
+        out = F.relu(norm(F.conv2d(x, w[f"{name}.conv1.weight"], None, stride, 1), w, f"{name}.bn1"))
+        out = norm(F.conv2d(out, w[f"{name}.conv2.weight"], padding=1), w, f"{name}.bn2")
+        distance = (out - out.mean((2, 3), keepdim=True)) ** 2
+        energy = distance / (4 * (out.var((2, 3), keepdim=True) + 1e-4)) + 0.5
+        x = F.relu(out * torch.sigmoid(energy) + shortcut(x, w, f"{name}.downsample", stride))
+    x = x.flatten(1, 2)
+    hidden = norm(F.relu(conv(x, w, "pooling.attention.0")), w, "pooling.attention.2")
+    return linear(attentive(x, conv(hidden, w, "pooling.attention.3").softmax(2), 1e-5), w, "bottleneck")
+
+
+def res2net_shapes(
+    channels: int, base_width: int, scale: int, expansion: int, dim: int, second: bool
+) -> Shapes:
+    """WeSpeaker's and 3D-Speaker's Res2Net34."""
+    shapes, inside = _conv_norm("conv1", "bn1", channels, 1, 3, 3), channels
+    for i, count in enumerate((3, 4, 6, 3)):
+        width, out = channels * 2**i * base_width // 64, channels * 2**i * expansion
+        for k in range(count):
+            name = f"layer{i + 1}.{k}"
+            shapes |= _conv_norm(f"{name}.conv1", f"{name}.bn1", width * scale, inside, 1, 1)
+            for n in range(scale - 1):
+                shapes |= _conv_norm(f"{name}.convs.{n}", f"{name}.bns.{n}", width, width, 3, 3)
+            shapes |= _conv_norm(f"{name}.conv3", f"{name}.bn3", out, width * scale, 1, 1)
+            shapes |= _shortcut(f"{name}.shortcut", out, inside, 2 if i > 0 and k == 0 else 1)
+            inside = out
+    return shapes | _segment(2 * inside * 10, dim, second)
+
+
+def res2net(x: Tensor, w: Weights) -> Tensor:
+    x = x.transpose(1, 2).unsqueeze(1)
+    x = F.relu(norm(F.conv2d(x, w["conv1.weight"], padding=1), w, "bn1"))
+    for _, _, name, stride in blocks(w):
+        out = F.hardtanh(norm(F.conv2d(x, w[f"{name}.conv1.weight"], None, stride), w, f"{name}.bn1"), 0, 20)
+        parts = list(out.split(w[f"{name}.convs.0.weight"].shape[0], 1))
+        for i in range(len(parts) - 1):
+            part = parts[i] if i == 0 else parts[i - 1] + parts[i]
+            part = F.conv2d(part, w[f"{name}.convs.{i}.weight"], padding=1)
+            parts[i] = F.hardtanh(norm(part, w, f"{name}.bns.{i}"), 0, 20)
+        out = norm(F.conv2d(torch.cat(parts, 1), w[f"{name}.conv3.weight"]), w, f"{name}.bn3")
+        x = F.hardtanh(out + shortcut(x, w, f"{name}.shortcut", stride), 0, 20)
+    return segment(statistics(x), w)
+
+
+def gemini_dfresnet_shapes(counts: tuple[int, ...], channels: int, mels: int, dim: int) -> Shapes:
+    """WeSpeaker's Gemini DF-ResNet."""
+    first = "downsample_layers.0"
+    shapes, inside = _conv_norm(f"{first}.0", f"{first}.1", channels, 1, 3, 3), channels
+    for i, count in enumerate(counts):
+        down, width = f"downsample_layers.{i + 1}", channels * 2**i
+        shapes |= _conv_norm(f"{down}.0", f"{down}.1", width, inside, 3, 3)
+        for k in range(count):
+            name = f"stages.{i}.{k}"
+            shapes |= _conv_norm(f"{name}.conv1", f"{name}.bn1", 4 * width, width, 1, 1)
+            shapes |= _conv_norm(f"{name}.conv2", f"{name}.bn2", 4 * width, 1, 3, 3)
+            shapes |= _conv_norm(f"{name}.conv3", f"{name}.bn3", width, 4 * width, 1, 1)
+        inside = width
+    return shapes | _segment(2 * inside * (mels // 16), dim, second=False)
+
+
+def gemini_dfresnet(x: Tensor, w: Weights) -> Tensor:
+    x = x.transpose(1, 2).unsqueeze(1)
+    first = "downsample_layers.0"
+    x = F.relu(norm(F.conv2d(x, w[f"{first}.0.weight"], padding=1), w, f"{first}.1"))
+    for i, stride in enumerate((1, 2, 1, 1)):
+        down, k = f"downsample_layers.{i + 1}", 0
+        x = norm(F.conv2d(x, w[f"{down}.0.weight"], None, (2, stride), 1), w, f"{down}.1")
+        while f"stages.{i}.{k}.conv1.weight" in w:
+            name = f"stages.{i}.{k}"
+            out = F.relu(norm(F.conv2d(x, w[f"{name}.conv1.weight"]), w, f"{name}.bn1"))
+            out = F.conv2d(out, w[f"{name}.conv2.weight"], padding=1, groups=out.shape[1])
+            out = norm(
+                F.conv2d(F.relu(norm(out, w, f"{name}.bn2")), w[f"{name}.conv3.weight"]), w, f"{name}.bn3"
+            )
+            x, k = F.relu(x + out), k + 1
+    return segment(statistics(x), w)
+
+
 def campplus_shapes(head: int, channels: int, growth: int, inner: int, mels: int, dim: int) -> Shapes:
     """3D-Speaker's and WeSpeaker's CAM++."""
     shapes = _conv_norm("head.conv1", "head.bn1", head, 1, 3, 3)

@@ -195,6 +195,18 @@ CASES = {
     "wespeaker-campplus-of-the-hub": lambda at: wespeaker(
         at, maps.campplus_shapes(4, 8, 4, 8, 80, 10), maps.campplus, answers=HUB_CAMPPLUS
     ),
+    "wespeaker-simam-resnet34": lambda at: wespeaker(
+        at, maps.simam_resnet_shapes(RESNET34, 4, 80, 10), maps.simam_resnet
+    ),
+    "wespeaker-res2net": lambda at: wespeaker(
+        at, maps.res2net_shapes(8, 32, 2, 2, 10, second=True), maps.res2net
+    ),
+    "wespeaker-gemini-dfresnet60": lambda at: wespeaker(
+        at, maps.gemini_dfresnet_shapes((3, 3, 9, 3), 4, 80, 10), maps.gemini_dfresnet
+    ),
+    "3dspeaker-res2net-of-4-parts": lambda at: threedspeaker(
+        at, maps.res2net_shapes(8, 32, 4, 2, 10, second=False), maps.res2net
+    ),
     "pyannote-resnet34": lambda at: pyannote(at, "hamming"),
     "pyannote-resnet34-povey": lambda at: pyannote(at, "povey"),
     "wespeaker-eres2net": lambda at: wespeaker(

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import math
 import pkgutil
 
 import pytest
@@ -16,6 +17,7 @@ from speakerverif.models._cpu.swap import accelerate, restore
 from speakerverif.models.encoders import ecapa, redimnet, xvector
 from speakerverif.models.encoders._maps import MapConv
 from speakerverif.models.encoders._tdnn import TimeConv
+from tests import map_references as maps
 
 NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
@@ -30,6 +32,9 @@ NARROW = {  # those whose full width would take seconds
         "members": {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
     },
     "resnet_se": {"widths": (8, 8, 16, 16)},
+    "simam_resnet": {"channels": 4},
+    "res2net": {"channels": 8},
+    "gemini_dfresnet": {"channels": 4, "depth": 60},
 }
 VARIANTS = [
     *((name, NARROW.get(name, {})) for name in NAMES),
@@ -49,6 +54,7 @@ VARIANTS = [
     ("resnet_se", {"widths": (2, 4, 4, 4), "order": "preactivated", "excited_stages": 2, "reduction": 1}),
     ("resnet_se", {"widths": (8, 8, 8, 16), "blocks": (1, 2, 1, 1), "deviation": False, "final_norm": True}),
     ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
+    ("res2net", {"channels": 8, "scale": 4, "expansion": 4, "pooling": "attentive", "segment_layers": 2}),
 ]
 
 
@@ -360,6 +366,27 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("resnet", depth=221) == 23_792_224
     assert count_parameters("resnet", depth=293) == 28_626_016
     assert count_parameters("resnet", embedding_dim=192, segment_layers=2) == 6_343_648
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "shapes", "published"),
+    [
+        ("simam_resnet", {}, maps.simam_resnet_shapes((3, 4, 6, 3), 64, 80, 256), "25.2"),
+        ("simam_resnet", {"depth": 100}, maps.simam_resnet_shapes((6, 16, 24, 3), 64, 80, 256), "50.2"),
+        ("res2net", {}, maps.res2net_shapes(32, 32, 2, 2, 192, second=False), ""),
+        ("gemini_dfresnet", {"depth": 60}, maps.gemini_dfresnet_shapes((3, 3, 9, 3), 32, 80, 256), "4.05"),
+        ("gemini_dfresnet", {}, maps.gemini_dfresnet_shapes((3, 3, 27, 3), 32, 80, 256), "6.53"),
+        ("gemini_dfresnet", {"depth": 183}, maps.gemini_dfresnet_shapes((3, 8, 45, 3), 32, 80, 256), "9.20"),
+    ],
+)
+def test_parameter_counts_are_those_of_the_checkpoints(name, settings, shapes, published):
+    """The tensors of WeSpeaker's checkpoints, and its tables' counts in millions where they have one."""
+    weights = (shape for tensor, shape in shapes.items() if "running" not in tensor and "num_b" not in tensor)
+    count = count_parameters(name, **settings)
+    assert count == sum(map(math.prod, weights))
+    if published:
+        decimals = len(published.partition(".")[2])
+        assert f"{count / 1e6:.{decimals}f}" == published
 
 
 @pytest.mark.parametrize(

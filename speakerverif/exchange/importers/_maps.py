@@ -13,8 +13,11 @@ from torch import Tensor
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._foreign import Network, count, numbered, size, within
 from speakerverif.models.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
+from speakerverif.models.encoders.gemini_dfresnet import BANDS as GEMINI_BANDS
+from speakerverif.models.encoders.gemini_dfresnet import BLOCKS as GEMINI_BLOCKS
 from speakerverif.models.encoders.redimnet import SIZES, Size, Stage
 from speakerverif.models.encoders.resnet import BLOCKS as RESNET_BLOCKS
+from speakerverif.models.encoders.simam_resnet import BLOCKS as SIMAM_BLOCKS
 
 State = Mapping[str, Tensor]
 INPUT = {"conv1": "input.conv", "bn1": "input.norm"}
@@ -86,6 +89,71 @@ def eres2net(state: State, where: Path) -> Network:
         "fused_stages": 4 if "fuse_mode12.local_att.0.weight" in state else 2,
     }
     return _with_segment(state, where, encoder, modules, out)
+
+
+def res2net(state: State, where: Path) -> Network:
+    """Return the Res2Net of WeSpeaker's layout, which is 3D-Speaker's too."""
+    channels = size(state, "conv1.weight", 0, where)
+    width = size(state, "layer4.0.convs.0.weight", 0, where)
+    out = size(state, "layer4.0.conv3.weight", 0, where)
+    parts = count(state, "layer4.0.convs.{}.weight")
+    block = numbered("convs.{}", "convs.{}.conv", parts) | numbered("bns.{}", "convs.{}.norm", parts)
+    encoder = {
+        "name": "res2net",
+        "channels": channels,
+        "base_width": -(-width * 64 // (8 * channels)),
+        "scale": parts + 1,
+        "expansion": out // (8 * channels),
+    }
+    modules = INPUT | _stages(_counts(state), BASIC | SHORTCUT | block)
+    return _with_segment(state, where, encoder, modules, out)
+
+
+def simam_resnet(state: State, where: Path) -> Network:
+    """Return the SimAM-ResNet of WeSpeaker's layout."""
+    state = {name.removeprefix("front."): tensor for name, tensor in state.items()}
+    counts = _counts(state)
+    depth = next((d for d, c in SIMAM_BLOCKS.items() if c == counts), None)
+    if depth is None:
+        raise InputError(f"{where}: a SimAM-ResNet of {counts} blocks is not among the encoders here")
+    shortcut = {theirs.replace("shortcut", "downsample"): ours for theirs, ours in SHORTCUT.items()}
+    encoder = {
+        "name": "simam_resnet",
+        "depth": depth,
+        "channels": size(state, "conv1.weight", 0, where),
+        "attention_channels": size(state, "pooling.attention.0.weight", 0, where),
+        "embedding_dim": size(state, "bottleneck.weight", 0, where),
+    }
+    front = INPUT | _stages(counts, BASIC | shortcut)
+    modules = {
+        **{f"front.{theirs}": ours for theirs, ours in front.items()},
+        "pooling.attention.0": "pooling.hidden",
+        "pooling.attention.2": "pooling.norm",
+        "pooling.attention.3": "pooling.logits",
+        "bottleneck": "embedding",
+    }
+    out = size(state, "layer4.0.conv2.weight", 0, where)
+    return Network(encoder, modules, size(state, "bottleneck.weight", 1, where) // 2 // out * BANDS)
+
+
+def gemini_dfresnet(state: State, where: Path) -> Network:
+    """Return the Gemini DF-ResNet of WeSpeaker's layout."""
+    counts = tuple(count(state, f"stages.{i}.{{}}.conv1.weight") for i in range(4))
+    depth = next((d for d, c in GEMINI_BLOCKS.items() if c == counts), None)
+    if depth is None:
+        raise InputError(f"{where}: a Gemini DF-ResNet of {counts} blocks is not among the encoders here")
+    modules = {"downsample_layers.0.0": "input.conv", "downsample_layers.0.1": "input.norm"}
+    for i, blocks in enumerate(counts):
+        modules |= within(f"downsample_layers.{i + 1}", f"downsamples.{i}", {"0": "conv", "1": "norm"})
+        for theirs, ours in numbered(f"stages.{i}.{{}}", f"stages.{i}.{{}}", blocks).items():
+            modules |= within(theirs, ours, BASIC)
+    encoder = {
+        "name": "gemini_dfresnet",
+        "depth": depth,
+        "channels": size(state, "downsample_layers.0.0.weight", 0, where),
+    }
+    out = size(state, "downsample_layers.4.0.weight", 0, where)
+    return _with_segment(state, where, encoder, modules, out, GEMINI_BANDS)
 
 
 def campplus(state: State, where: Path) -> Network:
@@ -285,7 +353,12 @@ def _excited(
 
 
 def _with_segment(
-    state: State, where: Path, encoder: dict[str, Any], modules: dict[str, str], channels: int
+    state: State,
+    where: Path,
+    encoder: dict[str, Any],
+    modules: dict[str, str],
+    channels: int,
+    bands: int = BANDS,
 ) -> Network:
     """Return the network with WeSpeaker's pooling and segment layers after its maps of `out` channels."""
     encoder |= {
@@ -293,7 +366,7 @@ def _with_segment(
         "segment_layers": 2 if "seg_2.weight" in state else 1,
         "pooling": "attentive" if "pool.linear1.weight" in state else "statistics",
     }
-    mels = size(state, "seg_1.weight", 1, where) // 2 // channels * BANDS
+    mels = size(state, "seg_1.weight", 1, where) // 2 // channels * bands
     return Network(encoder, modules | POOLING | SEGMENT, mels)
 
 

@@ -12,7 +12,7 @@ from speakerverif.errors import InputError
 from speakerverif.exchange.importers._files import find, read_tensors
 from speakerverif.exchange.importers._foreign import Foreign, Question, recognised
 from speakerverif.exchange.importers._frames import speechbrain_ecapa, wespeaker_xvector
-from speakerverif.exchange.importers._maps import campplus, eres2net, resnet
+from speakerverif.exchange.importers._maps import campplus, eres2net, res2net, resnet
 
 KIND = "3dspeaker"
 FILES = ("*.ckpt", "*.bin", "*.pt")
@@ -21,7 +21,9 @@ LAYOUTS = {
     "asp.conv.conv.weight": speechbrain_ecapa,
     "frame_1.conv_1d.weight": wespeaker_xvector,
     "xvector.tdnn.linear.weight": campplus,
-    "layer1.0.convs.0.weight": eres2net,
+    "layer3_downsample.weight": eres2net,
+    "layer3_ds.weight": eres2net,
+    "layer1.0.convs.0.weight": res2net,
     "layer1.0.conv1.weight": resnet,
 }
 BANDS = Question(
@@ -46,7 +48,7 @@ def read(source: Path) -> Foreign:
     network = recognised(state, LAYOUTS, weights, "3D-Speaker")
     bands = network.num_mels
     questions: tuple[Question, ...] = ()
-    if bands != USUAL_BANDS and network.encoder["name"] in ("resnet", "eres2netv2"):
+    if bands != USUAL_BANDS and network.encoder["name"] in ("resnet", "eres2netv2", "res2net"):
         questions = (replace(BANDS, text=BANDS.text.format(bands, 2 * bands)),)
     return Foreign(
         weights, FeatureConfig(window="povey", num_mels=bands), network, state, questions=questions

@@ -12,7 +12,15 @@ from speakerverif.errors import InputError
 from speakerverif.exchange.importers._files import find, read_tensors, read_yaml
 from speakerverif.exchange.importers._foreign import Foreign, Question, recognised
 from speakerverif.exchange.importers._frames import wespeaker_ecapa, wespeaker_xvector
-from speakerverif.exchange.importers._maps import campplus, eres2net, redimnet, resnet
+from speakerverif.exchange.importers._maps import (
+    campplus,
+    eres2net,
+    gemini_dfresnet,
+    redimnet,
+    res2net,
+    resnet,
+    simam_resnet,
+)
 
 KIND = "wespeaker"
 FILES = ("config.yaml", "avg_model*")
@@ -21,7 +29,10 @@ LAYOUTS = {
     "frame_1.conv_1d.weight": wespeaker_xvector,
     "xvector.tdnn.linear.weight": campplus,
     "backbone.stem.0.weight": redimnet,
-    "layer1.0.convs.0.weight": eres2net,
+    "layer3_downsample.weight": eres2net,
+    "layer1.0.convs.0.weight": res2net,
+    "front.layer1.0.conv1.weight": simam_resnet,
+    "downsample_layers.0.0.weight": gemini_dfresnet,
     "layer1.0.conv1.weight": resnet,
 }
 ORIGIN = Question(

@@ -1,0 +1,88 @@
+"""SimAM-ResNet: residual blocks whose maps are weighted by the energy of each place, without parameters.
+
+Source: Qin, Li, Weng, Su and Li, 2022, "Simple attention module based speaker verification with iterative noisy label
+detection", arXiv:2110.06534, with the attention of Yang, Zhang, Li and Xie, 2021, "SimAM: A simple, parameter-free
+attention module for convolutional neural networks" (ICML). `Config()` is WeSpeaker's SimAM_ResNet34; depth 100 is its
+SimAM_ResNet100. Departure: the places of padding have no part in an utterance's energies.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from speakerverif._util.ranges import VarianceFloor, Width
+from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_maps, stages, zero_padded_maps
+from speakerverif.models.frames import zero_padding
+from speakerverif.models.pooling import AttentiveStatisticsPooling
+
+BLOCKS = {34: (3, 4, 6, 3), 100: (6, 16, 24, 3)}
+SMOOTHING = 1e-4  # lambda of the energy
+
+
+@dataclass(frozen=True)
+class Config:
+    """The defaults are WeSpeaker's SimAM_ResNet34."""
+
+    depth: Literal[34, 100] = 34
+    channels: Width = 64  # of the first stage; doubled at each of the three others
+    attention_channels: Width = 128
+    embedding_dim: Width = 256
+    variance_floor: VarianceFloor = 1e-5
+
+
+def weighted_by_energy(maps: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Return maps `(B, C, T, F)`, each place times the sigmoid of its inverse energy within its channel.
+
+    Args:
+        maps: zero past each utterance's end.
+        num_frames: real frames of each utterance, `(B,)`; None: all.
+    """
+    _, _, length, bands = maps.shape
+    frames = maps.new_full((len(maps),), length) if num_frames is None else num_frames.to(maps.dtype)
+    count = (frames * bands).view(-1, 1, 1, 1)
+    mean = maps.sum((2, 3), keepdim=True) / count
+    squared_deviation = zero_padded_maps((maps - mean).square(), num_frames)
+    variance = squared_deviation.sum((2, 3), keepdim=True) / (count - 1)
+    inverse_energy = squared_deviation / (4 * (variance + SMOOTHING)) + 0.5
+    return maps * inverse_energy.sigmoid()
+
+
+class SimAMBlock(BasicBlock):
+    """Two convolutions of 3 x 3 and the weighting by energy."""
+
+    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
+        return weighted_by_energy(super().layers(maps, before, after), after)
+
+
+class SimAMResNet(nn.Module):
+    """The encoder; `embedding_dim` is the size of what it returns."""
+
+    def __init__(self, config: Config, num_mels: int) -> None:
+        super().__init__()
+        self.embedding_dim = config.embedding_dim
+        self.input = ConvNorm(1, config.channels)
+        widths = [config.channels * 2**i for i in range(4)]
+        counts = BLOCKS[config.depth]
+        self.stages, size = stages(config.channels, widths, counts, lambda _, *given: SimAMBlock(*given))
+        self.pooling = AttentiveStatisticsPooling(
+            size * -(-num_mels // 8),
+            config.attention_channels,
+            global_context=False,
+            tanh=False,
+            variance_floor=config.variance_floor,
+        )
+        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+
+    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
+        for stage in self.stages:
+            for block in stage.children():
+                maps, num_frames = block(maps, num_frames)
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        return self.embedding(self.pooling(frames, num_frames))
+
+
+def build(config: Config, num_mels: int) -> SimAMResNet:
+    """Return the encoder: features float32 `(B, T, num_mels)` to embeddings `(B, embedding_dim)`."""
+    return SimAMResNet(config, num_mels)
