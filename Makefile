@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SUITES ?= encoder_inference features embedding default_model startup metrics score as_norm
 INSTALLED := $(VENV)/.installed
 
-# Of `make default-model`: the folder of the two corpora, where to write, the models to join, one core for each.
+# For `make default-model`: the folder of the two corpora, the folder to write to, the models to join, one core for each.
 DATA ?= ../shared/corpora
 OUT ?= out/default
 MEMBERS := disturbed clean plain
