@@ -169,6 +169,36 @@ def check(path: str | Path, channel: Channel = None) -> AudioInfo:
     return checked
 
 
+class Files:
+    """Recordings read from files, with one choice of channel for all that name none of their own.
+
+    It takes the place of this module, as `speakerverif.inference.chunks.Source` describes.
+    """
+
+    info = staticmethod(info)
+
+    def __init__(self, channel: Channel = None) -> None:
+        self._channel = channel
+
+    def read(
+        self,
+        path: str,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
+        sample_rate: int = 16000,
+        channel: Channel = None,
+        /,
+    ) -> Samples:
+        """Return a part of a recording; as `read`."""
+        return read(path, start_s, duration_s, sample_rate, self._channel if channel is None else channel)
+
+    def blocks(
+        self, path: str, block_s: float, sample_rate: int = 16000, channel: Channel = None, /
+    ) -> Iterator[Samples]:
+        """Return the blocks of a recording; as `blocks`."""
+        return blocks(path, block_s, sample_rate, self._channel if channel is None else channel)
+
+
 def _resampled(recording: "_Recording", sample_rate: int, channel: Channel) -> Iterator[Samples]:
     """Yield a recording as one channel at a rate, chunk by chunk."""
     rate = recording.sample_rate

@@ -15,6 +15,8 @@ SILENCE_DBFS = -70.0
 # there; at 30 dB, 0.27 to 0.6, it is a square wave but for its pauses. The worst of the 1,511 has 0.0003.
 CLIPPED_SHARE = 0.25
 FULL_SCALE = 0.999
+# Float samples may exceed full scale, but not by 18 dB: such files hold integers that nobody divided by 32768.
+MAX_PEAK = 8.0
 # A band counts as present down to this far below the strongest one. Those recordings reach 6.4 kHz or more,
 # and through an 8 kHz channel (plain, 16 bits, mu-law) 3.97 kHz or less.
 BANDWIDTH_DB = 60.0
@@ -24,6 +26,7 @@ NARROW_BAND_HZ = 4500.0
 REASONS = {
     "empty": "no samples",
     "non_finite": "NaN or infinite samples",
+    "not_scaled": f"floats beyond {MAX_PEAK:g} where [-1, 1] is expected: divide 16-bit values by 32768",
     "too_short": f"shorter than {MIN_DURATION_S} s",
     "silent": f"nowhere louder than {SILENCE_DBFS:g} dBFS",
     "constant": "one value throughout",
@@ -56,6 +59,9 @@ def assess(waveform: Any, sample_rate: int) -> Quality:
         return Quality("empty", 0.0)
     if not np.isfinite(waveform).all():
         return Quality("non_finite", 0.0)
+    size = np.abs(waveform)
+    if size.max() > MAX_PEAK:
+        return Quality("not_scaled", 0.0)
     if len(waveform) < round(MIN_DURATION_S * sample_rate):
         return Quality("too_short", 0.0)
     mean = waveform.mean(dtype=np.float64)
@@ -65,7 +71,7 @@ def assess(waveform: Any, sample_rate: int) -> Quality:
     noise, speech = np.percentile(levels, (10, 95))
     threshold = max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
     speech_s = round(np.count_nonzero(levels > threshold) * 0.01, 2)
-    if np.count_nonzero(np.abs(waveform) >= FULL_SCALE) > CLIPPED_SHARE * len(waveform):
+    if np.count_nonzero((size >= FULL_SCALE) & (size <= 1)) > CLIPPED_SHARE * len(waveform):
         return Quality("clipped", speech_s)
     return Quality("ok" if speech_s >= MIN_SPEECH_S else "too_little_speech", speech_s)
 

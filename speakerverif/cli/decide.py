@@ -88,6 +88,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 def verify(arguments: argparse.Namespace) -> int:
     """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
     from speakerverif._util.files import write_json
+    from speakerverif.audio.reading import Files
     from speakerverif.inference.verify import verify as compare
     from speakerverif.inference.verify import verify_enrolled
 
@@ -96,6 +97,7 @@ def verify(arguments: argparse.Namespace) -> int:
         **_thresholds(arguments, scale),
         "calibration": arguments.calibration,
         "device": arguments.device,
+        "source": Files(options.single_channel(arguments, "verify")),
     }
     if arguments.store:
         result = verify_enrolled(folder, arguments.store, arguments.enroll, arguments.test, **given)
@@ -216,14 +218,16 @@ def _thresholds(arguments: argparse.Namespace, scale: "Scale") -> dict[str, Any]
 
 def _embedded(folder: "ModelFolder", arguments: argparse.Namespace) -> Any:
     """Return the embeddings of the recording or of the list's."""
+    from speakerverif.audio.reading import Files
     from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.inference.embed import embed, embed_all, print_failures
 
+    source = Files(options.single_channel(arguments, "identify"))
     if arguments.file:
-        return embed_all(folder, [arguments.file], arguments.device)
+        return embed_all(folder, [arguments.file], arguments.device, source)
     manifest = read_manifest(arguments.manifest, arguments.audio_root)
-    table = embed(folder, manifest, device=arguments.device, label="identify")
-    print_failures(table)
+    table = embed(folder, manifest, device=arguments.device, label="identify", source=source)
+    print_failures(table.failed)
     if not len(table):
         raise InputError(f"{arguments.manifest}: nothing in it could be embedded")
     return table

@@ -46,6 +46,7 @@ def add_embed(command: argparse.ArgumentParser) -> None:
     options.add_compute(command)
     sources.add_engine(command)
     options.add_batch_size(command)
+    options.add_channel(command)
 
 
 def embed(arguments: argparse.Namespace) -> int:
@@ -56,9 +57,10 @@ def embed(arguments: argparse.Namespace) -> int:
 
     check_ending(arguments.out)
     prepare_compute(arguments)
+    from speakerverif.inference.embed import print_failures
+
     embedded = _embed_list(arguments) if arguments.manifest else _embed_files(arguments)
-    for name, reason in embedded.failed.items():
-        _log.warning(f"not embedded: {name}: {reason}")
+    print_failures(embedded.failed)
     total = embedded.count + len(embedded.failed)
     print(f"{arguments.out}: {embedded.count} of {total} recordings, {embedded.dim} dimensions")
     if arguments.json:
@@ -85,7 +87,10 @@ class _Embedded:
 def _embed_list(arguments: argparse.Namespace) -> _Embedded:
     """Embed a list part by part, going on where a former run was stopped."""
     from speakerverif._util.outputs import refuse_to_replace
+    from speakerverif.audio import reading
     from speakerverif.data.formats.manifests import read_manifest
+    from speakerverif.data.manifest import Manifest
+    from speakerverif.inference.channels import each_channel
     from speakerverif.inference.embed_list import embed_list
     from speakerverif.inference.engines import load_for_inference
 
@@ -93,6 +98,9 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
         raise InputError(f"--audio-root {arguments.audio_root}: no such folder")
     manifest = read_manifest(arguments.manifest, arguments.audio_root)
     refuse_to_replace(_outputs.outputs_of(arguments), (utterance.path for utterance in manifest))
+    channel = arguments.channel
+    if channel == "each":
+        manifest, channel = Manifest.from_utterances(each_channel(manifest, reading)), None
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
     done = embed_list(
         folder,
@@ -101,14 +109,17 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
         device=arguments.device,
         batch_size=arguments.batch_size,
         crops=arguments.crops,
+        channel=channel,
     )
     return _Embedded(done.embedded, done.dim, done.failed, _facts(folder))
 
 
 def _embed_files(arguments: argparse.Namespace) -> _Embedded:
+    from speakerverif.audio.reading import Files
     from speakerverif.data.formats.tables import write_table
     from speakerverif.data.manifest import Utterance
-    from speakerverif.inference.embed import embed
+    from speakerverif.inference.channels import each_channel
+    from speakerverif.inference.embed import embed, print_failures
     from speakerverif.inference.engines import load_for_inference
 
     files = options.recordings(arguments.files)
@@ -116,17 +127,21 @@ def _embed_files(arguments: argparse.Namespace) -> _Embedded:
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         raise InputError(f"given twice: {', '.join(repeated)}")
+    utterances = [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)]
+    source = Files(None if arguments.channel == "each" else arguments.channel)
+    if arguments.channel == "each":
+        utterances = each_channel(utterances, source)
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
     table = embed(
         folder,
-        [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)],
+        utterances,
         device=arguments.device,
         batch_size=arguments.batch_size,
         crops=arguments.crops,
+        source=source,
     )
     if not len(table.ids):
-        for name, reason in table.failed.items():
-            _log.warning(f"not embedded: {name}: {reason}")
+        print_failures(table.failed)
         raise InputError("nothing could be embedded; no file was written")
     write_table(table, arguments.out)
     return _Embedded(len(table), int(table.embeddings.shape[1]), table.failed, _facts(folder))

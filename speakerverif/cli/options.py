@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from speakerverif._util import environment
 from speakerverif.errors import InputError
@@ -28,6 +29,7 @@ AUDIO_ENDINGS = {
     ".au",
 }
 MOST_AT_ONCE = 1_000_000
+MOST_CHANNELS = 1024
 BUILT_IN = "model folder, ONNX file or org/name on the Hugging Face hub (default: the built-in starter model)"
 
 
@@ -46,6 +48,37 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def channel(text: str) -> int | str:
+    """Return the value of `--channel`: a channel's number, counted from 1, mix or each."""
+    return text if text in ("mix", "each") else whole_number(1, MOST_CHANNELS)(text)
+
+
+def add_channel(command: argparse.ArgumentParser) -> None:
+    """Add the channel of recordings that have several."""
+    command.add_argument(
+        "--channel",
+        type=channel,
+        metavar="N|mix|each",
+        help="channel of recordings that have several: its number, from 1; mix averages them; each takes every "
+        "channel as a recording of its own, FILE#1 and FILE#2 (default: average channels that hold the same voice, "
+        "refuse others)",
+    )
+
+
+def single_channel(arguments: argparse.Namespace, command: str) -> Any:
+    """Return the value of `--channel` for a command that takes one voice of each recording.
+
+    Raises:
+        InputError: `each`, which gives several.
+    """
+    if arguments.channel == "each":
+        raise InputError(
+            f"--channel each gives an embedding for every channel, and {command} takes one for every recording: "
+            "name a channel"
+        )
+    return arguments.channel
 
 
 def add_compute(command: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speakerverif.cli import options
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="embed N crops a file (default: the whole utterance)",
     )
     add("--batch-size", type=int, metavar="N", help="files embedded at once, at most")
+    options.add_channel(parser)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -153,6 +155,7 @@ def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
         device=args.device,
         engine=args.engine,
         threads=args.threads,
+        channel=args.channel,
     )
 
 

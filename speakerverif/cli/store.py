@@ -1,6 +1,7 @@
 """The commands that change an enrolment store: enroll, and `store` with its actions."""
 
 import argparse
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,9 @@ def enroll(arguments: argparse.Namespace) -> int:
         people = people_of_manifest(arguments.manifest, arguments.audio_root, rate)
     else:
         people = [person(arguments.name, options.recordings(arguments.files), rate)]
+
+    channel = options.single_channel(arguments, "enroll")
+    people = [dataclasses.replace(somebody, channel=channel) for somebody in people]
 
     def opened() -> Store:
         return Store(arguments.store, folder.fingerprint, create=True)

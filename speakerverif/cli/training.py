@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from speakerverif._util import extras
 from speakerverif.cli import listing, options
 from speakerverif.cli._compute import prepare_compute
+from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
     from speakerverif.config import Recipe
@@ -75,6 +76,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the corpus; without --manifest its lists are written to MODEL/data",
     )
+    options.add_channel(command)
     options.add_assignments(command)
     options.add_compute(command)
     options.add_seed(command)
@@ -144,15 +146,30 @@ def prepare(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     """Train a recipe's model, from where a former training stopped."""
     prepare_compute(arguments)
+    from speakerverif.audio.reading import Files
     from speakerverif.data.formats.manifests import read_training_manifest
+    from speakerverif.data.manifest import Manifest
+    from speakerverif.inference.channels import each_channel
     from speakerverif.training.distributed import processes
     from speakerverif.training.stages import train_recipe
 
     recipe = _recipe(arguments)
     path = arguments.manifest
     manifest = read_training_manifest(path, arguments.audio_root) if path else None
+    source = Files(None if arguments.channel == "each" else arguments.channel)
+    if arguments.channel == "each":
+        if manifest is None:
+            raise InputError("--channel each takes the channels of a list: name it with --manifest")
+        manifest = Manifest.from_utterances(each_channel(manifest, source))
     with processes(arguments.device) as device:
-        model = train_recipe(recipe, arguments.out, manifest=manifest, data_dir=arguments.data, device=device)
+        model = train_recipe(
+            recipe,
+            arguments.out,
+            manifest=manifest,
+            data_dir=arguments.data,
+            device=device,
+            source=source,
+        )
         print(model)
     return 0
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
+from speakerverif.audio.channels import Channel
 from speakerverif.audio.speech_check import assess
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
@@ -30,10 +31,14 @@ class Source(Protocol):
     def info(self, path: str, /) -> reading.AudioInfo:
         """Return rate, channels and length."""
 
-    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> np.ndarray:
+    def read(
+        self, path: str, start_s: float, duration_s: float | None, sample_rate: int, channel: Channel, /
+    ) -> np.ndarray:
         """Return the part as mono samples at `sample_rate`."""
 
-    def blocks(self, path: str, block_s: float, sample_rate: int, /) -> Iterator[np.ndarray]:
+    def blocks(
+        self, path: str, block_s: float, sample_rate: int, channel: Channel, /
+    ) -> Iterator[np.ndarray]:
         """Yield the whole in blocks of `block_s` seconds."""
 
 
@@ -65,12 +70,21 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A piece as it was read: float32 samples, seconds of active speech, `ok` or what is wrong."""
+    """A piece as it was read.
+
+    Attributes:
+        row: the recording's place in the list.
+        waveform: float32 (samples,).
+        speech_s: seconds of active speech.
+        status: `ok`, or what is wrong.
+        whole_s: seconds of the whole recording, where the piece is all of it; None where it isn't.
+    """
 
     row: int
     waveform: np.ndarray
     speech_s: float
     status: str
+    whole_s: float | None = None
 
 
 def cut(start_s: np.ndarray, duration_s: np.ndarray, told: np.ndarray, crops: int, crop_s: float) -> Pieces:
@@ -146,20 +160,22 @@ class _Reader:
         except InputError as error:
             return Reading(row, np.empty(0, np.float32), 0.0, str(error))
         quality = assess(waveform, self._rate)
-        return Reading(row, waveform, quality.speech_s, quality.status)
+        whole_s = len(waveform) / self._rate if self._pieces.to_end[i] else None
+        return Reading(row, waveform, quality.speech_s, quality.status, whole_s)
 
     def _samples(self, i: int, utterance: Utterance) -> np.ndarray:
         pieces, length = self._pieces, float(self._pieces.duration_s[i])
         if not pieces.in_turn[i]:
             wanted = None if pieces.to_end[i] else length
-            return self._source.read(utterance.path, float(pieces.start_s[i]), wanted, self._rate)
+            start_s = float(pieces.start_s[i])
+            return self._source.read(utterance.path, start_s, wanted, self._rate, utterance.channel)
         row, number = int(pieces.row[i]), int(pieces.number[i])
         length = (
             int(length * self._rate) / self._rate
         )  # rounded up, hundreds of pieces would reach past the end
         with self._lock:
             if row not in self._turns:
-                blocks = self._source.blocks(utterance.path, length, self._rate)
+                blocks = self._source.blocks(utterance.path, length, self._rate, utterance.channel)
                 self._turns[row] = _InTurn(blocks, int(pieces.parts[row]))
         samples = self._turns[row].take(number)
         missing_s = length - len(samples) / self._rate
@@ -185,5 +201,6 @@ class _InTurn:
                 self._waiting[at] = samples
             self._left -= 1
             if not self._left:
-                self._blocks = enumerate(iter(()))  # lets go of the file
+                # To the end, where damage may show; that lets go of the file, too.
+                deque(self._blocks, maxlen=0)
             return self._waiting.pop(number)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +16,7 @@ from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
 from speakerverif._util.resources import cores
 from speakerverif.audio import reading
+from speakerverif.audio.speech_check import REASONS
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
@@ -81,6 +82,9 @@ def embed(
     released, release_s = time.monotonic(), RELEASE_LONG_S if cut.in_turn.any() else RELEASE_S
     with Progress(len(cut), label, "piece") if label else nullcontext() as progress:
         for readings in batches:
+            for piece in readings:
+                if piece.whole_s is not None:
+                    duration_s[piece.row] = piece.whole_s
             for row, result in _results(folder.model, readings, device):
                 results = waiting.setdefault(row, [])
                 results.append(result)
@@ -108,7 +112,9 @@ def embed_all(
     table = embed(folder, utterances, device=device, source=source)
     if table.failed:
         reasons = ((str(paths[int(i)]), why) for i, why in table.failed.items())
-        raise InputError("; ".join(why if path in why else f"{path}: {why}" for path, why in reasons))
+        raise InputError(
+            "; ".join(why if path in why else f"{path}: {explained(why)}" for path, why in reasons)
+        )
     return table
 
 
@@ -201,7 +207,14 @@ def _table(
     )
 
 
-def print_failures(table: EmbeddingTable) -> None:
-    """Report what could not be embedded and why."""
-    for name, reason in table.failed.items():
-        logger.warning(f"not embedded: {name}: {reason}")
+def print_failures(failed: Mapping[str, str]) -> None:
+    """Report the recordings that could not be embedded, each with its reason."""
+    for name, reason in failed.items():
+        where = "" if reason.startswith(f"{name}: ") else f"{name}: "
+        logger.warning(f"not embedded: {where}{explained(reason)}")
+
+
+def explained(status: str) -> str:
+    """Return a status with its meaning; a reason in words as it is."""
+    meaning = REASONS.get(status)
+    return f"{status} ({meaning})" if meaning else status

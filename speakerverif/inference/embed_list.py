@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing, write_json
 from speakerverif._util.progress import Progress
+from speakerverif.audio.channels import Channel
+from speakerverif.audio.reading import Files
 from speakerverif.data._npz import read_arrays, write_arrays
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.tables import check_ending, write_tables
@@ -65,6 +67,7 @@ def embed_list(
     device: str = "cpu",
     batch_size: int | None = None,
     crops: int = 0,
+    channel: Channel = None,
 ) -> EmbeddedList:
     """Write the table of a list's embeddings, in the list's order; goes on where a former run was stopped.
 
@@ -78,6 +81,7 @@ def embed_list(
         device: as of `embed`.
         batch_size: as of `embed`.
         crops: as of `embed`.
+        channel: of recordings that have several and name none; as of `reading.read`.
 
     Raises:
         InputError: another ending, parts of another list or model, another process at work on the same table, or
@@ -92,6 +96,7 @@ def embed_list(
         "device": device,
         "batch_size": batch_size,
         "crops": crops,
+        "channel": channel,
     }
     parts = Path(f"{out}.parts")
     with _locked(parts, plan):
@@ -105,7 +110,15 @@ def embed_list(
             while start < len(manifest):
                 end = _end_of_part(manifest, start, batch_size)
                 some = manifest.select(np.arange(start, end))
-                table = embed(folder, some, device=device, batch_size=batch_size, crops=crops, label="")
+                table = embed(
+                    folder,
+                    some,
+                    device=device,
+                    batch_size=batch_size,
+                    crops=crops,
+                    label="",
+                    source=Files(channel),
+                )
                 _write_part(parts / f"{start:09d}-{end:09d}.npz", some, start, table)
                 finished.append((start, end))
                 progress.update(end - start)

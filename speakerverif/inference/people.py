@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speakerverif.audio import reading
+from speakerverif.audio.channels import Channel
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
@@ -18,18 +19,30 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Person:
-    """A name and the recordings of its speaker, which are read when they are needed."""
+    """A name and the recordings of its speaker, which are read when they are needed.
+
+    Attributes:
+        name: the speaker's.
+        given: files, and parts of files.
+        model_rate: Hz at which parts are kept.
+        channel: of recordings that have several and name none.
+    """
 
     name: str
     given: Sequence[Path | Utterance]
     model_rate: int
+    channel: Channel = None
 
     def recordings(self) -> Recordings:
         """Return the recordings; parts of files are read into memory."""
         given: list[Recording] = [
-            one if isinstance(one, Path) else _part(one, self.model_rate) for one in self.given
+            recording if isinstance(recording, Path) else self._part(recording) for recording in self.given
         ]
-        return Recordings(given, self.model_rate, self.model_rate)
+        return Recordings(given, self.model_rate, self.model_rate, self.channel)
+
+    def _part(self, utterance: Utterance) -> Recording:
+        channel = self.channel if utterance.channel is None else utterance.channel
+        return reading.read(utterance.path, utterance.start_s, utterance.duration_s, self.model_rate, channel)
 
 
 def person(name: str, files: Sequence[Path], model_rate: int) -> Person:
@@ -78,10 +91,6 @@ def people_of_manifest(path: Path, audio_root: Path | None, model_rate: int) -> 
             raise InputError(
                 f"{path}: {utterance.id!r} has no speaker; enrolling needs one for each recording"
             )
-        whole = not utterance.start_s and utterance.duration_s is None
+        whole = (utterance.start_s, utterance.duration_s, utterance.channel) == (0, None, None)
         people.setdefault(utterance.speaker, []).append(Path(utterance.path) if whole else utterance)
     return [Person(name, given, model_rate) for name, given in people.items()]
-
-
-def _part(utterance: Utterance, model_rate: int) -> Recording:
-    return reading.read(utterance.path, utterance.start_s, utterance.duration_s, model_rate)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speakerverif.audio import reading
+from speakerverif.audio.channels import Channel
 from speakerverif.errors import InputError
 
 Samples = NDArray[Any] | Tensor | Sequence[float]
@@ -33,7 +34,13 @@ class Recordings:
         names: of the recordings: a file's path, "recording 3" for what came from memory.
     """
 
-    def __init__(self, given: Sequence[Recording], sample_rate: int | None, model_rate: int) -> None:
+    def __init__(
+        self,
+        given: Sequence[Recording],
+        sample_rate: int | None,
+        model_rate: int,
+        channel: Channel = None,
+    ) -> None:
         """Take recordings.
 
         Args:
@@ -42,12 +49,13 @@ class Recordings:
                 shape (samples,), (1, samples) or (samples, 1).
             sample_rate: Hz, of samples; files know their own.
             model_rate: Hz at which samples are kept.
+            channel: of files that have several, for all that name none of their own; as for `reading.read`.
 
         Raises:
             InputError: samples without a rate, of several channels, or of a type that isn't sound.
         """
         self.names: list[str] = []
-        self._rate = model_rate
+        self._rate, self._files = model_rate, reading.Files(channel)
         self._samples: dict[str, NDArray[np.float32]] = {}
         self._copies: dict[str, Path] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -97,23 +105,29 @@ class Recordings:
         return self._file(path, reading.info)
 
     def read(
-        self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /, *channel: Any
+        self,
+        path: str,
+        start_s: float,
+        duration_s: float | None,
+        sample_rate: int,
+        channel: Channel = None,
+        /,
     ) -> NDArray[np.float32]:
         """Return a part of a recording, float32 (samples,)."""
         if path not in self._samples:
             return self._file(
-                path, lambda file: reading.read(file, start_s, duration_s, sample_rate, *channel)
+                path, lambda file: self._files.read(file, start_s, duration_s, sample_rate, channel)
             )
         first = round(start_s * sample_rate)
         last = None if duration_s is None else first + round(duration_s * sample_rate)
         return self._samples[path][first:last]
 
     def blocks(
-        self, path: str, block_s: float, sample_rate: int, /, *channel: Any
+        self, path: str, block_s: float, sample_rate: int, channel: Channel = None, /
     ) -> Iterator[NDArray[np.float32]]:
         """Yield a recording in blocks of `block_s` seconds, float32 (samples,) each."""
         if path not in self._samples:
-            yield from self._file(path, lambda file: reading.blocks(file, block_s, sample_rate, *channel))
+            yield from self._file(path, lambda file: self._files.blocks(file, block_s, sample_rate, channel))
             return
         samples, size = self._samples[path], round(block_s * sample_rate)
         yield from (samples[first : first + size] for first in range(0, len(samples), size))

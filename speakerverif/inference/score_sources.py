@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.evaluate import Provenance
 from speakerverif.evaluation.records import ModelFacts
+from speakerverif.inference.channels import numbered
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.scorer import NormKind, Plan, Scoring, fit
 
@@ -112,6 +113,8 @@ class Recordings:
         device: "cpu" or "cuda".
         engine: the program that runs the model.
         threads: CPU threads; None: as many as this process may use.
+        channel: of recordings that have several: its number, from 1; "mix", their mean; None, the mean of channels
+            that hold the same voice; "each": ids such as `call.wav#2` name the channel.
     """
 
     model: Path | None = None
@@ -122,6 +125,7 @@ class Recordings:
     device: str = "cpu"
     engine: "Engine" = "auto"
     threads: int | None = None
+    channel: int | Literal["mix", "each"] | None = None
 
 
 Source = ScoreFiles | ReadyEmbeddings | Recordings
@@ -195,7 +199,7 @@ def scores_of(
         provenance = Provenance(model=ModelFacts(None, table.fingerprint or None))
     else:
         root = source.audio_root or Path(request.trials).parent
-        table, provenance, model = _embed(source, _audio(root, files), sound)
+        table, provenance, model = _embed(source, _audio(root, files, source.channel == "each"), sound)
     if source.scoring is not None:
         scoring = source.scoring.fit(speakers)
     else:
@@ -228,25 +232,34 @@ def quality_of(
     return quality_measures.of_trials(names, scored.systems[0].trials, table, enroll_map)
 
 
-def _audio(root: Path, files: Sequence[str]) -> dict[str, Path]:
-    """Return id -> path of every file to embed.
+def _audio(root: Path, files: Sequence[str], each: bool) -> list[Utterance]:
+    """Return the recordings to embed.
+
+    Args:
+        root: folder that the files' names are paths in.
+        files: their names; with `each` such as `call.wav#2`, which names a channel.
+        each: whether names may name channels.
 
     Raises:
         InputError: files that are missing, named.
     """
-    paths = {name: root / name for name in files}
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    places = numbered(files) if each else {name: (name, None) for name in files}
+    utterances = [
+        Utterance(name, str(root / file), "", channel=channel) for name, (file, channel) in places.items()
+    ]
+    missing = [utterance.id for utterance in utterances if not Path(utterance.path).is_file()]
     if missing:
-        raise InputError(f"{len(missing)} of {len(paths)} files are not in {root}: {named(missing)}")
-    return paths
+        raise InputError(f"{len(missing)} of {len(utterances)} files are not in {root}: {named(missing)}")
+    return utterances
 
 
 def _embed(
-    source: Recordings, paths: Mapping[str, Path], sound: bool
+    source: Recordings, utterances: Sequence[Utterance], sound: bool
 ) -> tuple[EmbeddingTable, Provenance, Path]:
     """Return embeddings of the files, how they were made, and the folder of the model."""
     from speakerverif._util import resources
-    from speakerverif.inference.embed import embed
+    from speakerverif.audio.reading import Files
+    from speakerverif.inference.embed import embed, explained
     from speakerverif.inference.engines import load_for_inference
 
     resources.use(source.threads)
@@ -255,14 +268,17 @@ def _embed(
         raise InputError("nothing was embedded")
     table = embed(
         model,
-        [Utterance(name, str(path), "") for name, path in paths.items()],
+        utterances,
         device=source.device,
         batch_size=source.batch_size,
         crops=source.crops,
+        source=Files(None if source.channel == "each" else source.channel),
     )
     if table.failed:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in table.failed.items())
-        raise NotEmbeddedError(f"{len(table.failed)} of {len(paths)} files could not be embedded:\n{listed}")
+        listed = "\n".join(f"  {name}: {explained(reason)}" for name, reason in table.failed.items())
+        raise NotEmbeddedError(
+            f"{len(table.failed)} of {len(utterances)} files could not be embedded:\n{listed}"
+        )
     provenance = Provenance(
         crops=f"{source.crops} crops" if source.crops else "whole utterance",
         model=ModelFacts(model.name, table.fingerprint, model.engine),

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from speakerverif.audio import reading
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
+from speakerverif.inference.chunks import Source
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enrollment import Store
 from speakerverif.inference.samples import Sample
@@ -60,6 +62,7 @@ def verify(
     llr_threshold: float | None = None,
     calibration: str | Path | None = None,
     device: str = "cpu",
+    source: Source = reading,
 ) -> Verification:
     """Return how alike the speakers of two recordings are.
 
@@ -72,6 +75,7 @@ def verify(
             calibrated model decides at the operating point that its calibration chose, if it chose one.
         calibration: a calibration's file in place of the model's own.
         device: where the model is.
+        source: reads the recordings.
 
     Raises:
         InputError: a recording can't be embedded (unreadable, silent, too short, ...); a calibration that does not
@@ -79,7 +83,9 @@ def verify(
     """
     scale = Scale.of(folder, calibration)
     scale.check(threshold, llr_threshold)
-    return compare_recordings(scale, embed_all(folder, [enroll, test], device), threshold, llr_threshold)
+    return compare_recordings(
+        scale, embed_all(folder, [enroll, test], device, source), threshold, llr_threshold
+    )
 
 
 def verify_enrolled(
@@ -92,6 +98,7 @@ def verify_enrolled(
     llr_threshold: float | None = None,
     calibration: str | Path | None = None,
     device: str = "cpu",
+    source: Source = reading,
 ) -> Verification:
     """Return how alike an enrolled speaker and the speaker of a recording are; as `verify`.
 
@@ -101,7 +108,7 @@ def verify_enrolled(
     scale = Scale.of(folder, calibration, store)
     scale.check(threshold, llr_threshold)
     samples = Store(store, folder.fingerprint).samples(name)
-    recording = embed_all(folder, [test], device)
+    recording = embed_all(folder, [test], device, source)
     return compare(scale, samples, recording, threshold, llr_threshold)
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from speakerverif.audio import reading
 from speakerverif.audio.augment import Augment, speed
+from speakerverif.audio.reading import Files
+from speakerverif.audio.speech_check import MAX_PEAK, REASONS
 from speakerverif.config import Recipe, TrainConfig
-from speakerverif.data.manifest import Manifest
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
 CropKey = tuple[int, int]  # (epoch, item); an item is a place in what `rows_of_epoch` returns
@@ -145,15 +146,19 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
     is `speed * num_speakers + speaker`, with the speeds in the recipe's order.
 
     Args:
-        manifest: what to read.
+        manifest: the utterances.
         recipe: crop length, speeds, augmentation, seed.
         data_dir: what the recipe's noise and room folders are relative to.
+        source: reads the recordings; None: without a choice of channel.
 
     Raises:
         InputError: no recordings where the recipe says that noise or rooms are.
     """
 
-    def __init__(self, manifest: Manifest, recipe: Recipe, data_dir: Path | None):
+    def __init__(
+        self, manifest: Manifest, recipe: Recipe, data_dir: Path | None, source: Files | None = None
+    ):
+        self.source = source or Files()
         self.manifest, self.config, self.seed = manifest, recipe.train, recipe.seed
         self.sample_rate = recipe.features.sample_rate
         self.augment = Augment(recipe.augment, self.sample_rate, data_dir or Path(), self._other_speech)
@@ -217,7 +222,7 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         utterance = self.manifest[row]
         whole = self._cache.get(row)
         if whole is None and self._cache_room > 0:
-            whole = self._read(utterance.path, utterance.start_s, utterance.duration_s)
+            whole = self._read(utterance, utterance.start_s, utterance.duration_s)
             if self._cache_room >= 2 * len(whole):
                 self._cache_room -= 2 * len(whole)
                 self._cache[row] = np.round(np.clip(whole, -1, 1) * 32767).astype(np.int16)
@@ -231,19 +236,21 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         else:
             available = utterance.duration_s
             if available is None:
-                available = reading.info(utterance.path).duration_s - utterance.start_s
+                available = self.source.info(utterance.path).duration_s - utterance.start_s
             room = max(0.0, available - length / self.sample_rate)
             start_s = utterance.start_s + float(rng.random()) * room
-            crop = self._read(utterance.path, start_s, min(available, length / self.sample_rate))
+            crop = self._read(utterance, start_s, min(available, length / self.sample_rate))
         if len(crop) < length:
             crop = np.resize(crop, length)  # np.resize repeats; ndarray.resize would pad
         return crop[:length]
 
-    def _read(self, path: str, start_s: float, duration_s: float | None) -> np.ndarray:
-        samples = reading.read(path, start_s, duration_s, self.sample_rate)
-        if len(samples) == 0 or not np.isfinite(samples).all():
-            found = "no samples" if len(samples) == 0 else "samples that are not finite"
-            raise InputError(f"{path}: {found} in a training crop")
+    def _read(self, utterance: Utterance, start_s: float, duration_s: float | None) -> np.ndarray:
+        path = utterance.path
+        samples = self.source.read(path, start_s, duration_s, self.sample_rate, utterance.channel)
+        if not np.isfinite(samples).all():
+            raise InputError(f"{path}: samples that are not finite in a training crop")
+        if np.abs(samples).max() > MAX_PEAK:
+            raise InputError(f"{path}: {REASONS['not_scaled']}")
         return samples
 
 

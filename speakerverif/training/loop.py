@@ -18,6 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from speakerverif import heads
 from speakerverif._util.progress import Progress
+from speakerverif.audio.reading import Files
 from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
@@ -50,6 +51,7 @@ def train(
     validate: Validate | None = None,
     start_from: Path | None = None,
     stop_after_steps: int | None = None,
+    source: Files | None = None,
 ) -> Path:
     """Train a model and return its folder; continue where `out/training` holds the state of the same recipe.
 
@@ -62,6 +64,7 @@ def train(
         validate: called with the model in eval mode; its figures are logged.
         start_from: a model folder whose weights to begin with (fine-tuning).
         stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
+        source: reads the recordings; None: without a choice of channel.
 
     Raises:
         InputError: wrong recipe or data, another recipe's model in `out`, a loss that is not finite (the
@@ -72,7 +75,7 @@ def train(
         return out
     plan.check(recipe, len(manifest.speakers))
     torch.manual_seed(recipe.seed)
-    dataset = CropDataset(manifest, recipe, data_dir)
+    dataset = CropDataset(manifest, recipe, data_dir, source)
     training = new_training(recipe, dataset.class_names, device, start_from)
     resume(training, out, manifest)
     part = (distributed.rank(), distributed.size())

@@ -18,6 +18,7 @@ from speakerverif._util.files import write_json
 from speakerverif._util.messages import nearest
 from speakerverif._util.toml import to_dict
 from speakerverif.audio.augment import Augment
+from speakerverif.audio.reading import Files
 from speakerverif.config import Recipe
 from speakerverif.corpora._prepare import PREPARED, lists_of, options_of, prepare_recipe
 from speakerverif.corpora._prepared import Prepared
@@ -107,25 +108,32 @@ def run(
 
 
 def train_recipe(
-    recipe: Recipe, out: Path, *, manifest: Manifest | None, data_dir: Path | None, device: str = "cpu"
+    recipe: Recipe,
+    out: Path,
+    *,
+    manifest: Manifest | None,
+    data_dir: Path | None,
+    device: str = "cpu",
+    source: Files | None = None,
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
 
-    The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it.
+    The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it. `source` reads the
+    recordings, with a choice of channel where one is needed.
 
     Raises:
         InputError: neither is given, or what `train` raises.
     """
     check_outside_parts(recipe)
     if manifest is not None:
-        return train(recipe, manifest, out, data_dir=data_dir, device=device)
+        return train(recipe, manifest, out, data_dir=data_dir, device=device, source=source)
     lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():
         prepare_recipe(recipe, data_dir, lists)
     distributed.as_first_says(True)
     prepared = Prepared.load(lists / PREPARED)
     manifest, validate = training_manifest(recipe, prepared), validation(recipe, prepared, device)
-    return train(recipe, manifest, out, data_dir=data_dir, device=device, validate=validate)
+    return train(recipe, manifest, out, data_dir=data_dir, device=device, validate=validate, source=source)
 
 
 def _check(work: Workspace) -> None:
@@ -247,7 +255,7 @@ def _embed_into(path: Path, work: Workspace, folder: ModelFolder, utterances: Ut
             logger.info(f"  {path.name}: of this model already")
             return
     table = embed(folder, utterances, device=work.device)
-    print_failures(table)
+    print_failures(table.failed)
     if table.failed:
         raise InputError(
             f"{len(table.failed)} of {len(utterances)} recordings for {path.name} could not be embedded"
