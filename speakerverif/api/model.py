@@ -19,10 +19,14 @@ from speakerverif.inference.recordings import Recording, Recordings, as_list
 from speakerverif.inference.scale import Scale
 from speakerverif.inference.verify import Verification, compare, compare_embeddings, compare_recordings
 from speakerverif.models import folder
+from speakerverif.models.precision import Precision
 
 
 def load_model(
-    model: str | Path | None = None, device: str = "cpu", engine: engines.Engine = "auto"
+    model: str | Path | None = None,
+    device: str = "cpu",
+    engine: engines.Engine = "auto",
+    precision: Precision = "auto",
 ) -> "Model":
     """Return a model ready for use.
 
@@ -31,13 +35,14 @@ def load_model(
             model that comes with the package.
         device: "cpu", or "cuda" for a GPU.
         engine: "torch" or "onnx" (onnxruntime, on an export that is kept); "auto": see `engines.py`.
+        precision: "float32" or "bfloat16" (faster on processors made for it); "auto": see `models/precision.py`.
 
     Raises:
         InputError: no such model, damaged, no such device or engine.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: no CUDA device is there; leave it out to use the CPU")
-    return Model(engines.load_for_inference(model, device, engine), device)
+    return Model(engines.load_for_inference(model, device, engine, precision), device)
 
 
 class Model:

@@ -239,7 +239,9 @@ def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolde
     from speakerverif.inference.engines import load_for_inference
 
     resources.use(arguments.threads)
-    return load_for_inference(path or arguments.model, arguments.device, arguments.engine)
+    return load_for_inference(
+        path or arguments.model, arguments.device, arguments.engine, arguments.precision
+    )
 
 
 def rates(point: "DecisionPoint") -> str:

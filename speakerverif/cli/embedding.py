@@ -101,7 +101,7 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
     channel = arguments.channel
     if channel == "each":
         manifest, channel = Manifest.from_utterances(each_channel(manifest, reading)), None
-    folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
+    folder = load_for_inference(arguments.model, arguments.device, arguments.engine, arguments.precision)
     done = embed_list(
         folder,
         manifest,
@@ -131,7 +131,7 @@ def _embed_files(arguments: argparse.Namespace) -> _Embedded:
     source = Files(None if arguments.channel == "each" else arguments.channel)
     if arguments.channel == "each":
         utterances = each_channel(utterances, source)
-    folder = load_for_inference(arguments.model, arguments.device, arguments.engine)
+    folder = load_for_inference(arguments.model, arguments.device, arguments.engine, arguments.precision)
     table = embed(
         folder,
         utterances,
@@ -159,4 +159,5 @@ def _id_of(path: Path) -> str:
 
 
 def _facts(folder: "ModelFolder") -> dict[str, str]:
-    return {"name": folder.name, "fingerprint": folder.fingerprint, "engine": folder.engine}
+    names = ("name", "fingerprint", "engine", "precision")
+    return {name: getattr(folder, name) for name in names}

@@ -84,14 +84,12 @@ def export(arguments: argparse.Namespace) -> int:
     from speakerverif.exchange.to_onnx import export_onnx
     from speakerverif.exchange.to_torch import export_program, export_torchscript
     from speakerverif.models.folder import read_model_folder
-    from speakerverif.scoring.scorer import Scoring
 
     folder = read_model_folder(arguments.model)
-    scoring = Scoring.load(folder.path, folder.fingerprint).name
-    if scoring != "cosine":
-        logger.warning(
-            f"{folder.path} scores by {scoring}; embeddings of what is exported are compared by cosine"
-        )
+    scoring = folder.scoring().name
+    for path in wanted:
+        if scoring != "cosine" and path != arguments.onnx:
+            logger.warning(f"{path} leaves out how {folder.path} scores: {scoring}; compare by cosine")
     for path in wanted:
         if path == arguments.onnx:
             least = export_onnx(folder, path, arguments.precision)

@@ -17,12 +17,18 @@ KINDS = ("cosine", "plda", "normalized", "llr")  # ScoreKind, which can't be imp
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says which program runs the model."""
+    """Add the options that say which program runs the model, and in which precision."""
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "onnx"),
         default="auto",
         help="onnx: onnxruntime, on an export that is kept (default: auto, what is faster)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="precision of the network's products (default: auto, float32 unless bfloat16 is faster and as good)",
     )
 
 
@@ -154,6 +160,7 @@ def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
         batch_size=args.batch_size,
         device=args.device,
         engine=args.engine,
+        precision=args.precision,
         threads=args.threads,
         channel=args.channel,
     )

@@ -4,6 +4,7 @@ Batch and length are free; `num_samples` tells how long each row really is. The 
 program must know to use it, and everything that `load_model` wants to know.
 """
 
+import base64
 import json
 import tempfile
 import warnings
@@ -19,13 +20,16 @@ from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import to_dict
 from speakerverif.errors import InputError
 from speakerverif.exchange._graphs import exportable
+from speakerverif.exchange._probe import voices
 from speakerverif.models.folder import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import INSTALL, METADATA, OnnxModel
+from speakerverif.scoring import scorer
+from speakerverif.scoring.scorer import Scoring
 
 OPSET = 17
-# What the least cosine with the model's own embeddings must exceed. Noise, and networks that were never trained, are
-# harder than speech: there eight bits stay above 0.999.
+# What the least cosine with the model's own embeddings must exceed. Networks that were never trained are harder than
+# others: there eight bits stay above 0.999.
 LEAST_COSINE = {"float32": 0.9999, "float16": 0.9999, "int8": 0.9}
 Precision = Literal["float32", "float16", "int8"]
 CHECKED_S = (0.5, 3.1)
@@ -34,9 +38,8 @@ CHECKED_S = (0.5, 3.1)
 def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "float32") -> float:
     """Write a model as an ONNX file, and return the least cosine between its embeddings and the model's own.
 
-    Noise of two lengths, alone and in one batch, is what they are compared on before the file takes its place. A
-    folder's trained back end and cohort stay behind, and with them a calibration of their scores: the file's
-    embeddings are compared by cosine.
+    Voices of two lengths, alone and in one batch, are what they are compared on before the file takes its place. Back
+    end, cohort and calibration go along, so that the file scores as the folder does.
 
     Args:
         folder: a loaded model folder.
@@ -94,7 +97,9 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
         kept = [opset for opset in graph.opset_import if opset.domain in used | {""}]
         del graph.opset_import[:]
         graph.opset_import.extend(kept)
-        onnx.helper.set_model_props(graph, {**metadata(folder), "precision": precision})
+        onnx.helper.set_model_props(
+            graph, {**metadata(folder), **scoring_files(folder), "precision": precision}
+        )
         onnx.checker.check_model(graph)
         onnx.save(graph, str(draft))
         try:
@@ -110,7 +115,7 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
 
 
 def metadata(folder: ModelFolder) -> dict[str, str]:
-    """Return what the file says about itself; the files of the folder under their names."""
+    """Return what an exported file says about itself; the files of the folder under their names."""
     features = to_dict(folder.recipe.features)
     facts: dict[str, Any] = {
         METADATA: __version__,
@@ -120,7 +125,7 @@ def metadata(folder: ModelFolder) -> dict[str, str]:
         "features": json.dumps(features),
         "similarity": "cosine",
     }
-    # The file scores by cosine: a calibration of other scores would be wrong for it.
+    # Such a file knows no back end: a calibration of other scores than cosines would be wrong for it.
     cosine = folder.calibration is not None and folder.calibration.scoring in ("", "cosine")
     for name in (CONFIG, SPEAKERS, *((CALIBRATION,) if cosine else ())):
         if (folder.path / name).is_file():
@@ -128,15 +133,31 @@ def metadata(folder: ModelFolder) -> dict[str, str]:
     return {key: str(value) for key, value in facts.items()}
 
 
+def scoring_files(folder: ModelFolder) -> dict[str, str]:
+    """Return the files by which a folder scores, under their names, so that the ONNX file scores in the same way.
+
+    The calibration is that of these scores; arrays are base64.
+    """
+    texts, arrays = (CALIBRATION, scorer.FILE), (scorer.ARRAYS, scorer.COHORT)
+    files = {
+        name: (folder.path / name).read_text("utf-8") for name in texts if (folder.path / name).is_file()
+    }
+    if scorer.FILE in files:
+        files["similarity"] = Scoring.load(folder.path, folder.fingerprint).name
+        for name in arrays:
+            if (folder.path / name).is_file():
+                files[name] = base64.b64encode((folder.path / name).read_bytes()).decode("ascii")
+    return files
+
+
 def least_cosine(model: SpeakerModel, exported: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """Return the least cosine of two engines' embeddings of noise, short and long, alone and together."""
-    lengths = torch.tensor([round(seconds * model.sample_rate) for seconds in CHECKED_S])
-    noise = 0.1 * torch.randn(len(lengths), int(lengths.max()), generator=torch.Generator().manual_seed(0))
+    """Return the least cosine of two engines' embeddings of voices, short and long, alone and together."""
+    waveforms, lengths = voices(CHECKED_S, model.sample_rate)
     cosines = []
     with torch.inference_mode():
-        expected = model(noise, lengths)
-        cosines.append(torch.cosine_similarity(exported(noise, lengths), expected).min())
-        for row, length, vector in zip(noise, lengths, expected, strict=True):
+        expected = model(waveforms, lengths)
+        cosines.append(torch.cosine_similarity(exported(waveforms, lengths), expected).min())
+        for row, length, vector in zip(waveforms, lengths, expected, strict=True):
             alone = exported(row[None, :length], length[None])
             cosines.append(torch.cosine_similarity(alone[0], vector, 0))
     return float(torch.stack(cosines).min())

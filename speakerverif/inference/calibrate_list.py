@@ -16,7 +16,6 @@ from speakerverif.inference.score_sources import (
     scores_of,
 )
 from speakerverif.scoring.calibration import Calibration, fit
-from speakerverif.scoring.scorer import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +90,8 @@ def _identity(model: Path, scored: TrialScores) -> tuple[str, str]:
     """
     from speakerverif.models.folder import read_model_folder
 
-    fingerprint = read_model_folder(model).fingerprint
-    scoring = Scoring.load(model, fingerprint).name
+    folder = read_model_folder(model)
+    fingerprint, scoring = folder.fingerprint, folder.scoring().name
     if scored.scoring not in ("", scoring) or scored.fingerprint not in ("", fingerprint):
         raise InputError(
             f"{model}: is model {fingerprint} and scores by {scoring}; found scores of "

@@ -93,6 +93,7 @@ def embed_list(
         "list": _digest(manifest),
         "model": folder.fingerprint,
         "engine": folder.engine,
+        "precision": folder.precision,
         "device": device,
         "batch_size": batch_size,
         "crops": crops,

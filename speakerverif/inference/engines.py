@@ -1,7 +1,7 @@
-"""Which program runs a model: torch, with packed kernels, or onnxruntime on an export of it.
+"""The program that runs a model, torch or onnxruntime on an export of it, and the precision it computes in.
 
-`auto` is what is faster (docs/performance.md): onnxruntime for an ONNX file and, on a CPU where it is installed, for a
-folder whose encoder is in `FASTER_IN_ONNX`; torch for every other folder.
+Engine `auto` is what is faster (docs/performance.md): onnxruntime for an ONNX file and, on a CPU where it is installed,
+for a folder whose encoder is in `FASTER_IN_ONNX`; torch for every other folder. Precision `auto`: see `precision.py`.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.folder import ModelFolder, read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
+from speakerverif.models.precision import Precision, chosen, use_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ FASTER_IN_ONNX = {"resnet"}
 
 
 def load_for_inference(
-    model: str | Path | None = None, device: str | torch.device = "cpu", engine: Engine = "auto"
+    model: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
 ) -> ModelFolder:
     """Return a model, run by the engine asked for; its back end, calibration and speakers stay as they are.
 
@@ -42,22 +46,39 @@ def load_for_inference(
         model: as `read_model_folder`'s.
         device: "cpu" or "cuda".
         engine: see the module.
+        precision: of torch's engine; onnxruntime computes in float32 (in 8 bits where the file was exported so).
 
     Raises:
-        InputError: as `read_model_folder`; an unknown engine, an ONNX file for torch, no onnxruntime.
+        InputError: as `read_model_folder`; an unknown engine or precision, an ONNX file for torch or for bfloat16, no
+            onnxruntime, an export that differs from its model (where `onnx` was asked for).
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine {engine!r}: expected {', '.join(get_args(Engine))}")
     resources.check_device(str(device))
+    if precision not in get_args(Precision):
+        raise InputError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}")
     resources.share_cores()
     folder = read_model_folder(model, device)
     runs_in_torch = isinstance(folder.model, SpeakerModel)
     if engine == "torch" and not runs_in_torch:
         raise InputError(f"{folder.path}: an ONNX file can't be run by torch; name the model folder")
-    if runs_in_torch and (engine == "onnx" or (engine == "auto" and _is_faster_in_onnx(folder, device))):
+    if precision == "bfloat16" and (engine == "onnx" or not runs_in_torch):
+        raise InputError(
+            f"{folder.path}: onnxruntime can't compute in bfloat16; use torch and a model folder"
+        )
+    if runs_in_torch and engine == "onnx":
         return dataclasses.replace(folder, model=_exported(folder, device))
-    if isinstance(folder.model, SpeakerModel) and str(device) == "cpu":
-        accelerate(folder.model, kernels=True)
+    bfloat16 = chosen(precision, folder.recipe.encoder["name"], device) == "bfloat16"
+    if runs_in_torch and engine == "auto" and not bfloat16 and _is_faster_in_onnx(folder, device):
+        try:
+            return dataclasses.replace(folder, model=_exported(folder, device))
+        except InputError as error:
+            logger.warning(f"{folder.path}: run by torch, since its export can't be used: {error}")
+    if isinstance(folder.model, SpeakerModel):
+        if bfloat16:
+            use_bfloat16(folder.model)
+        if torch.device(device).type == "cpu":
+            accelerate(folder.model, kernels=not bfloat16)
     return folder
 
 

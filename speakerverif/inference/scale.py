@@ -78,7 +78,7 @@ class Scale:
         Raises:
             InputError: a calibration of another model, or of scores that the model doesn't make.
         """
-        scoring = Scoring.load(folder.path, folder.fingerprint)
+        scoring = folder.scoring()
         if calibration is None and store is not None and (Path(store) / CALIBRATION).is_file():
             calibration = Path(store) / CALIBRATION
         fitted = folder.calibration if calibration is None else Calibration.load(calibration)

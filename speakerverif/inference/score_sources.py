@@ -28,6 +28,7 @@ from speakerverif.scoring.scorer import NormKind, Plan, Scoring, fit
 
 if TYPE_CHECKING:
     from speakerverif.inference.engines import Engine
+    from speakerverif.models.precision import Precision
 
 Place = str | Path
 
@@ -112,6 +113,7 @@ class Recordings:
         batch_size: recordings in a batch, at most.
         device: "cpu" or "cuda".
         engine: the program that runs the model.
+        precision: of the network's products.
         threads: CPU threads; None: as many as this process may use.
         channel: of recordings that have several: its number, from 1; "mix", their mean; None, the mean of channels
             that hold the same voice; "each": ids such as `call.wav#2` name the channel.
@@ -124,6 +126,7 @@ class Recordings:
     batch_size: int | None = None
     device: str = "cpu"
     engine: "Engine" = "auto"
+    precision: "Precision" = "auto"
     threads: int | None = None
     channel: int | Literal["mix", "each"] | None = None
 
@@ -204,9 +207,7 @@ def scores_of(
         scoring = source.scoring.fit(speakers)
     else:
         scoring = (
-            Scoring.plain(table.fingerprint)
-            if model is None
-            else Scoring.load(Path(model), table.fingerprint)
+            Scoring.plain(table.fingerprint) if model is None else _scoring_of(Path(model), table.fingerprint)
         )
     owners = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
     scores, raw = scoring.score(trials, table, enroll_map, owners)
@@ -253,6 +254,15 @@ def _audio(root: Path, files: Sequence[str], each: bool) -> list[Utterance]:
     return utterances
 
 
+def _scoring_of(model: Path, fingerprint: str) -> Scoring:
+    """Return the scoring of a model folder or an ONNX file; only the latter needs torch."""
+    if model.suffix != ".onnx":
+        return Scoring.load(model, fingerprint)
+    from speakerverif.models.folder import read_scoring
+
+    return read_scoring(model, fingerprint)
+
+
 def _embed(
     source: Recordings, utterances: Sequence[Utterance], sound: bool
 ) -> tuple[EmbeddingTable, Provenance, Path]:
@@ -263,7 +273,7 @@ def _embed(
     from speakerverif.inference.engines import load_for_inference
 
     resources.use(source.threads)
-    model = load_for_inference(source.model, source.device, source.engine)
+    model = load_for_inference(source.model, source.device, source.engine, source.precision)
     if not sound:
         raise InputError("nothing was embedded")
     table = embed(

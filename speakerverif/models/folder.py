@@ -4,10 +4,13 @@ Nothing here is a pickle: weights are safetensors, everything else is TOML or JS
 synced and renamed, so that a crash leaves the former file or the new one, never a half.
 """
 
+import base64
 import hashlib
 import json
 import logging
+import tempfile
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,10 @@ from speakerverif.errors import InputError
 from speakerverif.models import encoders, hub
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
+from speakerverif.models.precision import BFloat16Model
+from speakerverif.scoring import scorer
 from speakerverif.scoring.calibration import Calibration
+from speakerverif.scoring.scorer import Scoring
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,18 @@ class ModelFolder:
     def engine(self) -> str:
         """What runs the model: "torch" or "onnxruntime"."""
         return "torch" if isinstance(self.model, SpeakerModel) else "onnxruntime"
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: "float32" or "bfloat16"; an ONNX file's is that of its export."""
+        if isinstance(self.model, OnnxModel):
+            return self.model.metadata.get("precision", "float32")
+        return "bfloat16" if isinstance(self.model, BFloat16Model) else "float32"
+
+    def scoring(self) -> Scoring:
+        """Return how its embeddings are scored; raises as `read_scoring`."""
+        texts = self.model.metadata if isinstance(self.model, OnnxModel) else None
+        return read_scoring(self.path, self.fingerprint, texts)
 
 
 def fingerprint(model: SpeakerModel) -> str:
@@ -218,6 +236,30 @@ def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
         calibration = from_dict(Calibration, tomllib.loads(texts[CALIBRATION]), f"{path}: {CALIBRATION}")
     speakers = texts[SPEAKERS].splitlines()
     return ModelFolder(path, model, recipe, trained, speakers, texts["fingerprint"], calibration)
+
+
+def read_scoring(path: Path, fingerprint: str, texts: Mapping[str, str] | None = None) -> Scoring:
+    """Return the scoring of a model: plain cosine where its folder, or its ONNX file, holds no other.
+
+    Args:
+        path: the model folder or the ONNX file.
+        fingerprint: of the model.
+        texts: the ONNX file's metadata, where they were read already.
+
+    Raises:
+        InputError: files that are damaged, missing, or of another model.
+    """
+    if path.suffix != ".onnx":
+        return Scoring.load(path, fingerprint)
+    texts = OnnxModel(path).metadata if texts is None else texts
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (scorer.FILE, scorer.ARRAYS, scorer.COHORT):
+            if name in texts:
+                text = texts[name]
+                (Path(scratch) / name).write_bytes(
+                    text.encode() if name == scorer.FILE else base64.b64decode(text)
+                )
+        return Scoring.load(Path(scratch), fingerprint)
 
 
 def load_head(folder: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.exchange.to_torch import TEXTS
 from speakerverif.models.folder import read_model_folder, save_model
 from speakerverif.models.model import SpeakerModel
+from speakerverif.scoring import scorer
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,39 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
     assert verified["llr"] == pytest.approx(compared["llr"], rel=1e-3, abs=0.1)
     assert (scored.pop("engine"), record.pop("engine")) == ("onnxruntime", "torch")
     assert scored == record
+
+
+@pytest.mark.parametrize(
+    ("backend", "norm"),
+    [({"name": "cosine"}, "asnorm"), ({"name": "cosine"}, "snorm"), ({"name": "plda"}, "none")],
+    ids=["asnorm", "snorm", "plda"],
+)
+def test_the_file_scores_as_the_folder_does(backend, norm, tiny_model, tiny_corpus, trials, tmp_path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    rng, model = np.random.default_rng(0), read_model_folder(folder)
+    ids = [f"speaker{i}/{k}" for i in range(10) for k in range(6)]
+    vectors = rng.normal(size=(60, model.model.embedding_dim)) + np.repeat(rng.normal(size=(10, 1)), 6, 0)
+    ones = np.ones(60, np.float32)
+    table = EmbeddingTable(ids, vectors.astype(np.float32), ones, ones, ["ok"] * 60, model.fingerprint)
+    speakers = {name: name.split("/")[0] for name in ids}
+    plan = scorer.Plan(backend=backend, norm=norm, top_n=2)
+    scorer.fit(plan, table, None if norm == "none" else table, speakers).save(folder)
+    assert main(["calibrate", str(trials), "--model", str(folder), "--audio-root", str(tiny_corpus)]) == 0
+    exported = tmp_path / "m.onnx"
+    assert main(["export", str(folder), "--onnx", str(exported)]) == 0
+    files = [str(tiny_corpus / "spk0" / "0.wav"), str(tiny_corpus / "spk1" / "0.wav")]
+    verified = []
+    for name in (exported, folder):
+        assert main(["verify", *files, "--model", str(name), "--json", str(tmp_path / "v.json")]) == 0
+        verified.append(json.loads((tmp_path / "v.json").read_text()))
+        assert main(["score", str(trials), "--model", str(name), "--audio-root", str(tiny_corpus),
+                     "--bootstrap", "0", "--json", str(tmp_path / "s.json")]) == 0  # fmt: skip
+        verified[-1]["eer"] = json.loads((tmp_path / "s.json").read_text())["eer"]
+    one, other = verified
+    assert one["kind"] == other["kind"] != "cosine"
+    assert one["score"] == pytest.approx(other["score"], rel=5e-3, abs=5e-3)
+    assert one["llr"] == pytest.approx(other["llr"], rel=1e-2, abs=0.1)
+    assert one["eer"] == other["eer"]
 
 
 def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys):

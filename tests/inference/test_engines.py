@@ -10,6 +10,7 @@ import speakerverif
 from speakerverif import EmbeddingTransformer, InputError
 from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.exchange import to_onnx
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
 from speakerverif.models._cpu.frames import FastLinear
@@ -74,6 +75,18 @@ def test_auto_is_onnxruntime_where_that_is_faster_and_installed(tiny_model, cach
         gone = lambda name, missing=missing: None if name == missing else find(name)  # noqa: E731
         monkeypatch.setattr(importlib.util, "find_spec", gone)
         assert isinstance(engines.load_for_inference(tiny_model).model, SpeakerModel)
+
+
+def test_auto_falls_back_to_torch_where_the_export_differs(tiny_model, cache, monkeypatch, caplog):
+    name = read_model_folder(tiny_model).recipe.encoder["name"]
+    monkeypatch.setattr(engines, "FASTER_IN_ONNX", {name})
+    monkeypatch.setattr(to_onnx, "least_cosine", lambda *_: 0.9994)
+    with caplog.at_level("WARNING"):
+        assert engines.load_for_inference(tiny_model).engine == "torch"
+    assert "run by torch, since its export can't be used" in caplog.text and "0.999400" in caplog.text
+    assert not list(cache.glob("*.onnx"))
+    with pytest.raises(InputError, match=r"cosine of 0\.999400"):
+        engines.load_for_inference(tiny_model, engine="onnx")
 
 
 def test_the_cache_is_known_by_the_model_and_healed(tiny_model, tiny_corpus, cache):
