@@ -6,6 +6,7 @@ crop sounds the same whatever worker makes it.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,8 @@ from speakerverif.audio.codec import check, transcode
 from speakerverif.audio.resample import resample
 from speakerverif.config import AugmentConfig
 from speakerverif.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 as well
 # Excerpts of other speech for babble: (generator, number of samples) -> float32 of that many samples.
@@ -156,7 +159,8 @@ class Augment:
 class Recordings:
     """The audio files of a folder, searched through, or of a list file, a path a line, relative to the list.
 
-    Files are decoded once and kept while `CACHE_BYTES` lasts; of those beyond, excerpts are read from disk.
+    Files are decoded once and kept while `CACHE_BYTES` lasts; of those beyond, excerpts are read from disk. A file that
+    can't be read is left out, and logged, when it is first drawn: it must not cost a whole training.
     """
 
     def __init__(self, source: Path, sample_rate: int, load: Callable[[str, int], Waveform]) -> None:
@@ -178,16 +182,36 @@ class Recordings:
             )
         self._decoded: dict[str, Waveform] = {}
         self._room = CACHE_BYTES
+        self._unreadable: dict[str, str] = {}  # path -> reason
 
     def any(self, rng: np.random.Generator) -> Waveform:
         """Return one whole recording, as `load` gives it."""
-        path = self.paths[rng.integers(len(self.paths))]
-        return self._whole(path)
+        return self._draw(rng, self._whole)
 
     def excerpt(self, rng: np.random.Generator, num_samples: int) -> Waveform:
         """Return `num_samples` of one recording from a random start; a shorter one is tiled."""
-        path = self.paths[rng.integers(len(self.paths))]
-        start = rng.random()
+        return self._draw(rng, lambda path: self._excerpt(path, rng.random(), num_samples))
+
+    def _draw(self, rng: np.random.Generator, read: Callable[[str], Waveform]) -> Waveform:
+        """Return what `read` gives for a random recording that can be read.
+
+        Raises:
+            InputError: none can.
+        """
+        while len(self._unreadable) < len(set(self.paths)):
+            path = self.paths[rng.integers(len(self.paths))]
+            state = rng.bit_generator.state
+            if path not in self._unreadable:
+                try:
+                    return read(path)
+                except InputError as error:
+                    self._unreadable[path] = str(error)
+                    logger.warning(f"left out of augmentation: {error}")
+                    # What follows must not depend on whether this file was tried before.
+                    rng.bit_generator.state = state
+        raise InputError(f"no recording for augmentation can be read: {'; '.join(self._unreadable.values())}")
+
+    def _excerpt(self, path: str, start: float, num_samples: int) -> Waveform:
         if path not in self._decoded:
             duration_s = reading.info(path).duration_s
             samples = int(duration_s * self.sample_rate)

@@ -43,6 +43,7 @@ def add_run(command: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="run only these stages of prepare,train,finetune,embed,backend,score,report",
     )
+    _add_bad_files(command)
     options.add_assignments(command)
     options.add_compute(command)
     options.add_seed(command)
@@ -77,9 +78,24 @@ def add_train(command: argparse.ArgumentParser) -> None:
         help="folder of the corpus; without --manifest its lists are written to MODEL/data",
     )
     options.add_channel(command)
+    _add_bad_files(command)
     options.add_assignments(command)
     options.add_compute(command)
     options.add_seed(command)
+
+
+def _add_bad_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--check",
+        choices=("headers", "decode"),
+        default="headers",
+        help="read this of every training recording before training starts (default: headers)",
+    )
+    command.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out training recordings that can't be read, by name, instead of refusing to start",
+    )
 
 
 def add_heads(command: argparse.ArgumentParser) -> None:
@@ -106,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_compute(arguments)
     from speakerverif.evaluation.describe import format_record
     from speakerverif.training.distributed import processes
+    from speakerverif.training.recordings import BadFiles
     from speakerverif.training.stages import run
 
     recipe = _recipe(arguments)
@@ -121,6 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
             stages=stages,
             device=device,
             places=options.places(arguments),
+            bad_files=BadFiles(arguments.check, arguments.skip_bad),
         )
         if stages is None or "score" in stages:
             for record in records.values():
@@ -151,6 +169,7 @@ def train(arguments: argparse.Namespace) -> int:
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.channels import each_channel
     from speakerverif.training.distributed import processes
+    from speakerverif.training.recordings import BadFiles
     from speakerverif.training.stages import train_recipe
 
     recipe = _recipe(arguments)
@@ -169,6 +188,7 @@ def train(arguments: argparse.Namespace) -> int:
             data_dir=arguments.data,
             device=device,
             source=source,
+            bad_files=BadFiles(arguments.check, arguments.skip_bad),
         )
         print(model)
     return 0

@@ -5,16 +5,18 @@ seen, whatever the number of workers, and no state of a sampler or of a worker h
 """
 
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from speakerverif._util.messages import named
 from speakerverif.audio.augment import Augment, speed
 from speakerverif.audio.reading import Files
 from speakerverif.audio.speech_check import MAX_PEAK, REASONS
@@ -133,13 +135,24 @@ class Batch:
     waveform: Tensor  # float32 (batch, samples)
     labels: Tensor  # int64 (batch,)
     utterances: Tensor  # int64 (batch,): rows of the manifest, to name them in an error
+    unreadable: dict[str, str]  # id -> reason, of utterances that others have taken the place of
 
     def pin_memory(self) -> "Batch":
         """Called by the DataLoader."""
-        return Batch(self.waveform.pin_memory(), self.labels.pin_memory(), self.utterances.pin_memory())
+        waveform, labels = self.waveform.pin_memory(), self.labels.pin_memory()
+        return Batch(waveform, labels, self.utterances.pin_memory(), self.unreadable)
 
 
-class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
+class Crop(NamedTuple):
+    """One training crop."""
+
+    samples: np.ndarray  # float32 (crop_samples,)
+    label: int
+    row: int  # of the manifest
+    unreadable: dict[str, str]  # as in `Batch`
+
+
+class CropDataset(Dataset[Crop]):
     """Random crops of a manifest's utterances, at a random speed and augmented, of one length.
 
     An utterance shorter than the crop is repeated until it fills it. Each speed but 1 is a new speaker: the label
@@ -148,16 +161,25 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
     Args:
         manifest: the utterances.
         recipe: crop length, speeds, augmentation, seed.
-        data_dir: what the recipe's noise and room folders are relative to.
+        data_dir: the folder that the recipe's noise and room folders are relative to.
         source: reads the recordings; None: without a choice of channel.
+        speakers: class index -> speaker, where a former run has fixed them; None: those of the manifest.
+        skip_bad: let another utterance of the same speaker take the place of one that can't be read.
 
     Raises:
-        InputError: no recordings where the recipe says that noise or rooms are.
+        InputError: no recordings where the recipe says that noise or rooms are; an utterance of a speaker that is not
+            among `speakers`.
     """
 
     def __init__(
-        self, manifest: Manifest, recipe: Recipe, data_dir: Path | None, source: Files | None = None
-    ):
+        self,
+        manifest: Manifest,
+        recipe: Recipe,
+        data_dir: Path | None,
+        source: Files | None = None,
+        speakers: list[str] | None = None,
+        skip_bad: bool = False,
+    ) -> None:
         self.source = source or Files()
         self.manifest, self.config, self.seed = manifest, recipe.train, recipe.seed
         self.sample_rate = recipe.features.sample_rate
@@ -169,9 +191,17 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
                 f"which is not among augment.speeds {list(self.speeds)}"
             )
         self.crop_samples = round(self.config.crop_s * self.sample_rate)
-        self.speakers = manifest.speakers
-        self._speaker_index = manifest.speaker_index
-        self._rows = rows_of_epoch(self._speaker_index, self.config)
+        self.skip_bad = skip_bad
+        self.speakers = manifest.speakers if speakers is None else speakers
+        classes = {speaker: index for index, speaker in enumerate(self.speakers)}
+        if new := [speaker for speaker in manifest.speakers if speaker not in classes]:
+            raise InputError(
+                f"{len(new)} speakers of the data have no class in the training that is to be continued: {named(new)}"
+            )
+        self._speaker_index = np.array([classes[speaker] for speaker in manifest.speakers])[
+            manifest.speaker_index
+        ]
+        self._rows = rows_of_epoch(manifest.speaker_index, self.config)
         self._cache: dict[int, np.ndarray] = {}
         self._cache_room = self.config.cache_mb * 1_000_000
 
@@ -192,18 +222,33 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, key: CropKey) -> tuple[np.ndarray, int, int]:
-        """Return (float32 samples (crop_samples,), label, row of the manifest)."""
+    def __getitem__(self, key: CropKey) -> Crop:
+        """Return the crop of an epoch and item, the same in every run and process."""
         epoch, item = key
         row = int(self._rows[item])
         rng = np.random.default_rng([self.seed, epoch, item])
         choice = self._draw_speed(epoch, row, rng)
         factor = self.speeds[choice]
-        crop = self._read_crop(row, math.ceil(self.crop_samples * factor), rng)
+        length, unreadable = math.ceil(self.crop_samples * factor), {}
+        for candidate in self._candidates(row):
+            try:
+                crop = self._read_crop(candidate, length, rng)
+                break
+            except InputError as error:
+                if not self.skip_bad:
+                    raise
+                unreadable[self.manifest[candidate].id] = str(error)
+        else:
+            raise InputError(f"no utterance of a speaker can be read: {'; '.join(unreadable.values())}")
         if factor != 1:
             crop = np.resize(speed(crop, factor), self.crop_samples)
         label = choice * len(self.speakers) + int(self._speaker_index[row])
-        return self.augment(crop, rng), label, row
+        return Crop(self.augment(crop, rng), label, candidate, unreadable)
+
+    def _candidates(self, row: int) -> Iterator[int]:
+        """Yield an utterance, then the others of its speaker, the following ones first."""
+        same = np.flatnonzero(self._speaker_index == self._speaker_index[row])
+        yield from np.roll(same, -int(np.searchsorted(same, row))).tolist()
 
     def _draw_speed(self, epoch: int, row: int, rng: np.random.Generator) -> int:
         """Return the index of a speed."""
@@ -216,7 +261,13 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
 
     def _other_speech(self, rng: np.random.Generator, num_samples: int) -> np.ndarray:
         """Return an excerpt of a random utterance, for babble."""
-        return self._read_crop(int(rng.integers(len(self.manifest))), num_samples, rng)
+        row = int(rng.integers(len(self.manifest)))
+        try:
+            return self._read_crop(row, num_samples, rng)
+        except InputError:
+            if not self.skip_bad:
+                raise
+            return self._other_speech(rng, num_samples)
 
     def _read_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
         utterance = self.manifest[row]
@@ -254,10 +305,15 @@ class CropDataset(Dataset[tuple[np.ndarray, int, int]]):
         return samples
 
 
-def collate(items: list[tuple[np.ndarray, int, int]]) -> Batch:
+def collate(crops: list[Crop]) -> Batch:
     """Return the crops of one batch as tensors."""
-    crops, labels, rows = zip(*items, strict=True)
-    return Batch(torch.from_numpy(np.stack(crops)), torch.tensor(labels), torch.tensor(rows))
+    samples, labels, rows, unreadable = zip(*crops, strict=True)
+    return Batch(
+        torch.from_numpy(np.stack(samples)),
+        torch.tensor(labels),
+        torch.tensor(rows),
+        {name: reason for reasons in unreadable for name, reason in reasons.items()},
+    )
 
 
 def make_loader(
@@ -273,7 +329,7 @@ def make_loader(
         prefetch_factor=4 if workers else None,
         # A generator of its own: the loader would otherwise draw from the global one, which dropout uses too.
         generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_single_thread,
+        worker_init_fn=_start_worker,
     )
 
 
@@ -298,6 +354,8 @@ def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
         ) from error
 
 
-def _single_thread(worker: int) -> None:
-    """Keep a worker from taking the cores that the training step computes on."""
+def _start_worker(worker: int) -> None:
+    """Keep a worker from taking the cores that the training step computes on, and from ending before it at Ctrl-C."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

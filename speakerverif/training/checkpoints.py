@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.training import state
-from speakerverif.training.state import TrainingState
+from speakerverif.training.state import Facts, TrainingState
+
+UTTERANCES = "training/utterances.txt"
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ class Checkpoints:
         class_names: class index -> speaker.
         manifest: the training utterances.
         crops_per_epoch: how many crops an epoch has.
+        left_out: ids of utterances that can't be read.
+        list_changes: how the list of utterances changed while training was interrupted.
     """
 
     out: Path
@@ -34,30 +39,49 @@ class Checkpoints:
     class_names: list[str]
     manifest: Manifest
     crops_per_epoch: int
+    left_out: list[str] = field(default_factory=list)
+    list_changes: list[str] = field(default_factory=list)
+    _list_written: bool = False
     _saved_at: float = field(default_factory=time.monotonic)
 
     def save(self, training: TrainingState, finished: bool) -> None:
         """Write the model and, until training is finished, what it takes to continue."""
         if not finished:
             # Before the model: a folder with a model but no state could not be continued.
-            training.save(self.out, identity(self.manifest))
+            training.save(self.out, {"utterances": len(self.manifest), "list_changes": self.list_changes})
+            if not self._list_written:
+                lines = "".join(f"{line}\n" for line in _lines(self.manifest))
+                write_atomically(self.out / UTTERANCES, lines)
+                self._list_written = True
         samples = training.step * self.recipe.train.batch_size
-        trained = {"samples": samples, "epochs": samples / self.crops_per_epoch, "finished": finished}
+        trained: dict[str, Any] = {
+            "samples": samples,
+            "epochs": samples / self.crops_per_epoch,
+            "finished": finished,
+        }
+        if self.left_out:
+            trained["left_out"] = self.left_out
+        if self.list_changes:
+            trained["list_changes"] = self.list_changes
         weights, head = training.result.state_dict(), training.head.state_dict()
         folder.save_model(self.out, weights, head, self.recipe, self.class_names, trained)
         if finished:
             state.remove(self.out)
         self._saved_at = time.monotonic()
 
+    def leave_out(self, unreadable: dict[str, str]) -> None:
+        """Note utterances that turned out to be unreadable, and log those that are new."""
+        for name, reason in unreadable.items():
+            if name not in self.left_out:
+                logger.warning(
+                    f"{name} is left out, another utterance of its speaker takes its place: {reason}"
+                )
+                self.left_out.append(name)
+
     def save_when_due(self, training: TrainingState) -> None:
         """Write a checkpoint where the last one is older than the recipe's `checkpoint_minutes`."""
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes:
             self.save(training, finished=False)
-
-
-def identity(manifest: Manifest) -> dict[str, Any]:
-    """Return what must be the same, apart from the recipe, for a training to be continued."""
-    return {"utterances": len(manifest), "speakers": len(manifest.speakers)}
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
@@ -77,20 +101,52 @@ def is_finished(out: Path, recipe: Recipe) -> bool:
     return bool(trained.get("finished"))
 
 
-def resume(training: TrainingState, out: Path, manifest: Manifest) -> None:
+def former_speakers(out: Path, recipe: Recipe) -> list[str] | None:
+    """Return the speakers, by class, of the training that `out` holds; None where there is none."""
+    if not (out / folder.CONFIG).is_file():
+        return None
+    class_names = (out / folder.SPEAKERS).read_text("utf-8").splitlines()
+    count = len(class_names) // len(recipe.augment.speeds)
+    unperturbed = recipe.augment.speeds.index(1) if 1 in recipe.augment.speeds else 0
+    names = class_names[unperturbed * count : (unperturbed + 1) * count]
+    return names if 1 in recipe.augment.speeds else [name.rpartition("@speed")[0] for name in names]
+
+
+def resume(training: TrainingState, out: Path, manifest: Manifest) -> list[str]:
     """Continue from the state that a former run left in `out`, if there was one.
 
+    Returns:
+        what has changed in the list of utterances, so far and now, as lines for the `[trained]` table.
+
     Raises:
-        InputError: it was trained on other data, or its state is gone.
+        InputError: the state is gone.
     """
     if not (out / folder.CONFIG).is_file():
-        return
+        return []
     saved = state.read(out)
     if saved is None:
         raise InputError(f"{out}: the training is not finished, and its state {state.STATE} is missing")
     tensors, facts = saved
-    for name, value in identity(manifest).items():
-        if facts[name] != value:
-            raise InputError(f"{out}: trained on {facts[name]} {name} so far, the data now have {value}")
     training.load(tensors, facts)
     logger.info(f"{out}: continues after step {training.step}")
+    changes = list(facts.get("list_changes", []))
+    if change := _change(out, facts, manifest):
+        logger.warning(f"{out}: after step {training.step} the data have {change}")
+        changes.append(f"after step {training.step}: {change}")
+    return changes
+
+
+def _change(out: Path, facts: Facts, manifest: Manifest) -> str:
+    """Return how the list of utterances differs from that of the former run; empty where it doesn't."""
+    if not (out / UTTERANCES).is_file():  # written by a former version
+        former_count = facts["utterances"]
+        return "" if former_count == len(manifest) else f"{len(manifest)} utterances, {former_count} before"
+    former = set((out / UTTERANCES).read_text("utf-8").splitlines())
+    now = set(_lines(manifest))
+    if former == now:
+        return ""
+    return f"lost {len(former - now)} utterances and gained {len(now - former)}"
+
+
+def _lines(manifest: Manifest) -> list[str]:
+    return [f"{utterance.id}\t{utterance.speaker}" for utterance in manifest]

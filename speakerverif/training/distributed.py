@@ -89,6 +89,15 @@ def as_first_says(decision: bool) -> bool:
     return bool(said)
 
 
+def any_says(flag: bool) -> bool:
+    """Return whether the flag is set in any process."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor(int(flag))
+    dist.all_reduce(flags)
+    return bool(flags)
+
+
 def gather(tensor: Tensor) -> Tensor:
     """Return the processes' tensors of one shape, joined along the first axis in the order of `rank`.
 

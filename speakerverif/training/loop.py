@@ -28,8 +28,10 @@ from speakerverif.models.model import SpeakerModel
 from speakerverif.training import distributed, plan
 from speakerverif.training.averaging import make_average, takes_part
 from speakerverif.training.batches import Batch, BatchOrder, CropDataset, batches, make_loader
-from speakerverif.training.checkpoints import Checkpoints, is_finished, resume
+from speakerverif.training.checkpoints import Checkpoints, former_speakers, is_finished, resume
+from speakerverif.training.interruption import Interruption
 from speakerverif.training.log import StepFigures, TrainingLog
+from speakerverif.training.recordings import REFUSE, BadFiles, readable
 from speakerverif.training.schedules import learning_rate, margin_fraction
 from speakerverif.training.spec_augment import spec_augment
 from speakerverif.training.state import TrainingState
@@ -52,8 +54,12 @@ def train(
     start_from: Path | None = None,
     stop_after_steps: int | None = None,
     source: Files | None = None,
+    bad_files: BadFiles = REFUSE,
 ) -> Path:
     """Train a model and return its folder; continue where `out/training` holds the state of the same recipe.
+
+    A continued training may have lost utterances, or gained some of the speakers that it knows. SIGINT (Ctrl-C) and
+    SIGTERM end it after a checkpoint, a second one at once.
 
     Args:
         recipe: what to train and how.
@@ -65,22 +71,26 @@ def train(
         start_from: a model folder whose weights to begin with (fine-tuning).
         stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
         source: reads the recordings; None: without a choice of channel.
+        bad_files: what to do about recordings that can't be read.
 
     Raises:
-        InputError: wrong recipe or data, another recipe's model in `out`, a loss that is not finite (the
-            utterances of the batch are named).
+        InputError: wrong recipe or data, recordings that can't be read, another recipe's model in `out`, a loss that
+            is not finite (the utterances of the batch are named).
+        KeyboardInterrupt: SIGINT or SIGTERM, after the checkpoint.
     """
     if is_finished(out, recipe):
         logger.info(f"{out}: trained before by the same recipe")
         return out
     plan.check(recipe, len(manifest.speakers))
+    manifest, left_out = readable(manifest, bad_files, source or Files())
     torch.manual_seed(recipe.seed)
-    dataset = CropDataset(manifest, recipe, data_dir, source)
+    speakers = former_speakers(out, recipe)
+    dataset = CropDataset(manifest, recipe, data_dir, source, speakers, bad_files.skip)
     training = new_training(recipe, dataset.class_names, device, start_from)
-    resume(training, out, manifest)
+    changes = resume(training, out, manifest)
     part = (distributed.rank(), distributed.size())
     order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed, training.step, part)
-    checkpoints = Checkpoints(out, recipe, dataset.class_names, manifest, order.epoch_size)
+    checkpoints = Checkpoints(out, recipe, dataset.class_names, manifest, order.epoch_size, left_out, changes)
     last_step = min(order.num_steps, stop_after_steps or order.num_steps)
     batch_size, steps_per_epoch = recipe.train.batch_size, order.steps_per_epoch
     validations = _validation_steps(recipe, order)
@@ -89,11 +99,16 @@ def train(
     with (
         TrainingLog(out, training.step) if distributed.is_first() else contextlib.nullcontext() as written,
         Progress(order.num_steps * batch_size, "train", "crop", done=training.step * batch_size) as progress,
+        Interruption() as interruption,
     ):
-        while training.step < last_step:
+        while training.step < last_step and not interruption.requested():
             started = time.monotonic()
-            batch = next(crops)
+            try:
+                batch = next(crops)
+            except InputError as error:
+                raise InputError(f"{error}{_saved_at_error(checkpoints, training)}") from error
             waited_s = time.monotonic() - started
+            checkpoints.leave_out(batch.unreadable)
             figures = train_step(training, recipe, batch, training.step / steps_per_epoch, manifest)
             if takes_part(recipe.train, training.step, order.num_steps, steps_per_epoch):
                 training.average_weights()
@@ -106,9 +121,23 @@ def train(
                 logger.info(written.validation(training.step, _validated(training, validate)))
             if training.step < last_step:
                 checkpoints.save_when_due(training)
-    if distributed.is_first():
-        checkpoints.save(training, finished=training.step == order.num_steps)
+        if distributed.is_first():
+            checkpoints.save(training, finished=training.step >= order.num_steps)
+        distributed.as_first_says(True)  # nobody ends before the checkpoint is written
+    if training.step < last_step:
+        logger.warning(
+            f"{interruption.name}: checkpoint saved after step {training.step}; the same command continues"
+        )
+        raise KeyboardInterrupt
     return out
+
+
+def _saved_at_error(checkpoints: Checkpoints, training: TrainingState) -> str:
+    """Save a checkpoint before a recording that can't be read ends training; return what to tell the user."""
+    if not distributed.is_first() or training.step == 0:
+        return ""
+    checkpoints.save(training, finished=False)
+    return f" (checkpoint saved after step {training.step}; mend the recording or continue with --skip-bad)"
 
 
 def new_training(

@@ -40,6 +40,7 @@ from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, pla
 from speakerverif.testing import check_outside_parts
 from speakerverif.training import distributed, plan
 from speakerverif.training.loop import train
+from speakerverif.training.recordings import REFUSE, BadFiles
 from speakerverif.training.workspace import Workspace, finetuned, training_manifest, validation
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def run(
     stages: tuple[str, ...] | None = None,
     device: str = "cpu",
     places: dict[str, Any] | None = None,
+    bad_files: BadFiles = REFUSE,
 ) -> dict[str, ScoringRecord]:
     """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
 
@@ -84,6 +86,7 @@ def run(
             others must be there.
         device: "cpu" or "cuda".
         places: further options of the corpus's `prepare`: `vox1`, `vox2`, `trials`.
+        bad_files: what to do about training recordings that can't be read.
 
     Raises:
         InputError: unknown stage, wrong data, wrong recipe (a second stage's as well: before the first begins).
@@ -93,7 +96,7 @@ def run(
     for name in chosen:
         if name not in names:
             raise InputError(f"--stages: unknown stage {name!r}; {nearest(name, names)}")
-    work = Workspace(recipe, out, data_dir, device, places or {})
+    work = Workspace(recipe, out, data_dir, device, bad_files, places or {})
     logger.info(f"{recipe.name}: {', '.join(name for name in names if name in chosen)} -> {out}")
     _check(work)
     prepare, *others = STAGES
@@ -115,6 +118,7 @@ def train_recipe(
     data_dir: Path | None,
     device: str = "cpu",
     source: Files | None = None,
+    bad_files: BadFiles = REFUSE,
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
 
@@ -126,14 +130,25 @@ def train_recipe(
     """
     check_outside_parts(recipe)
     if manifest is not None:
-        return train(recipe, manifest, out, data_dir=data_dir, device=device, source=source)
+        return train(
+            recipe, manifest, out, data_dir=data_dir, device=device, source=source, bad_files=bad_files
+        )
     lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():
         prepare_recipe(recipe, data_dir, lists)
     distributed.as_first_says(True)
     prepared = Prepared.load(lists / PREPARED)
     manifest, validate = training_manifest(recipe, prepared), validation(recipe, prepared, device)
-    return train(recipe, manifest, out, data_dir=data_dir, device=device, validate=validate, source=source)
+    return train(
+        recipe,
+        manifest,
+        out,
+        data_dir=data_dir,
+        device=device,
+        validate=validate,
+        source=source,
+        bad_files=bad_files,
+    )
 
 
 def _check(work: Workspace) -> None:
@@ -234,6 +249,7 @@ def _train_into(folder: Path, work: Workspace, recipe: Recipe, start_from: Path 
         device=work.device,
         validate=validation(recipe, work.prepared, work.device),
         start_from=start_from,
+        bad_files=work.bad_files,
     )
 
 
@@ -245,10 +261,12 @@ def _embed(work: Workspace) -> None:
     _embed_into(work.embeddings, work, folder, work.prepared.utterances(ids))
     if needs_training(work.recipe):
         manifest = training_manifest(work.recipe, work.prepared)
-        _embed_into(work.training_embeddings, work, folder, manifest)
+        _embed_into(work.training_embeddings, work, folder, manifest, work.bad_files.skip)
 
 
-def _embed_into(path: Path, work: Workspace, folder: ModelFolder, utterances: Utterances) -> None:
+def _embed_into(
+    path: Path, work: Workspace, folder: ModelFolder, utterances: Utterances, skip_bad: bool = False
+) -> None:
     if path.is_file():
         former = EmbeddingTable.load(path)
         if former.fingerprint == folder.fingerprint and list(former.ids) == [u.id for u in utterances]:
@@ -256,7 +274,7 @@ def _embed_into(path: Path, work: Workspace, folder: ModelFolder, utterances: Ut
             return
     table = embed(folder, utterances, device=work.device)
     print_failures(table.failed)
-    if table.failed:
+    if table.failed and not skip_bad:
         raise InputError(
             f"{len(table.failed)} of {len(utterances)} recordings for {path.name} could not be embedded"
         )

@@ -21,6 +21,7 @@ from speakerverif.models.folder import ModelFolder, fingerprint
 from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring import cosine
 from speakerverif.training.loop import Validate
+from speakerverif.training.recordings import REFUSE, BadFiles
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Workspace:
     out: Path
     data_dir: Path | None  # the corpus, or a folder of what `prepare` wrote; noise folders are relative to it
     device: str = "cpu"
+    bad_files: BadFiles = REFUSE
     places: dict[str, Any] = field(default_factory=dict)  # further options of the corpus's `prepare`
 
     @property

@@ -353,3 +353,24 @@ def test_spec_augment_is_the_generators() -> None:
     )
     assert torch.equal(first, second) and not torch.equal(first, other)
     assert torch.equal(features, before)
+
+
+def test_files_that_are_no_recordings_are_left_out(
+    tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = (0.1 * rng.standard_normal(8000)).astype(np.float32)
+    soundfile.write(tmp_path / "good.wav", noise, 16000)
+    (tmp_path / "._good.wav").write_bytes(b"\0\5\x16\7" + bytes(4092))  # AppleDouble
+    (tmp_path / "notes.wav").write_text("not audio")
+    (tmp_path / "empty.flac").write_bytes(b"")
+    maker = Augment(AugmentConfig(probability=1.0, kinds=("noise",), noise_dir="."), 16000, tmp_path)
+    speech = (0.1 * rng.standard_normal(16000)).astype(np.float32)
+    first = [maker(speech, np.random.default_rng(n)) for n in range(20)]
+    assert all(np.isfinite(crop).all() and not np.array_equal(crop, speech) for crop in first)
+    assert caplog.text.count("left out of augmentation") == 2
+    # The same generator gives the same crop, whether the bad files were met before or not.
+    assert all(np.array_equal(maker(speech, np.random.default_rng(n)), crop) for n, crop in enumerate(first))
+    (tmp_path / "good.wav").write_bytes(b"")
+    again = Augment(AugmentConfig(probability=1.0, kinds=("noise",), noise_dir="."), 16000, tmp_path)
+    with pytest.raises(InputError, match=r"no recording for augmentation can be read: .*empty.flac"):
+        again(speech, rng)

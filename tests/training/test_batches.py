@@ -14,6 +14,7 @@ from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.training.batches import (
     BatchOrder,
+    Crop,
     CropDataset,
     batches,
     collate,
@@ -79,7 +80,7 @@ def plain(tiny_recipe: Recipe) -> Recipe:
 
 def test_a_crop_is_a_part_of_its_recording(plain: Recipe, tiny_manifest: Manifest) -> None:
     dataset = CropDataset(tiny_manifest, plain, None)
-    crop, label, row = dataset[(0, 7)]
+    crop, label, row, _ = dataset[(0, 7)]
     whole = reading.read(tiny_manifest[7].path)
     assert crop.shape == (9600,) and crop.dtype == np.float32
     assert (label, row) == (1, 7)
@@ -89,7 +90,7 @@ def test_a_crop_is_a_part_of_its_recording(plain: Recipe, tiny_manifest: Manifes
 
 def test_a_short_recording_is_repeated(plain: Recipe, tiny_manifest: Manifest) -> None:
     recipe = dataclasses.replace(plain, train=dataclasses.replace(plain.train, crop_s=2.5))
-    crop, _, _ = CropDataset(tiny_manifest, recipe, None)[(0, 0)]
+    crop, *_ = CropDataset(tiny_manifest, recipe, None)[(0, 0)]
     whole = reading.read(tiny_manifest[0].path)
     np.testing.assert_allclose(crop, np.resize(whole, 40000), atol=1e-6)
 
@@ -160,7 +161,7 @@ def test_errors_of_data_loading_processes_read_as_if_from_here(
 
 def test_a_killed_data_loading_process_is_named(tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
     class Killed(CropDataset):
-        def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+        def __getitem__(self, key: tuple[int, int]) -> Crop:
             os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(key)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,13 @@ from speakerverif.cli.entry import main
 from speakerverif.config import AugmentConfig, Recipe
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
-from speakerverif.models.folder import WEIGHTS, read_model_folder
-from speakerverif.training.log import read_log
+from speakerverif.models.folder import WEIGHTS, read_config, read_model_folder
+from speakerverif.training import loop
+from speakerverif.training.log import StepFigures, read_log
 from speakerverif.training.loop import train
-from speakerverif.training.state import STATE
+from speakerverif.training.recordings import BadFiles
+from speakerverif.training.state import STATE, TrainingState
+from tests.conftest import RATE
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:
@@ -126,8 +130,6 @@ def test_another_recipe_does_not_continue_here(
     before = (tmp_path / "m" / WEIGHTS).read_bytes()
     with pytest.raises(InputError, match="differs in train"):
         train(with_train(tiny_recipe, learning_rate=0.1), tiny_manifest, tmp_path / "m")
-    with pytest.raises(InputError, match="24 utterances so far, the data now have 20"):
-        train(tiny_recipe, tiny_manifest.select(np.arange(20)), tmp_path / "m")
     assert (tmp_path / "m" / WEIGHTS).read_bytes() == before
 
 
@@ -151,14 +153,146 @@ def test_non_finite_loss_names_the_utterances(
         train(recipe, tiny_manifest, tmp_path / "m")
 
 
-def test_non_finite_recording_is_named(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest) -> None:
-    samples = np.full(16000, np.nan, np.float32)
-    soundfile.write(tmp_path / "nan.wav", samples, 16000, subtype="FLOAT")
-    bad = Manifest.from_utterances(
-        [*tiny_manifest, Utterance("nan", str(tmp_path / "nan.wav"), "spk0", 0.0, 1.0)]
-    )
-    with pytest.raises(InputError, match=r"nan.wav: samples that are not finite"):
-        train(with_train(tiny_recipe, epochs=3.0), bad, tmp_path / "m")
+def with_bad_files(folder: Path, manifest: Manifest, names: tuple[str, ...]) -> Manifest:
+    """Return the utterances and, of speaker spk0, the files of some names that can't be read."""
+    folder.mkdir(exist_ok=True)
+    good = Path(manifest[0].path).read_bytes()
+    soundfile.write(folder / "nan.wav", np.full(16000, np.nan, np.float32), RATE, subtype="FLOAT")
+    (folder / "text.wav").write_bytes(b"not audio")
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "short.flac").write_bytes(b"fLaC" + good[:200])
+    added = [Utterance(name, str(folder / name), "spk0", 0.0, 1.0) for name in names]
+    return Manifest.from_utterances([*manifest, *added])
+
+
+def test_bad_recordings_are_all_named_before_training_starts(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
+    bad = with_bad_files(tmp_path, tiny_manifest, ("text.wav", "empty.wav", "absent.wav", "short.flac"))
+    with pytest.raises(
+        InputError, match=r"4 of 28 .*text.wav.*empty.wav.*absent.wav.*short.flac.*--skip-bad"
+    ):
+        train(tiny_recipe, bad, tmp_path / "m")
+    bad = with_bad_files(tmp_path, tiny_manifest, ("nan.wav",))
+    with pytest.raises(InputError, match=r"1 of 25 .*nan.wav: samples that are not finite"):
+        train(tiny_recipe, bad, tmp_path / "m", bad_files=BadFiles("decode"))
+    assert not (tmp_path / "m").exists()
+
+
+def test_bad_recordings_left_out_cost_nothing_else(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("text.wav", "nan.wav", "absent.wav")
+    bad = with_bad_files(tmp_path, tiny_manifest, names)
+    skipped = train(tiny_recipe, bad, tmp_path / "skipped", bad_files=BadFiles("decode", skip=True))
+    assert all(name in caplog.text for name in names) and "3 of 27 utterances" in caplog.text
+    whole = train(tiny_recipe, tiny_manifest, tmp_path / "whole")
+    assert (skipped / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert read_config(skipped)[1]["left_out"] == list(names)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_turns_bad_in_training(
+    tmp_path: Path,
+    tiny_recipe: Recipe,
+    tiny_manifest: Manifest,
+    caplog: pytest.LogCaptureFixture,
+    workers: int,
+) -> None:
+    # Its header is in order: that its samples aren't numbers shows when a crop is read.
+    bad = with_bad_files(tmp_path, tiny_manifest, ("nan.wav",))
+    plain = dataclasses.replace(
+        tiny_recipe, augment=AugmentConfig(), seed=3
+    )  # it is first drawn after four steps
+    recipe = with_train(plain, epochs=3.0, workers=workers)
+    with pytest.raises(
+        InputError, match=r"nan.wav: samples that are not finite.*checkpoint saved .*--skip-bad"
+    ):
+        train(recipe, bad, tmp_path / "m")
+    stopped = len(figures(tmp_path / "m"))
+    assert 0 < stopped < 12
+    model = train(recipe, bad, tmp_path / "m", bad_files=BadFiles(skip=True))
+    assert "another utterance of its speaker takes its place" in caplog.text
+    trained = read_config(model)[1]
+    assert trained["finished"] and trained["left_out"] == ["nan.wav"]
+    assert len(figures(model)) == 12
+    undisturbed = train(recipe, bad, tmp_path / "n", bad_files=BadFiles(skip=True))
+    assert (undisturbed / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+def test_the_command_line_leaves_bad_recordings_out_when_told_to(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "r.toml").write_text(format_toml(to_dict(with_train(tiny_recipe, epochs=0.25))))
+    with_bad_files(tmp_path, tiny_manifest, ("text.wav", "nan.wav")).write(tmp_path / "m.tsv")
+    arguments = ["train", str(tmp_path / "r.toml"), "--manifest", str(tmp_path / "m.tsv")]
+    arguments += ["--out", str(tmp_path / "model"), "--check", "decode"]
+    assert main(arguments) == 2
+    assert "2 of 26 utterances can't be read" in capsys.readouterr().err
+    assert main([*arguments, "--skip-bad"]) == 0
+    assert read_config(tmp_path / "model")[1]["left_out"] == ["text.wav", "nan.wav"]
+
+
+def test_a_training_goes_on_with_a_list_that_has_changed(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, again = tmp_path / "m", tiny_manifest[3]
+    train(tiny_recipe, tiny_manifest, out, stop_after_steps=2)
+    fewer = tiny_manifest.select(np.arange(20))  # without speaker spk5, whose class stays
+    other = Manifest.from_utterances([*fewer, dataclasses.replace(again, id="again")])
+    train(tiny_recipe, fewer, out, stop_after_steps=4)
+    train(tiny_recipe, other, out)
+    assert read_config(out)[1]["list_changes"] == [
+        "after step 2: lost 4 utterances and gained 0",
+        "after step 4: lost 0 utterances and gained 1",
+    ]
+    assert "after step 2 the data have lost 4 utterances and gained 0" in caplog.text
+    model = read_model_folder(out)
+    assert model.speakers[:6] == [f"spk{n}" for n in range(6)] and model.trained["finished"]
+    train(tiny_recipe, fewer, tmp_path / "n", stop_after_steps=2)
+    with pytest.raises(InputError, match=r"1 speakers of the data have no class .*: spk5"):
+        train(tiny_recipe, tiny_manifest, tmp_path / "n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_saves_a_checkpoint_from_which_training_goes_on(
+    tmp_path: Path,
+    tiny_recipe: Recipe,
+    tiny_manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: signal.Signals,
+) -> None:
+    step = loop.train_step
+
+    def interrupted_step(training: TrainingState, *arguments: Any) -> StepFigures:
+        if training.step == 3:
+            signal.raise_signal(number)
+        return step(training, *arguments)
+
+    monkeypatch.setattr(loop, "train_step", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe, tiny_manifest, tmp_path / "m")
+    assert f"{number.name}: checkpoint saved after step 4" in caplog.text
+    monkeypatch.setattr(loop, "train_step", step)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(tiny_recipe, tiny_manifest, tmp_path / "m")
+    whole = train(tiny_recipe, tiny_manifest, tmp_path / "whole")
+    assert (whole / WEIGHTS).read_bytes() == (tmp_path / "m" / WEIGHTS).read_bytes()
+
+
+def test_a_second_signal_ends_at_once(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_step(*arguments: Any) -> StepFigures:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(loop, "train_step", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe, tiny_manifest, tmp_path / "m")
+    assert not (tmp_path / "m" / STATE).exists()
 
 
 def test_fine_tuning_starts_from_a_model(
