@@ -127,9 +127,10 @@ def circle(center: Array, angle: float) -> Array:
     side = np.cross(center, helper)
     side /= np.linalg.norm(side)
     turn = np.linspace(0, 2 * math.pi, 97)[:, None]
-    return math.cos(angle) * center + math.sin(angle) * (
+    points: Array = math.cos(angle) * center + math.sin(angle) * (
         np.cos(turn) * side + np.sin(turn) * np.cross(center, side)
     )
+    return points
 
 
 def _ball(axes: Axes) -> None:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class PositiveAffine(nn.Module):
-    """w x + b, w = 10 and b = -5 at the start.
+    """w x + b, with w = 10 and b = -5 at the start.
 
-    w is the exponential of what is learned, so that no step can take it below zero, where likeness would
-    count as unlikeness. In a cross-entropy over speakers b cancels and stays where it is.
+    The logarithm of w is learned, so that no step can make w negative and turn the loss around. In a cross-entropy over
+    speakers b cancels, and never changes.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What every training loss shares: checks, precision, class weights, cross-entropy and accuracy.
+"""The base classes of training losses: checks, precision, class weights, cross-entropy and accuracy.
 
-A classification head is a `CosineHead` that says only which cosines change before the softmax (`replaced`);
-what is not a softmax over cosines derives from `Head` and computes its own `loss`.
+A softmax over cosines derives from `CosineHead` and says only which cosines change (`target`, `replaced`); any other
+loss derives from `Head` and computes its own `loss`.
 """
 
 import torch
@@ -10,24 +10,25 @@ from torch.nn import functional as F
 
 from speakerverif.errors import InputError
 
-# A vector shorter than this counts as having little direction: its cosines shrink towards 0, and the gradient
-# that reaches it stays below scale / NORM_FLOOR, finite in float16 too. Trained embeddings are far longer.
+# Vectors shorter than this are divided by it instead of by their length: their cosines shrink towards 0, and their
+# gradient stays below scale / NORM_FLOOR, finite in float16 too. Trained embeddings are far longer.
 NORM_FLOOR = 1e-2
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
-    """Raise `InputError` naming the key `head.<name>`, its value and what is allowed, unless it `holds`."""
+    """Raise `InputError` with the key `head.<name>`, its value and the allowed values, unless the condition `holds`."""
     if not holds:
         raise InputError(f"head.{name}: found {value!r}, expected {allowed}")
 
 
 def lengths(vectors: Tensor) -> Tensor:
     """Return the Euclidean norms (N, 1) of vectors (N, D); the gradient at a zero vector is zero."""
-    return torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return norms
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return vectors (N, D) at length 1; those shorter than `NORM_FLOOR` are only divided by it."""
+    """Return vectors (N, D) divided by their lengths, or by `NORM_FLOOR` where they are shorter."""
     return vectors / lengths(vectors).clamp_min(NORM_FLOOR)
 
 
@@ -35,8 +36,8 @@ class Head(nn.Module):
     """A training loss over embeddings: `head(embeddings, labels) -> (loss, cosines)`.
 
     Attributes:
-        margin_fraction: share of the margin in force, 0 to 1; the trainer sets it before every step.
-        needs_balanced_batches: whether every speaker of a batch must come with two utterances or more.
+        margin_fraction: share of the margin in force, 0 to 1; the training loop sets it before each step.
+        needs_balanced_batches: whether a batch must hold two or more utterances of each of its speakers.
     """
 
     needs_balanced_batches: bool = False
@@ -51,16 +52,16 @@ class Head(nn.Module):
         self.margin_fraction: float = 1.0
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss over the batch, and the cosines that the training accuracy is read off.
+        """Return the mean loss over the batch, and the cosines that the training accuracy is computed from.
 
-        Everything runs in float32 whatever autocast says (in float64 where the embeddings are).
+        Computed in float32 even under autocast (in float64 for float64 embeddings).
 
         Args:
             embeddings: (B, embedding_dim), any floating type.
             labels: int64 (B,), each in 0..num_speakers-1.
 
         Returns:
-            The scalar loss, and plain cosines (B, num_speakers) without margin and without gradient.
+            The loss, a scalar, and the cosines (B, num_speakers) without margin, scale and gradient.
 
         Raises:
             InputError: wrong embedding width, or a label out of range.
@@ -81,18 +82,18 @@ class Head(nn.Module):
             return self.loss(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), labels)
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `forward` returns, for checked arguments in float32 or float64."""
+        """Compute `forward` for checked arguments in float32 or float64; each head has its own."""
         raise NotImplementedError
 
     def accuracy(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """Return the share (scalar float32) of the batch whose own class has the greatest cosine."""
+        """Return the share (scalar float32) of utterances whose own class has the greatest cosine."""
         return (cosines.argmax(dim=1) == labels).float().mean()
 
 
 class ClassifierHead(Head):
-    """A head that owns one weight vector a class (or several: `rows_per_class`).
+    """A head with one weight vector per class, or several (`rows_per_class`).
 
-    Weights start as Glorot & Bengio's (2010) uniform draw, as WeSpeaker's do.
+    Initial weights are drawn uniformly as by Glorot and Bengio (2010), as in WeSpeaker.
     """
 
     def __init__(self, embedding_dim: int, num_speakers: int, rows_per_class: int = 1):
@@ -102,10 +103,10 @@ class ClassifierHead(Head):
 
 
 class CosineHead(ClassifierHead):
-    """Softmax over scaled cosines to unit class weights, some cosines replaced beforehand.
+    """Softmax over scaled cosines to unit class weights, after some cosines are replaced.
 
-    As it stands it replaces nothing: NormFace with a `scale`, modified softmax with `scale=None`, where the
-    length of the embedding takes the scale's place.
+    The base class replaces none: it is NormFace with a `scale`, and modified softmax with `scale=None`, where the
+    length of each embedding takes the place of the scale.
     """
 
     def __init__(self, embedding_dim: int, num_speakers: int, scale: float | None, rows_per_class: int = 1):
@@ -118,11 +119,11 @@ class CosineHead(ClassifierHead):
         return F.linear(unit(embeddings), unit(self.weight.to(embeddings.dtype)))
 
     def target(self, cosine: Tensor) -> Tensor:
-        """Return what stands in for the cosine to the own class, any shape."""
+        """Return the value that replaces the cosine to the right class, any shape."""
         return cosine
 
     def replaced(self, cosines: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the columns (B, k) whose cosines change, and the values (B, k) that they change to."""
+        """Return the columns (B, k) whose cosines are replaced, and the new values (B, k)."""
         own = labels[:, None]
         return own, self.target(cosines.gather(1, own))
 

@@ -11,7 +11,7 @@ from speakerverif.heads._base import CosineHead, require
 def add_angle(cosine: Tensor, margin: float) -> Tensor:
     """Return cos(theta + margin) for cos(theta), falling in theta all the way to pi; margin in radians.
 
-    Past theta + margin = pi the cosine would rise again; there it is cos(theta) - margin sin(margin), as in
+    Where theta + margin > pi the cosine would rise again; there the value is cos(theta) - margin sin(margin), as in
     SpeechBrain and pytorch-metric-learning. No arccos: its gradient is infinite at both ends.
     """
     # The floor only keeps the root's gradient from becoming 0 * inf where theta is 0 or pi.
@@ -21,16 +21,20 @@ def add_angle(cosine: Tensor, margin: float) -> Tensor:
 
 
 class MarginHead(CosineHead):
-    """Lowers the own class's cosine by a margin, and may raise the hardest other classes'.
+    """Lowers the cosine to the right class by a margin, and may raise those to the nearest other classes.
 
-    Sub-classes say how a cosine is lowered. Raising is the mirror image, -lower(-cosine): it adds to the
-    cosine what an AM margin subtracts, and subtracts from the angle what an AAM margin adds.
+    Sub-classes define how a cosine is lowered. Raising is the mirror image, -lower(-cosine): the AM margin is added to
+    the cosine, the AAM margin subtracted from the angle.
 
     Args:
-        margin: in the sub-class's unit, 0..`max_margin`.
-        sub_centers: K weight vectors a class, of which the nearest to an embedding counts.
-        top_k: how many other classes, those nearest to an embedding, are raised; 0 switches this off.
-        top_k_margin: how much they are raised, in the unit of `margin`; it follows the same schedule.
+        embedding_dim: width of the embeddings.
+        num_speakers: number of classes.
+        scale: s; None: each embedding's length.
+        margin: m, in the unit of the sub-class, 0..`max_margin`.
+        max_margin: the largest margin allowed.
+        sub_centers: weight vectors per class, of which the nearest to an embedding counts.
+        top_k: number of other classes, the nearest to an embedding, that are raised; 0: none.
+        top_k_margin: amount that they are raised by, in the unit of `margin`; it follows the same schedule.
 
     Source:
         Deng, Guo, Liu, Gong, Zafeiriou, "Sub-center ArcFace", ECCV 2020: the max over K is taken before the
@@ -59,7 +63,7 @@ class MarginHead(CosineHead):
         self.top_k, self.top_k_margin = top_k, top_k_margin
 
     def lower(self, cosine: Tensor, margin: float) -> Tensor:
-        """Return the cosine lowered by a margin >= 0; it must grow with the cosine."""
+        """Return the cosine lowered by a margin >= 0, any shape; the result must grow with the cosine."""
         raise NotImplementedError
 
     def target(self, cosine: Tensor) -> Tensor:
@@ -75,7 +79,7 @@ class MarginHead(CosineHead):
         own, values = super().replaced(cosines, labels)
         if not self.top_k:
             return own, values
-        # One more than K, then the own class is sorted to the end and cut off: no masked copy of the cosines.
+        # Of K + 1 classes the right one is sorted to the end and cut off: no masked copy of the cosines.
         nearest = cosines.detach().topk(self.top_k + 1, dim=1).indices
         own_last = (nearest == own).int().argsort(dim=1, stable=True)
         others = nearest.gather(1, own_last)[:, : self.top_k]

@@ -1,4 +1,4 @@
-"""Build the head that another head is joined to, from a recipe's table."""
+"""Heads that are part of another head."""
 
 from typing import Any
 
@@ -15,15 +15,17 @@ def build_base(
 
     Args:
         table: as TOML gives it.
-        allowed: the names that can be joined; empty: every head.
+        embedding_dim: width of the embeddings.
+        num_speakers: number of classes.
+        allowed: names that may be the base; empty: every head.
 
     Raises:
         InputError: no name, an unknown name, an unknown key or a value out of range.
     """
-    known = allowed or registry.names("head")
-    name = str(table.get("name"))
-    if name not in known:
+    known, name = allowed or registry.names("head"), str(table.get("name"))
+    if name not in known and (allowed or "." not in name):
         raise InputError(f"head.base.name: found {name!r}, expected one of {', '.join(known)}")
     module = registry.find("head", name, "head.base")
     keys = {key: value for key, value in table.items() if key != "name"}
-    return module.build(from_dict(module.Config, keys, "head.base"), embedding_dim, num_speakers)
+    head: Head = module.build(from_dict(module.Config, keys, "head.base"), embedding_dim, num_speakers)
+    return head

@@ -1,4 +1,4 @@
-"""Angular prototypical loss: one utterance a speaker is classified by the means of the speakers' others."""
+"""Angular prototypical loss: one utterance of each speaker is classified by the means of the speakers' others."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,17 @@ from speakerverif.heads._pairs import PairHead
 
 @dataclass(frozen=True)
 class Config:
-    """The loss has nothing to set; it has no margin, so the margin schedule does nothing."""
+    """The loss has no settings, and no margin that the schedule could move."""
 
 
 class AngularPrototypical(PairHead):
     """Cross-entropy over w cos(query_j, prototype_k) + b, among the speakers of the batch.
 
-    The query is each speaker's last utterance in the batch; prototypes are means of embeddings as they come,
-    not of unit ones.
+    The query is each speaker's last utterance in the batch; prototypes are means of embeddings that are not normalised.
+
+    Args:
+        embedding_dim: width of the embeddings.
+        num_speakers: number of classes.
 
     Source:
         Chung et al., "In defence of metric learning for speaker recognition", 2020, arXiv 2003.11982,

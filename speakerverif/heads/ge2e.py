@@ -1,4 +1,4 @@
-"""GE2E: every utterance of a batch is classified among the batch's speakers by their centroids."""
+"""GE2E: each utterance of a batch is classified among the speakers of the batch by their centroids."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,15 @@ from speakerverif.heads._pairs import PairHead
 
 @dataclass(frozen=True)
 class Config:
-    """GE2E has nothing to set; it has no margin, so the margin schedule does nothing."""
+    """GE2E has no settings, and no margin that the schedule could move."""
 
 
 class GE2E(PairHead):
-    """Cross-entropy over w cos(e_ji, c_k) + b, the own centroid computed without the utterance itself.
+    """Cross-entropy over w cos(e_ji, c_k) + b, where the centroid of the utterance's own speaker is without it.
+
+    Args:
+        embedding_dim: width of the embeddings.
+        num_speakers: number of classes.
 
     Source:
         Wan, Wang, Papir, Lopez Moreno, "Generalized end-to-end loss for speaker verification", 2017,

@@ -1,4 +1,4 @@
-"""Inter-top-K: beside the target's margin, the K other speakers nearest to an embedding are raised."""
+"""Inter-top-K: the K other speakers nearest to an embedding are raised, in addition to the target's margin."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,12 +13,11 @@ from speakerverif.heads._named import build_base
 class Config:
     """Inter-top-K; K and m' are the paper's."""
 
-    top_k: Annotated[int, Range(0, 1_000_000)] = 5  # K, how many other classes are raised
-    # M', in the base's unit: cosine (AM) or radians (AAM).
+    top_k: Annotated[int, Range(0, 1_000_000)] = 5  # K, number of other classes that are raised
+    # m', in the base's unit: cosine (AM) or radians (AAM).
     top_k_margin: Annotated[float, Range(0, math.pi / 2)] = 0.06
-    base: dict[str, Any] = field(
-        default_factory=lambda: {"name": "aam_softmax"}
-    )  # or am_softmax, with its keys
+    # The name and the keys of aam_softmax or am_softmax.
+    base: dict[str, Any] = field(default_factory=lambda: {"name": "aam_softmax"})
 
 
 def build(config: Config, embedding_dim: int, num_speakers: int) -> Head:

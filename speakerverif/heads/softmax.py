@@ -1,4 +1,4 @@
-"""Softmax: cross-entropy over W_j x + b_j; makes speakers separable, asks for no gap between them."""
+"""Softmax: cross-entropy over W_j x + b_j, which separates speakers without a gap between them."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,18 @@ from speakerverif.heads._base import NORM_FLOOR, ClassifierHead, lengths
 
 @dataclass(frozen=True)
 class Config:
-    """Plain softmax has nothing to set."""
+    """Plain softmax has no settings."""
 
 
 class Softmax(ClassifierHead):
     """Linear classifier with a bias that starts at zero.
 
-    The cosines are those between embedding and class weight, without bias and lengths: what verification will
-    use. The class they rank first can differ from the logits' own.
+    The cosines are those between embeddings and class weights, as verification uses them, without bias and lengths;
+    they can rank another class first than the logits do.
+
+    Args:
+        embedding_dim: width of the embeddings.
+        num_speakers: number of classes.
     """
 
     def __init__(self, embedding_dim: int, num_speakers: int):

@@ -1,6 +1,6 @@
-"""Sub-center: K weight vectors a speaker, of which the nearest counts, under an AM or AAM margin.
+"""Sub-center: K weight vectors per speaker, of which the nearest counts, with an AM or AAM margin.
 
-The spare centres catch wrongly labelled and odd recordings, which then no longer pull at the main one.
+Wrongly labelled and unusual recordings gather around the spare vectors, and no longer pull at the main one.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +15,9 @@ from speakerverif.heads._named import build_base
 class Config:
     """Sub-center; K = 3 and the angular margin are the paper's."""
 
-    sub_centers: Annotated[int, Range(1, 1_000)] = 3  # K, weight vectors a class
-    base: dict[str, Any] = field(
-        default_factory=lambda: {"name": "aam_softmax"}
-    )  # or am_softmax, with its keys
+    sub_centers: Annotated[int, Range(1, 1_000)] = 3  # K, weight vectors per class
+    # The name and the keys of aam_softmax or am_softmax.
+    base: dict[str, Any] = field(default_factory=lambda: {"name": "aam_softmax"})
 
 
 def build(config: Config, embedding_dim: int, num_speakers: int) -> Head:

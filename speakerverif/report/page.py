@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 import speakerverif
 from speakerverif._util import html
 from speakerverif._util.files import write_atomically
@@ -230,7 +232,7 @@ def _overview(results: Sequence[Result]) -> Table:
     for k, result in enumerate(results):
         for system in result.systems:
             of_list, limits = system.record.figures, system.record.figures.eer_ci95
-            link = elements.Markup('<a href="#list-{}">{}</a>').format(k + 1, result.title)
+            link = Markup('<a href="#list-{}">{}</a>').format(k + 1, result.title)
             interval = f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else ""
             cells = (f"{system.record.trials:,}", f"{100 * of_list.eer:.2f} %", interval)
             rows.append((link, system.name, *cells, *(f"{cost.minimum:.3f}" for cost in of_list.costs)))

@@ -117,10 +117,11 @@ def _check_training(encoder: nn.Module, num_mels: int, min_frames: int, toleranc
 
     def embed(values: Tensor, seed: int = 0) -> Tensor:
         torch.manual_seed(seed)
-        return encoder(values, num_frames)
+        embeddings: Tensor = encoder(values, num_frames)
+        return embeddings
 
     embeddings = embed(rows)
-    (embeddings * torch.randn_like(embeddings)).sum().backward()
+    torch.autograd.backward((embeddings * torch.randn_like(embeddings)).sum())
     require_gradients(encoder)
     assert rows.grad is not None
     other = rows.detach().clone()

@@ -74,7 +74,7 @@ def _check_loss(head: heads.Head) -> None:
     embeddings, labels = utterances()
     embeddings.requires_grad_()
     loss, cosines = head(embeddings, labels)
-    columns = len(labels.unique()) if head.needs_balanced_batches else SPEAKERS
+    columns = len(torch.unique(labels)) if head.needs_balanced_batches else SPEAKERS
     require(
         loss.shape == () and loss.dtype == torch.float32 and loss.item() > 0,
         f"expected a loss float32 > 0 without dimensions, found {described(loss)}",

@@ -106,7 +106,7 @@ ENCODERS = {
     "overwrites the features": [
         (FRAMES, "        with torch.no_grad():\n            features.abs_()\n" + FRAMES)
     ],
-    "TypeError: build": [("config: Config, num_mels: int) ->", "config: Config) ->")],
+    r"build\(\) takes 1 positional argument": [("config: Config, num_mels: int) ->", "config: Config) ->")],
 }
 
 
