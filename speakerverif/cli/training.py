@@ -69,6 +69,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
         help="recipe to train by: a TOML file, or a name that `speakerverif list recipes` shows",
     )
     add("--out", type=Path, required=True, metavar="MODEL", help="model folder to write")
+    add("--from", dest="start_from", type=Path, metavar="MODEL", help="model folder to fine-tune")
     add("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
     add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
     add(
@@ -189,6 +190,7 @@ def train(arguments: argparse.Namespace) -> int:
             device=device,
             source=source,
             bad_files=BadFiles(arguments.check, arguments.skip_bad),
+            start_from=arguments.start_from,
         )
         print(model)
     return 0

@@ -265,6 +265,7 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
     shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
         head.load_state_dict(weights)
+        logger.info(f"{start_from} was trained on the same {len(class_names)} classes: its head goes on")
     else:
         logger.warning(
             f"{start_from} was trained on other classes or with another head: this head starts anew"

@@ -119,11 +119,15 @@ def train_recipe(
     device: str = "cpu",
     source: Files | None = None,
     bad_files: BadFiles = REFUSE,
+    start_from: Path | None = None,
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
 
     The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it. `source` reads the
     recordings, with a choice of channel where one is needed.
+
+    With `start_from`, training begins with the weights of that model folder, an imported one's too; its head goes on
+    where the classes are the same.
 
     Raises:
         InputError: neither is given, or what `train` raises.
@@ -131,7 +135,14 @@ def train_recipe(
     check_outside_parts(recipe)
     if manifest is not None:
         return train(
-            recipe, manifest, out, data_dir=data_dir, device=device, source=source, bad_files=bad_files
+            recipe,
+            manifest,
+            out,
+            data_dir=data_dir,
+            device=device,
+            source=source,
+            bad_files=bad_files,
+            start_from=start_from,
         )
     lists = lists_of(recipe, data_dir, out / "data")
     if lists == out / "data" and distributed.is_first():
@@ -148,6 +159,7 @@ def train_recipe(
         validate=validate,
         source=source,
         bad_files=bad_files,
+        start_from=start_from,
     )
 
 

@@ -336,3 +336,24 @@ def test_validation_is_logged(tmp_path: Path, tiny_recipe: Recipe, tiny_manifest
     assert seen == [False, False]
     assert [line["step"] for line in log if "eer" in line] == [4, 8]
     assert json.loads((tmp_path / "m" / "log.jsonl").read_text().splitlines()[0])["step"] == 1
+
+
+def test_fine_tuning_is_a_command(
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_recipe: Recipe,
+    tiny_manifest: Manifest,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    still = with_train(tiny_recipe, learning_rate=0.0, final_learning_rate=0.0, average="none", epochs=0.25)
+    (tmp_path / "r.toml").write_text(format_toml(to_dict(still)))
+    tiny_manifest.write(tmp_path / "all.tsv")
+    tiny_manifest.select(np.arange(12)).write(tmp_path / "few.tsv")
+    start = load_file(tiny_model / WEIGHTS)
+    name = next(name for name in start if name.endswith("weight") and start[name].ndim > 1)
+    for manifest, message in (("all", "its head goes on"), ("few", "this head starts anew")):
+        out = tmp_path / manifest
+        arguments = ["train", str(tmp_path / "r.toml"), "--manifest", str(tmp_path / f"{manifest}.tsv")]
+        assert main([*arguments, "--out", str(out), "--from", str(tiny_model)]) == 0
+        assert message in capsys.readouterr().err
+        assert torch.equal(load_file(out / WEIGHTS)[name], start[name])
