@@ -68,12 +68,26 @@ def assess(waveform: Any, sample_rate: int) -> Quality:
     levels = frame_levels(waveform - np.float32(mean), sample_rate)
     if levels.max() < SILENCE_DBFS:
         return Quality("constant" if 20 * np.log10(abs(mean) + 1e-10) > SILENCE_DBFS else "silent", 0.0)
-    noise, speech = np.percentile(levels, (10, 95))
-    threshold = max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
-    speech_s = round(np.count_nonzero(levels > threshold) * 0.01, 2)
+    speech_s = round(np.count_nonzero(levels > _activity_threshold(levels)) * 0.01, 2)
     if np.count_nonzero((size >= FULL_SCALE) & (size <= 1)) > CLIPPED_SHARE * len(waveform):
         return Quality("clipped", speech_s)
     return Quality("ok" if speech_s >= MIN_SPEECH_S else "too_little_speech", speech_s)
+
+
+def active_frames(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return which frames of 25 ms, every 10 ms, are active, bool (frames,); see `assess`.
+
+    Args:
+        waveform: float32 (samples,), 25 ms or more, in [-1, 1].
+        sample_rate: Hz.
+    """
+    levels = frame_levels(waveform - np.float32(waveform.mean(dtype=np.float64)), sample_rate)
+    return levels > _activity_threshold(levels)
+
+
+def _activity_threshold(levels: np.ndarray) -> float:
+    noise, speech = np.percentile(levels, (10, 95))
+    return max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
 
 
 def frame_levels(waveform: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ SCORES = {  # by kind
     "normalized": "in standard deviations from the cohort",
 }
 FAILURE = 1
+
+log = logging.getLogger(__name__)
 
 
 def finite(text: str) -> float:
@@ -66,6 +69,14 @@ def add_identify(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("file", nargs="?", type=Path, metavar="FILE", help="a recording")
     add("--manifest", type=Path, metavar="LIST", help="identify each recording of a list")
+    add(
+        "--rttm",
+        type=Path,
+        metavar="TURNS",
+        help="name the turns of conversations: RTTM, Lhotse cuts, a Kaldi folder with segments, or Whisper's JSON "
+        "(of FILE)",
+    )
+    add("--out-rttm", type=Path, metavar="FILE", help="write the named turns as RTTM")
     add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
     add("--store", type=Path, required=True, metavar="DIR", help="store of the enrolled speakers")
     add("--model", type=Path, metavar="MODEL", help=options.BUILT_IN)
@@ -131,8 +142,12 @@ def identify(arguments: argparse.Namespace) -> int:
     from speakerverif.inference.enrollment import Store
     from speakerverif.inference.identify import identify_all
 
-    if bool(arguments.file) == bool(arguments.manifest):
-        raise InputError("give one recording, or a list of them with --manifest")
+    if arguments.rttm and not arguments.manifest:
+        return _identify_turns(arguments)
+    if bool(arguments.file) == bool(arguments.manifest) or arguments.rttm:
+        raise InputError("give one recording, or a list with --manifest, or turns with --rttm")
+    if arguments.out_rttm:
+        raise InputError("--out-rttm does nothing without --rttm")
     folder, scale = _scale(arguments)
     thresholds = _thresholds(arguments, scale)
     store = Store(arguments.store, folder.fingerprint)
@@ -157,6 +172,32 @@ def identify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, record)
     return FAILURE if table.failed else 0
+
+
+def _identify_turns(arguments: argparse.Namespace) -> int:
+    """Name the turns of conversations; 1 where some of them could not be embedded."""
+    from speakerverif._util.files import write_json
+    from speakerverif.inference.conversation import name_turns, read_turns, write_rttm
+    from speakerverif.inference.enrollment import Store
+
+    turns = read_turns(arguments.rttm, arguments.audio_root, arguments.file)
+    folder, scale = _scale(arguments)
+    thresholds = _thresholds(arguments, scale)
+    store = Store(arguments.store, folder.fingerprint)
+    named = name_turns(folder, store, turns, scale=scale, device=arguments.device, **thresholds)
+    print("recording\tstart_s\tend_s\tname\tscore\tllr")
+    for turn in named:
+        place = f"{turn.path}\t{turn.start_s:.2f}\t{turn.start_s + turn.duration_s:.2f}"
+        if turn.status != "ok":
+            log.warning("not named: %s at %.2f s: %s", turn.path, turn.start_s, turn.status)
+        score = "" if turn.score is None else f"{turn.score:.4f}"
+        llr = "" if turn.llr is None else f"{turn.llr:.2f}"
+        print(f"{place}\t{turn.name}\t{score}\t{llr}")
+    if arguments.out_rttm:
+        write_rttm(named, arguments.out_rttm)
+    if arguments.json:
+        write_json(arguments.json, {"turns": [turn.to_json() for turn in named]})
+    return FAILURE if any(turn.status != "ok" for turn in named) else 0
 
 
 def _print_identification(scale: "Scale", result: "Identification") -> None:

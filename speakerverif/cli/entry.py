@@ -20,6 +20,7 @@ from speakerverif.cli import (
     options,
     report,
     score,
+    segments,
     sources,
     store,
     training,
@@ -54,6 +55,13 @@ GROUPS = (
                 "speakerverif identify who.wav --store people",
                 (decide.add_identify, options.add_channel, options.add_compute, sources.add_engine),
                 decide.identify,
+            ),
+            Command(
+                "segments",
+                "find speech in recordings",
+                "speakerverif segments a.wav --out a.rttm",
+                (segments.add_segments,),
+                segments.segments,
             ),
             Command(
                 "store",

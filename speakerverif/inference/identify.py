@@ -34,7 +34,7 @@ class Identification:
         margin: how far the runner-up's score is below the best; None where one speaker is enrolled.
         enrolled: how many speakers are.
         probability: that it is the best candidate, where somebody enrolled is as likely as a stranger beforehand and
-            all enrolled are alike likely; None without a calibration. See `posteriors`.
+            all enrolled are alike likely; None without a calibration. See `log_odds`.
         decided: whether a decision was made.
         duration_s: of the recording.
         speech_s: active speech in it.
@@ -140,7 +140,7 @@ def identify_all(
                 llr_threshold=decision.llr_threshold,
                 margin=float(scores[0] - scores[1]) if len(scores) > 1 else None,
                 enrolled=enrolled,
-                probability=None if llrs is None else float(posteriors(llrs, enrolled)[0]),
+                probability=None if llrs is None else 0.5 * (1 + math.tanh(log_odds(llrs, enrolled) / 2)),
                 decided=decision.accepted is not None,
                 duration_s=float(table.durations[row]),
                 speech_s=float(table.speech[row]),
@@ -150,21 +150,17 @@ def identify_all(
     return results
 
 
-def posteriors(
-    llrs: NDArray[np.float64] | Sequence[float], enrolled: int, prior: float = 0.5
-) -> NDArray[np.float64]:
-    """Return the probability (N,) of each candidate that it is who speaks.
+def log_odds(llrs: NDArray[np.float64] | Sequence[float], enrolled: int, prior: float = 0.5) -> float:
+    """Return the natural-log odds that the best candidate is who speaks, against everybody else and strangers.
 
-    By Bayes' rule over N speakers and a stranger: the likelihood ratio of a speaker times prior / enrolled, divided by
-    the sum of that over all speakers and of 1 - prior. A close runner-up and a large gallery lower it.
+    By Bayes' rule over the enrolled, alike likely, and a stranger: the best candidate's likelihood ratio times
+    prior / enrolled, divided by the sum of that over the others and of 1 - prior. A close runner-up and a large
+    gallery lower it.
 
     Args:
         llrs: natural-log likelihood ratios (N,) of the candidates, against a stranger.
         enrolled: how many speakers are, N or more; those who aren't candidates count as nobody.
         prior: probability that the speaker is enrolled at all.
     """
-    values = np.asarray(llrs, np.float64) + math.log(prior / enrolled)
-    highest = max(float(values.max()), math.log1p(-prior))
-    weights = np.exp(values - highest)
-    posterior: NDArray[np.float64] = weights / (weights.sum() + math.exp(math.log1p(-prior) - highest))
-    return posterior
+    weights = np.sort(np.asarray(llrs, np.float64))[::-1] + math.log(prior / enrolled)
+    return float(weights[0] - np.logaddexp.reduce([*weights[1:], math.log1p(-prior)]))

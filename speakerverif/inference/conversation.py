@@ -1,0 +1,295 @@
+"""Names for the turns of conversations: who of the enrolled speaks, and which turns one unknown voice has.
+
+Who speaks when is found by a diarizer, or told by a transcript; nothing here looks for turns.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speakerverif._util.files import replacing
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.formats.manifests import read_manifest
+from speakerverif.data.manifest import Utterance
+from speakerverif.errors import InputError
+from speakerverif.inference.embed import embed
+from speakerverif.inference.enroll import EnrolmentLimits
+from speakerverif.inference.enrollment import Store
+from speakerverif.inference.people import SUFFIXES
+from speakerverif.inference.samples import Sample
+from speakerverif.inference.scale import Scale
+from speakerverif.inference.voices import similarity_of_voices
+from speakerverif.models.folder import ModelFolder
+from speakerverif.scoring.normalization import unit
+
+NO_LABELS = ("", "<NA>", "NA")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a conversation, named.
+
+    Attributes:
+        path: of the recording.
+        start_s: where the turn begins.
+        duration_s: how long it is.
+        label: the diarizer's name for the voice; empty where it gave none.
+        name: an enrolled speaker's; "unknown 1", "unknown 2" for voices of nobody enrolled, one number for each voice
+            over all recordings; empty where the turn could not be embedded.
+        score: of the voice, against the enrolled speaker most similar to it; None where the turn has no name.
+        llr: of the voice, likewise; None without a calibration.
+        most_similar: that enrolled speaker.
+        status: "ok", or why the turn could not be embedded.
+    """
+
+    path: str
+    start_s: float
+    duration_s: float
+    label: str
+    name: str
+    score: float | None
+    llr: float | None
+    most_similar: str | None
+    status: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON writes it."""
+        return asdict(self)
+
+
+def name_turns(
+    folder: ModelFolder,
+    store: Store,
+    utterances: Sequence[Utterance],
+    *,
+    scale: Scale,
+    threshold: float | None = None,
+    llr_threshold: float | None = None,
+    device: str = "cpu",
+) -> list[Turn]:
+    """Return the turns with their names.
+
+    A voice is all turns of one label in one recording, where the diarizer gave labels and they sound alike; other
+    turns are joined to voices by average-linkage clustering of their scores. The mean embedding of a voice, weighted
+    by the turns' lengths, is compared with everybody enrolled, and voices of nobody enrolled are joined over all
+    recordings by the same clustering. By default a voice is named at the operating point of the calibration plus the
+    logarithm of the number of enrolled speakers, with whom it is compared: so strangers are named as often as the
+    operating point says for one comparison. Clustering decides pairs, at the operating point itself.
+
+    Args:
+        folder: the loaded model.
+        store: of that model.
+        utterances: the turns, their labels as speakers.
+        scale: of the model; it must be calibrated with an operating point, or a threshold be given.
+        threshold: one voice at this score or above.
+        llr_threshold: one voice at this log likelihood ratio or above.
+        device: where the model is.
+
+    Raises:
+        InputError: nobody enrolled; nothing to decide by; no turn that can be embedded.
+    """
+    scale.check(threshold, llr_threshold)
+    if scale.decide(0.0, 0.0, threshold, llr_threshold).accepted is None:
+        raise InputError(
+            f"{scale.source}: no decision threshold; calibrate with --far, or give --threshold or --llr-threshold"
+        )
+    names, _ = store.models()
+    if not names:
+        raise InputError(f"{store.folder}: nobody is enrolled")
+    names, people = store.samples_of(names)
+    turns = [Utterance(str(i), u.path, u.speaker, u.start_s, u.duration_s) for i, u in enumerate(utterances)]
+    table = embed(folder, turns, device=device, label="turns")
+    if not len(table):
+        raise InputError(f"no turn can be embedded: {next(iter(table.failed.values()))}")
+    rows = {int(turn): row for row, turn in enumerate(table.ids)}
+    limits = EnrolmentLimits.of(folder)
+
+    def values_of(first: Sequence[Sequence[Sample]], second: EmbeddingTable) -> NDArray[np.float64]:
+        compared = scale.compare(first, second)
+        by_score = threshold is not None or compared.llrs is None
+        return compared.scores if by_score else _not_none(compared.llrs)
+
+    limit = threshold if threshold is not None else llr_threshold
+    if limit is None and scale.calibration is not None and scale.calibration.point is not None:
+        limit = scale.calibration.point.threshold
+        llr_threshold = limit + math.log(len(names))
+    assert limit is not None
+
+    def joined(voices: list[list[int]]) -> list[list[int]]:
+        return _joined(voices, _voices(table, voices), values_of, limit)
+
+    voices = _labelled_or_clustered(table, turns, rows, limits, joined)
+    compared = scale.compare(people, _voices(table, voices))
+    best = compared.scores.argmax(axis=0)
+    accepted, unnamed = {}, []
+    for voice, who in enumerate(best.tolist()):
+        llr = None if compared.llrs is None else float(compared.llrs[who, voice])
+        if scale.decide(float(compared.scores[who, voice]), llr, threshold, llr_threshold).accepted:
+            accepted[voice] = names[who]
+        else:
+            unnamed.append(voice)
+    groups = joined([voices[voice] for voice in unnamed]) if unnamed else []
+    groups.sort(key=min)
+    number = {row: f"{UNKNOWN} {i}" for i, group in enumerate(groups, 1) for row in group}
+    result: list[Turn] = []
+    voice_of = {row: voice for voice, members in enumerate(voices) for row in members}
+    for i, turn in enumerate(turns):
+        row = rows.get(i)
+        place = (turn.path, turn.start_s, turn.duration_s or float("nan"), turn.speaker)
+        if row is None:
+            result.append(Turn(*place, "", None, None, None, table.failed[str(i)]))
+            continue
+        voice = voice_of[row]
+        who = int(best[voice])
+        llr = None if compared.llrs is None else float(compared.llrs[who, voice])
+        name = accepted.get(voice) or number[row]
+        duration_s = turn.duration_s or float(table.durations[row])
+        place = (turn.path, turn.start_s, duration_s, turn.speaker)
+        result.append(Turn(*place, name, float(compared.scores[who, voice]), llr, names[who], "ok"))
+    return result
+
+
+def read_turns(
+    path: str | Path, audio_root: str | Path | None = None, recording: str | Path | None = None
+) -> list[Utterance]:
+    """Return the turns of a file, with the diarizer's label as the speaker.
+
+    Args:
+        path: RTTM; a Kaldi folder with `segments`; Lhotse cuts; or JSON with a list `segments` of objects with `start`
+            and `end` in seconds, and `speaker` where it is known, as Whisper and WhisperX write.
+        audio_root: folder of the recordings.
+        recording: the one that Whisper's JSON is of; by default an audio file of the same name, in `audio_root` or
+            beside it.
+
+    Raises:
+        InputError: unreadable, wrong rows, a recording that can't be found.
+    """
+    path = Path(path)
+    segments = _whisper_segments(path) if path.suffix == ".json" and path.is_file() else None
+    if segments is None:
+        if recording is not None:
+            raise InputError(f"{path}: names its recordings itself; leave {recording} out")
+        manifest = read_manifest(path, audio_root)
+        return [manifest[i] for i in range(len(manifest))]
+    if recording is None:
+        folder = path.parent if audio_root is None else Path(audio_root)
+        matches = [p for p in sorted(folder.glob(f"{path.stem}.*")) if p.suffix.lower() in SUFFIXES]
+        if len(matches) != 1:
+            raise InputError(f"{path}: does not say which recording it is of; give the recording too")
+        recording = matches[0]
+    turns = []
+    for number, segment in enumerate(segments):
+        try:
+            start_s, end_s = float(segment["start"]), float(segment["end"])
+        except (KeyError, TypeError, ValueError):
+            start_s = end_s = float("nan")
+        if not 0 <= start_s < end_s < float("inf"):
+            raise InputError(f"{path}: segment {number}: expected start and end in seconds, found {segment}")
+        label = str(segment.get("speaker") or "")
+        turns.append(Utterance(str(number), str(recording), label, start_s, end_s - start_s))
+    if not turns:
+        raise InputError(f"{path}: no segments in it")
+    return turns
+
+
+def write_rttm(turns: Iterable[Turn], path: str | Path) -> None:
+    """Write named turns as RTTM; spaces in names become underscores, turns without a name are left out."""
+    with replacing(path) as file:
+        for turn in turns:
+            if turn.name:
+                name = "_".join(turn.name.split())
+                stem = "_".join(Path(turn.path).stem.split())
+                line = (
+                    f"SPEAKER {stem} 1 {turn.start_s:.3f} {turn.duration_s:.3f} <NA> <NA> {name} <NA> <NA>\n"
+                )
+                file.write(line.encode())
+
+
+def _labelled_or_clustered(
+    table: EmbeddingTable,
+    turns: Sequence[Utterance],
+    rows: dict[int, int],
+    limits: EnrolmentLimits | None,
+    joined: Callable[[list[list[int]]], list[list[int]]],
+) -> list[list[int]]:
+    """Return the voices of each recording as lists of rows: the labels' where they hold, else clusters."""
+    labelled: dict[tuple[str, str], list[int]] = {}
+    loose: dict[str, list[int]] = {}
+    for i, row in rows.items():
+        if turns[i].speaker in NO_LABELS:
+            loose.setdefault(turns[i].path, []).append(row)
+        else:
+            labelled.setdefault((turns[i].path, turns[i].speaker), []).append(row)
+    voices = []
+    for (path, _), members in labelled.items():
+        if limits is None or similarity_of_voices(table.embeddings[members]) >= limits.min_voices:
+            voices.append(members)
+        else:
+            loose.setdefault(path, []).extend(members)
+    for members in loose.values():
+        voices += joined([[row] for row in members])
+    return voices
+
+
+def _voices(table: EmbeddingTable, voices: Sequence[Sequence[int]]) -> EmbeddingTable:
+    """Return a table of the mean embeddings of voices, weighted by the turns' lengths."""
+    rows = unit(table.embeddings)
+    weights = np.maximum(table.durations, 1e-3)
+    means = np.stack([weights[list(own)] @ rows[list(own)] / weights[list(own)].sum() for own in voices])
+    return EmbeddingTable(
+        ids=[str(i) for i in range(len(voices))],
+        embeddings=means.astype(np.float32),
+        durations=np.array([table.durations[list(own)].sum() for own in voices], np.float32),
+        speech=np.array([table.speech[list(own)].sum() for own in voices], np.float32),
+        status=["ok"] * len(voices),
+        fingerprint=table.fingerprint,
+    )
+
+
+def _joined(
+    voices: list[list[int]],
+    means: EmbeddingTable,
+    values_of: Callable[[Sequence[Sequence[Sample]], EmbeddingTable], NDArray[np.float64]],
+    limit: float,
+) -> list[list[int]]:
+    """Return voices joined while their average score is at the limit or above."""
+    if len(voices) < 2:
+        return voices
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    samples = [
+        [Sample(row, "", "", float(duration), float(speech))]
+        for row, duration, speech in zip(means.embeddings, means.durations, means.speech, strict=True)
+    ]
+    values = values_of(samples, means)
+    # Hierarchies want distances of zero or more; a score falls as its distance grows.
+    pairs = np.triu_indices(len(voices), 1)
+    scores = (values + values.T)[pairs] / 2
+    highest = max(float(scores.max()), limit)
+    clusters = fcluster(linkage(highest - scores, "average"), highest - limit, "distance")
+    groups: dict[int, list[int]] = {}
+    for cluster, members in zip(clusters.tolist(), voices, strict=True):
+        groups.setdefault(cluster, []).extend(members)
+    return list(groups.values())
+
+
+def _whisper_segments(path: Path) -> list[dict[str, Any]] | None:
+    """Return the segments of a transcript; None where a JSON file is something else."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    segments = content.get("segments") if isinstance(content, dict) else None
+    return segments if isinstance(segments, list) and all(isinstance(s, dict) for s in segments) else None
+
+
+def _not_none(values: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    assert values is not None
+    return values

@@ -1,0 +1,161 @@
+"""Names for the turns of conversations: enrolled speakers, strangers, and lists of turns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speakerverif.audio import reading
+from speakerverif.cli.entry import main
+from speakerverif.errors import InputError
+from speakerverif.inference.conversation import read_turns
+from tests.conftest import RATE, voice
+
+THRESHOLD = "0.996"  # the toy model's embeddings of one voice are that similar, those of two less so
+
+
+def write_conversation(path: Path, parts: list[tuple[str, np.ndarray]], labels: bool = True) -> list[str]:
+    """Write recordings one after the other, and an RTTM beside them; return who speaks in each turn."""
+    lines, start = [], 0
+    for who, samples in parts:
+        label = who if labels else "<NA>"
+        lines.append(
+            f"SPEAKER {path.stem} 1 {start / RATE:.3f} {len(samples) / RATE:.3f} <NA> <NA> {label} <NA> <NA>"
+        )
+        start += len(samples)
+    soundfile.write(path, np.concatenate([samples for _, samples in parts]), RATE)
+    path.with_suffix(".rttm").write_text("\n".join(lines) + "\n")
+    return [who for who, _ in parts]
+
+
+@pytest.fixture
+def store(tiny_corpus, tiny_model, tmp_path) -> list[str]:
+    """Options that name a store in which speakers 0 and 3 are enrolled."""
+    options = ["--store", str(tmp_path / "store"), "--model", str(tiny_model)]
+    for name, speaker in (("ann", 0), ("bob", 3)):
+        files = [str(tiny_corpus / f"spk{speaker}" / f"{n}.wav") for n in range(3)]
+        assert main(["enroll", name, *files, *options]) == 0
+    return options
+
+
+def turns_of(path: Path) -> list[dict]:
+    """Return the turns that a command wrote."""
+    return json.loads(path.read_text())["turns"]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_turns_get_names(store, tmp_path, capsys, labels):
+    order = [0, 3, 0, 5, 3, 0, 5]
+    parts = [(f"S{who}", voice(who, 20 + i, 2.0)) for i, who in enumerate(order)]
+    write_conversation(tmp_path / "talk.wav", parts, labels)
+    written = ["--json", str(tmp_path / "t.json"), "--out-rttm", str(tmp_path / "named.rttm")]
+    rttm = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
+    assert main(["identify", *rttm, *store, "--threshold", THRESHOLD, *written]) == 0
+    turns = turns_of(tmp_path / "t.json")
+    assert [turn["start_s"] for turn in turns] == [2.0 * i for i in range(7)]
+    named = {0: "ann", 3: "bob"}
+    for turn, who in zip(turns, order, strict=True):
+        assert turn["name"] == named.get(who, "unknown 1")
+        assert (turn["score"] >= float(THRESHOLD)) == (who in named)
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0].split("\t") == ["recording", "start_s", "end_s", "name", "score", "llr"] and len(lines) == 8
+    )
+    rows = [line.split() for line in (tmp_path / "named.rttm").read_text().splitlines()]
+    assert [row[7] for row in rows] == [turn["name"].replace(" ", "_") for turn in turns]
+
+
+def test_a_stranger_has_one_number_in_all_recordings(store, tmp_path):
+    for name, order in (("a", [5, 0, 2]), ("b", [2, 3, 5])):
+        parts = [(f"{name}{who}", voice(who, 30 + i, 2.0)) for i, who in enumerate(order)]
+        write_conversation(tmp_path / f"{name}.wav", parts)
+    both = (tmp_path / "a.rttm").read_text() + (tmp_path / "b.rttm").read_text()
+    (tmp_path / "both.rttm").write_text(both)
+    rttm = ["--rttm", str(tmp_path / "both.rttm"), "--audio-root", str(tmp_path)]
+    assert (
+        main(["identify", *rttm, *store, "--threshold", THRESHOLD, "--json", str(tmp_path / "t.json")]) == 0
+    )
+    names = [turn["name"] for turn in turns_of(tmp_path / "t.json")]
+    assert names == ["unknown 1", "ann", "unknown 2", "unknown 2", "bob", "unknown 1"]
+
+
+def test_a_turn_that_can_not_be_embedded_keeps_its_place(store, tmp_path, capsys):
+    parts = [("S0", voice(0, 40, 2.0)), ("S9", np.zeros(RATE, np.float32)), ("S3", voice(3, 41, 2.0))]
+    write_conversation(tmp_path / "talk.wav", parts)
+    rttm = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
+    assert (
+        main(["identify", *rttm, *store, "--threshold", THRESHOLD, "--json", str(tmp_path / "t.json")]) == 1
+    )
+    turns = turns_of(tmp_path / "t.json")
+    assert [turn["name"] for turn in turns] == ["ann", "", "bob"] and turns[1]["status"] == "silent"
+    assert "not named: " in capsys.readouterr().err
+
+
+def test_without_a_threshold_nothing_is_named(store, tmp_path, capsys):
+    write_conversation(tmp_path / "talk.wav", [("S0", voice(0, 40, 2.0))])
+    rttm = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
+    assert main(["identify", *rttm, *store]) == 2
+    assert "no decision threshold" in capsys.readouterr().err
+
+
+def test_a_transcript_s_segments_are_turns(tmp_path):
+    soundfile.write(tmp_path / "talk.flac", voice(0, 0, 3.0), RATE)
+    segments = [{"start": 0.5, "end": 1.5, "text": "yes"}, {"start": 2, "end": 3, "speaker": "SPEAKER_01"}]
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps({"text": "yes", "segments": segments}))
+    turns = read_turns(path)
+    assert [(t.path, t.start_s, t.duration_s, t.speaker) for t in turns] == [
+        (str(tmp_path / "talk.flac"), 0.5, 1.0, ""),
+        (str(tmp_path / "talk.flac"), 2.0, 1.0, "SPEAKER_01"),
+    ]
+    assert read_turns(path, recording="other.wav")[0].path == "other.wav"
+    (tmp_path / "talk.flac").unlink()
+    with pytest.raises(InputError, match="which recording"):
+        read_turns(path)
+
+
+@pytest.mark.parametrize(
+    "segment", [{"start": 1}, {"start": 2, "end": 1}, {"start": "x", "end": 2}, {"start": -1, "end": 2}]
+)
+def test_a_segment_without_times_is_named(tmp_path, segment):
+    (tmp_path / "t.json").write_text(json.dumps({"segments": [{"start": 0, "end": 1}, segment]}))
+    with pytest.raises(InputError, match="segment 1: expected start and end"):
+        read_turns(tmp_path / "t.json", recording="a.wav")
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("labels", [True, False])
+def test_five_enrolled_and_five_strangers_are_told_apart_on_real_speech(shared, tmp_path, labels):
+    root = shared / "corpora" / "speechocean762"
+    paths: dict[str, list[Path]] = {}
+    speaker_of = dict(line.split() for line in (root / "dev" / "utt2spk").read_text().splitlines())
+    for line in (root / "dev" / "wav.scp").read_text().splitlines():
+        name, path = line.split(None, 1)
+        paths.setdefault(speaker_of[name], []).append(root / path)
+    rng = np.random.default_rng(0)
+    speakers = [str(speaker) for speaker in rng.choice(sorted(paths), 10, replace=False)]
+    enrolled = speakers[:5]
+    for speaker in enrolled:
+        files = [str(path) for path in paths[speaker][:4]]
+        assert main(["enroll", speaker, *files, "--store", str(tmp_path / "store")]) == 0
+    turns = [(speaker, paths[speaker][n]) for speaker in speakers for n in range(4, 8)]
+    parts = [(turns[i][0], reading.read(turns[i][1])) for i in rng.permutation(len(turns))]
+    truth = write_conversation(tmp_path / "talk.wav", parts, labels)
+    options = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
+    options += ["--store", str(tmp_path / "store"), "--json", str(tmp_path / "t.json")]
+    assert main(["identify", *options]) == 0
+    named = turns_of(tmp_path / "t.json")
+    right = [
+        turn["name"] == who if who in enrolled else turn["name"].startswith("unknown")
+        for turn, who in zip(named, truth, strict=True)
+    ]
+    seconds = np.array([turn["duration_s"] for turn in named])
+    assert (seconds * right).sum() / seconds.sum() >= 0.95
+    strangers = {
+        who: {t["name"] for t, w in zip(named, truth, strict=True) if w == who} for who in speakers[5:]
+    }
+    if labels:
+        assert all(len(names) == 1 for names in strangers.values())
+        assert len(set().union(*strangers.values())) >= 4
