@@ -10,7 +10,12 @@ from speakerverif._util.outputs import Output, check_outputs
 FILES = ("json", "out_rttm", "out_scores", "onnx", "pt2", "torchscript")
 FOLDERS = ("report",)
 # The groups of commands whose --out is a file; elsewhere it is a folder.
-OUT_IS_FILE = ("speakerverif.cli.embedding", "speakerverif.cli.calibrate", "speakerverif.cli.segments", "speakerverif.cli.store")
+OUT_IS_FILE = (
+    "speakerverif.cli.embedding",
+    "speakerverif.cli.calibrate",
+    "speakerverif.cli.segments",
+    "speakerverif.cli.store",
+)
 
 
 def check(arguments: argparse.Namespace) -> None:

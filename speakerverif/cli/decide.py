@@ -177,6 +177,7 @@ def identify(arguments: argparse.Namespace) -> int:
 def _identify_turns(arguments: argparse.Namespace) -> int:
     """Name the turns of conversations; 1 where some of them could not be embedded."""
     from speakerverif._util.files import write_json
+    from speakerverif.audio.reading import Files
     from speakerverif.inference.conversation import name_turns, read_turns, write_rttm
     from speakerverif.inference.enrollment import Store
 
@@ -184,7 +185,10 @@ def _identify_turns(arguments: argparse.Namespace) -> int:
     folder, scale = _scale(arguments)
     thresholds = _thresholds(arguments, scale)
     store = Store(arguments.store, folder.fingerprint)
-    named = name_turns(folder, store, turns, scale=scale, device=arguments.device, **thresholds)
+    source = Files(options.single_channel(arguments, "identify"))
+    named = name_turns(
+        folder, store, turns, scale=scale, device=arguments.device, source=source, **thresholds
+    )
     print("recording\tstart_s\tend_s\tname\tscore\tllr")
     for turn in named:
         place = f"{turn.path}\t{turn.start_s:.2f}\t{turn.start_s + turn.duration_s:.2f}"
@@ -213,6 +217,12 @@ def _print_identification(scale: "Scale", result: "Identification") -> None:
         print(f"{result.name or 'nobody enrolled'} {_at(result.threshold, result.llr_threshold)}", end="")
         print("" if result.llrs is None else f"; {best} has {result.llrs[0]:.2f}")
         _print_rates(scale, result.llr_threshold)
+        point = None if scale.calibration is None else scale.calibration.point
+        if point is not None and result.llr_threshold == point.threshold and result.enrolled > 1:
+            share = 1 - (1 - point.p_fa) ** result.enrolled
+            print(
+                f"among {result.enrolled} enrolled, a stranger is named in up to {100 * share:.2f} % of searches"
+            )
 
 
 def _at(threshold: float | None, llr_threshold: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif.cli import _outputs, options, sources
+from speakerverif.cli import _outputs, options, segments, sources
 from speakerverif.cli._compute import prepare_compute
 from speakerverif.cli.training import LISTS
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
+    from speakerverif.inference.chunks import Source, Utterances
     from speakerverif.models.folder import ModelFolder
 
 FAILURE = 1
@@ -36,6 +38,13 @@ def add_embed(command: argparse.ArgumentParser) -> None:
         help="average the embeddings of N crops (default: embed the whole utterance)",
     )
     add(
+        "--windows",
+        type=_windows,
+        metavar="S/STEP",
+        help="embed windows of S seconds every STEP seconds, as in 1.5/0.75",
+    )
+    segments.add_vad(command, default=None)
+    add(
         "--out",
         type=Path,
         required=True,
@@ -49,6 +58,19 @@ def add_embed(command: argparse.ArgumentParser) -> None:
     options.add_channel(command)
 
 
+def _windows(text: str) -> tuple[float, float]:
+    """Return length and step of windows, in seconds, of `1.5/0.75`."""
+    try:
+        window_s, step_s = (float(part) for part in text.split("/"))
+    except ValueError:
+        window_s = step_s = math.nan
+    if not (0 < window_s < math.inf and 0 < step_s < math.inf):
+        raise argparse.ArgumentTypeError(
+            f"expected two lengths in seconds, as in 1.5/0.75; found {text[:40]!r}"
+        )
+    return window_s, step_s
+
+
 def embed(arguments: argparse.Namespace) -> int:
     """Embed recordings and write the table; 1 where some of them could not be embedded."""
     if bool(arguments.files) == bool(arguments.manifest):
@@ -56,10 +78,13 @@ def embed(arguments: argparse.Namespace) -> int:
     from speakerverif.data.formats.tables import check_ending
 
     check_ending(arguments.out)
+    if arguments.windows and (arguments.vad or arguments.crops):
+        raise InputError("--windows cuts recordings as they are: give it without --vad and --crops")
     prepare_compute(arguments)
     from speakerverif.inference.embed import print_failures
 
-    embedded = _embed_list(arguments) if arguments.manifest else _embed_files(arguments)
+    in_parts = arguments.manifest and not (arguments.windows or arguments.vad)
+    embedded = _embed_list(arguments) if in_parts else _embed_at_once(arguments)
     print_failures(embedded.failed)
     total = embedded.count + len(embedded.failed)
     print(f"{arguments.out}: {embedded.count} of {total} recordings, {embedded.dim} dimensions")
@@ -114,23 +139,36 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
     return _Embedded(done.embedded, done.dim, done.failed, _facts(folder))
 
 
-def _embed_files(arguments: argparse.Namespace) -> _Embedded:
+def _embed_at_once(arguments: argparse.Namespace) -> _Embedded:
+    """Embed files, or windows or speech of recordings, in one go."""
     from speakerverif.audio.reading import Files
+    from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.data.formats.tables import write_table
     from speakerverif.data.manifest import Utterance
     from speakerverif.inference.channels import each_channel
     from speakerverif.inference.embed import embed, print_failures
     from speakerverif.inference.engines import load_for_inference
+    from speakerverif.inference.speech_segments import SpeechOnly, windows_of
 
-    files = options.recordings(arguments.files)
-    ids = [_id_of(path) for path in files]
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise InputError(f"given twice: {', '.join(repeated)}")
-    utterances = [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)]
-    source = Files(None if arguments.channel == "each" else arguments.channel)
+    utterances: Utterances
+    if arguments.manifest:
+        utterances = read_manifest(arguments.manifest, arguments.audio_root)
+    else:
+        files = options.recordings(arguments.files)
+        ids = [_id_of(path) for path in files]
+        repeated = [name for name, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise InputError(f"given twice: {', '.join(repeated)}")
+        utterances = [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)]
+    source: Source = Files(None if arguments.channel == "each" else arguments.channel)
     if arguments.channel == "each":
         utterances = each_channel(utterances, source)
+    if arguments.windows:
+        utterances = windows_of(utterances, *arguments.windows)
+    if arguments.vad:
+        source = SpeechOnly(arguments.vad, source)
+        if any(u.start_s or u.duration_s is not None or u.channel is not None for u in utterances):
+            raise InputError("--vad finds speech in whole recordings; these are parts or channels of them")
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine, arguments.precision)
     table = embed(
         folder,

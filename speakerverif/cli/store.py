@@ -114,7 +114,9 @@ def add_store(command: argparse.ArgumentParser) -> None:
     imported = add("import", "add the speakers of an exported file", _import)
     imported.add_argument("file", type=Path, metavar="FILE.npz", help="file that `store export` wrote")
     backup = add("backup", "copy the store, while others may use it", _backup)
-    backup.add_argument("--out", dest="copy", type=Path, required=True, metavar="DIR", help="folder of the copy")
+    backup.add_argument(
+        "--out", dest="copy", type=Path, required=True, metavar="DIR", help="folder of the copy"
+    )
     migrate = add("migrate", "embed all recordings again, for another model", _migrate)
     migrate.add_argument("--model", type=Path, required=True, metavar="MODEL", help="the other model")
     migrate.add_argument(

@@ -6,7 +6,7 @@ Who speaks when is found by a diarizer, or told by a transcript; nothing here lo
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing
+from speakerverif.audio import reading
+from speakerverif.audio.channels import Channel
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
+from speakerverif.inference.chunks import Source
 from speakerverif.inference.embed import embed
 from speakerverif.inference.enroll import EnrolmentLimits
 from speakerverif.inference.enrollment import Store
@@ -73,6 +76,7 @@ def name_turns(
     threshold: float | None = None,
     llr_threshold: float | None = None,
     device: str = "cpu",
+    source: Source = reading,
 ) -> list[Turn]:
     """Return the turns with their names.
 
@@ -91,6 +95,7 @@ def name_turns(
         threshold: one voice at this score or above.
         llr_threshold: one voice at this log likelihood ratio or above.
         device: where the model is.
+        source: reads the recordings.
 
     Raises:
         InputError: nobody enrolled; nothing to decide by; no turn that can be embedded.
@@ -104,8 +109,8 @@ def name_turns(
     if not names:
         raise InputError(f"{store.folder}: nobody is enrolled")
     names, people = store.samples_of(names)
-    turns = [Utterance(str(i), u.path, u.speaker, u.start_s, u.duration_s) for i, u in enumerate(utterances)]
-    table = embed(folder, turns, device=device, label="turns")
+    turns = [replace(utterance, id=str(i)) for i, utterance in enumerate(utterances)]
+    table = embed(folder, turns, device=device, label="turns", source=source)
     if not len(table):
         raise InputError(f"no turn can be embedded: {next(iter(table.failed.values()))}")
     rows = {int(turn): row for row, turn in enumerate(table.ids)}
@@ -220,19 +225,19 @@ def _labelled_or_clustered(
     joined: Callable[[list[list[int]]], list[list[int]]],
 ) -> list[list[int]]:
     """Return the voices of each recording as lists of rows: the labels' where they hold, else clusters."""
-    labelled: dict[tuple[str, str], list[int]] = {}
-    loose: dict[str, list[int]] = {}
+    labelled: dict[tuple[str, Channel, str], list[int]] = {}
+    loose: dict[tuple[str, Channel], list[int]] = {}
     for i, row in rows.items():
         if turns[i].speaker in NO_LABELS:
-            loose.setdefault(turns[i].path, []).append(row)
+            loose.setdefault((turns[i].path, turns[i].channel), []).append(row)
         else:
-            labelled.setdefault((turns[i].path, turns[i].speaker), []).append(row)
+            labelled.setdefault((turns[i].path, turns[i].channel, turns[i].speaker), []).append(row)
     voices = []
-    for (path, _), members in labelled.items():
+    for (path, channel, _), members in labelled.items():
         if limits is None or similarity_of_voices(table.embeddings[members]) >= limits.min_voices:
             voices.append(members)
         else:
-            loose.setdefault(path, []).extend(members)
+            loose.setdefault((path, channel), []).extend(members)
     for members in loose.values():
         voices += joined([[row] for row in members])
     return voices

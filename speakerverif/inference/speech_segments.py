@@ -1,7 +1,7 @@
 """Where a recording holds speech: by its energy, or by the neural detector Silero (the extra `vad`)."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from speakerverif.audio import reading
+from speakerverif.audio.channels import Channel
 from speakerverif.audio.speech_check import active_frames
 from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
-from speakerverif.inference.chunks import Source
+from speakerverif.inference.chunks import Source, Utterances
 
 Detector = Literal["energy", "silero"]
 RATE = 16000  # at which speech is looked for
@@ -109,7 +110,13 @@ class SpeechOnly:
         return reading.AudioInfo(facts.sample_rate, facts.channels, len(samples) / RATE)
 
     def read(
-        self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /, *channel: Any
+        self,
+        path: str,
+        start_s: float,
+        duration_s: float | None,
+        sample_rate: int,
+        channel: Channel = None,
+        /,
     ) -> NDArray[np.float32]:
         """Return a part of a recording's speech, float32 (samples,)."""
         samples = self._speech(path, sample_rate)
@@ -118,16 +125,16 @@ class SpeechOnly:
         return samples[first:last]
 
     def blocks(
-        self, path: str, block_s: float, sample_rate: int, /, *channel: Any
+        self, path: str, block_s: float, sample_rate: int, channel: Channel = None, /
     ) -> Iterator[NDArray[np.float32]]:
         """Yield a recording's speech in blocks of `block_s` seconds, float32 (samples,) each."""
         samples, size = self._speech(path, sample_rate), round(block_s * sample_rate)
         yield from (samples[first : first + size] for first in range(0, len(samples), size))
 
     def _speech(self, path: str, sample_rate: int) -> NDArray[np.float32]:
-        samples = self._source.read(path, 0.0, None, sample_rate)
+        samples = self._source.read(path, 0.0, None, sample_rate, None)
         if path not in self._spans:
-            at_rate = samples if sample_rate == RATE else self._source.read(path, 0.0, None, RATE)
+            at_rate = samples if sample_rate == RATE else self._source.read(path, 0.0, None, RATE, None)
             self._spans[path] = find_speech(at_rate, self._detector)
         parts = [
             samples[round(s.start_s * sample_rate) : round(s.end_s * sample_rate)] for s in self._spans[path]
@@ -136,7 +143,7 @@ class SpeechOnly:
 
 
 def windows_of(
-    utterances: Sequence[Utterance], window_s: float, step_s: float, source: Source = reading
+    utterances: Utterances, window_s: float, step_s: float, source: Source = reading
 ) -> list[Utterance]:
     """Return windows of recordings as utterances, their ids `id:start-end` in seconds.
 
@@ -164,5 +171,5 @@ def windows_of(
         for start_s, length_s in windows(duration_s, window_s, step_s):
             begin_s = u.start_s + start_s
             name = f"{u.id}:{begin_s:.3f}-{begin_s + length_s:.3f}"
-            cut.append(Utterance(name, u.path, u.speaker, begin_s, length_s))
+            cut.append(replace(u, id=name, start_s=begin_s, duration_s=length_s))
     return cut
