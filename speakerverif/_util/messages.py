@@ -12,6 +12,11 @@ def named(ids: Sequence[str], shown: int = 5) -> str:
     return ", ".join(ids[:shown]) + more
 
 
+def one_line(error: Exception) -> str:
+    """Return another library's message in one line."""
+    return " ".join(str(error).split())
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return the end of an error about an unknown name: the nearest known one, or all of them."""
     near = difflib.get_close_matches(name, known, n=1)

@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from speakerverif._util.files import open_input, unpacked_limit
+from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
 
 # Booleans, whole and decimal numbers, bytes and text; no objects, structures, dates or complex numbers.
@@ -40,7 +41,7 @@ def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[Any
         *(ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, AttributeError, LookupError),
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, RecursionError),
     ) as error:
-        raise InputError(f"{path}: expected an .npz file of plain arrays: {error}") from error
+        raise InputError(f"{path}: expected an .npz file of plain arrays: {one_line(error)}") from error
 
 
 def write_arrays(

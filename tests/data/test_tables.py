@@ -277,3 +277,17 @@ def test_parquet_columns_of_other_types(tmp_path: Path, what: str) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "e.parquet")
     with pytest.raises(InputError, match=r"e\.parquet: "):
         read_table(tmp_path / "e.parquet")
+
+
+def test_the_reason_of_another_library_is_one_line(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "e.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"id": ["a", "b"], "embedding": [[1.0, 0.0], [0.0, 1.0]]}), path
+    )
+    path.write_bytes(path.read_bytes()[1:])  # found by fuzzing: every offset in it is wrong by one
+    with pytest.raises(InputError, match="damaged or not a Parquet file") as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import open_input, replacing, unpacked_limit
+from speakerverif._util.messages import one_line
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 
@@ -35,7 +36,9 @@ def read(path: Path) -> EmbeddingTable:
         except InputError:
             raise
         except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise InputError(f"{path}: damaged or not a Parquet file of embeddings: {error}") from error
+            raise InputError(
+                f"{path}: damaged or not a Parquet file of embeddings: {one_line(error)}"
+            ) from error
 
 
 def write(parts: Sequence[EmbeddingTable], path: Path) -> None:
