@@ -85,7 +85,7 @@ def _mp4(file: int, size: int) -> float:
                 form, skipped = (">IQ", 20) if head[0] else (">II", 12)
                 scale, duration = struct.unpack_from(form, head, skipped)
                 if scale:
-                    return duration / scale
+                    return float(duration / scale)
     raise InputError("broken: an MP4 file without a movie header; was it cut off?")
 
 

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from speakerverif._util.files import write_json
 from speakerverif._util.messages import named
 from speakerverif.audio import reading
+from speakerverif.data import _text
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
+
+# Folders and files that systems leave in a tree: an unpacked Mac archive, a Synology NAS, Windows, a file system.
+JUNK = frozenset(("__MACOSX", "@eaDir", "#recycle", "Thumbs.db", "desktop.ini", "lost+found"))
 
 Mask = NDArray[np.bool_]
 
@@ -68,22 +72,27 @@ class Prepared:
         """Return what `save` wrote.
 
         Raises:
-            InputError: nothing was prepared there.
+            InputError: nothing was prepared there, or the file is damaged.
         """
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`"
             )
-        fields = json.loads(path.read_text("utf-8"))
-        trials = {name: Path(where) for name, where in fields["trials"].items()}
-        test = fields.get("test")
-        return Prepared(
-            Path(fields["train"]),
-            trials,
-            Path(fields["audio_root"]),
-            fields["notes"],
-            Path(test) if test else None,
-        )
+        try:
+            fields = json.loads(path.read_text("utf-8"))
+            trials = {name: Path(where) for name, where in fields["trials"].items()}
+            test = fields.get("test")
+            return Prepared(
+                Path(fields["train"]),
+                trials,
+                Path(fields["audio_root"]),
+                list(map(str, fields["notes"])),
+                Path(test) if test else None,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{path}: damaged: run the stage `prepare` again ({type(error).__name__})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -141,12 +150,26 @@ def kaldi_table(path: Path, shape: str) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {shape}")
     table: dict[str, str] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        fields = line.split()
+    for line in _text.lines(path):
+        fields = line.fields
         if len(fields) != 2 or fields[0] in table:
-            raise InputError(f"{path}:{number}: found {line!r}; expected a key not yet used and its value")
+            raise InputError(
+                f"{path}:{line.number}: found {line.text[:80]!r}; expected a key not yet used and its value"
+            )
         table[fields[0]] = fields[1]
     return table
+
+
+def recordings_in(folder: Path, pattern: str = "*.wav") -> list[Path]:
+    """Return the recordings anywhere in a folder, sorted, without what a Mac or a NAS leaves beside them."""
+    return sorted(
+        path for path in folder.rglob(pattern) if not any(map(is_junk, path.relative_to(folder).parts))
+    )
+
+
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder is hidden (`._a.wav`, AppleDouble, is), or a system's own."""
+    return name.startswith(".") or name in JUNK
 
 
 def balanced_trials(

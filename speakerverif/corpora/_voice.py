@@ -145,7 +145,8 @@ def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float)
     hissing = np.flatnonzero(_smooth(tracks.frication, 3))  # few frames: the rest costs nothing
     spectra[hissing] += _spectra(friction, hissing) * _constriction(tracks, hissing)
     speech = _overlap_add(spectra)
-    return speech / np.sqrt(np.mean(speech**2))
+    level: float = np.sqrt(np.mean(speech**2))
+    return speech / level
 
 
 class _Step(NamedTuple):
@@ -248,7 +249,8 @@ def _syllables(
 def _smooth(rows: Array, frames: int) -> Array:
     """Return the rows averaged over time by a Hann window of an odd number of frames, edges held."""
     kernel = signal.windows.hann(frames + 2)[1:-1]
-    return ndimage.convolve1d(rows, kernel / kernel.sum(), axis=0, mode="nearest")
+    smooth: np.ndarray = ndimage.convolve1d(rows, kernel / kernel.sum(), axis=0, mode="nearest")
+    return smooth
 
 
 def _glottis(
@@ -294,14 +296,16 @@ def _resonator(centre_hz: Array | float, bandwidth_hz: Array | float) -> Array:
     """Return the polynomial in z^-1 that a resonator divides by, 1 at 0 Hz: (..., 3), lowest power first."""
     radius = np.exp(-np.pi * np.asarray(bandwidth_hz) / SAMPLE_RATE)
     a, b = -2 * radius * np.cos(2 * np.pi * np.asarray(centre_hz) / SAMPLE_RATE), radius**2
-    return np.stack([np.ones_like(a), a, b], -1) / (1 + a + b)[..., None]
+    polynomial: np.ndarray = np.stack([np.ones_like(a), a, b], -1) / (1 + a + b)[..., None]
+    return polynomial
 
 
 def _on_bins(polynomial: Array) -> Array:
     """Return a polynomial in z^-1, (..., terms), on the bins: (..., FFT // 2 + 1)."""
     # Not `@`: BLAS would start threads of its own under each of ours, and sum otherwise on every processor.
     delays = _DELAYS[: polynomial.shape[-1]].view(np.float64)
-    return np.einsum("...k,kb->...b", polynomial, delays).view(np.complex128)
+    response: np.ndarray = np.einsum("...k,kb->...b", polynomial, delays).view(np.complex128)
+    return response
 
 
 def _times(p: Array, q: Array) -> Array:
@@ -339,14 +343,16 @@ def _constriction(tracks: _Tracks, frames: Array) -> Array:
     bins = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
     distance = (bins - tracks.centre_hz[frames, None]) / tracks.width_hz[frames, None]
     distance *= distance
-    return 1 / (1 + distance * distance)
+    gain: np.ndarray = 1 / (1 + distance * distance)
+    return gain
 
 
 def _spectra(samples: Array, frames: Array | slice = slice(None)) -> Array:
     """Return the spectra of windowed frames, (frames, FFT // 2 + 1); the windows add up to 1."""
     padded = np.concatenate([samples, np.zeros(HOP)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][frames]
-    return fft.rfft(windows * signal.windows.hann(WINDOW, sym=False), FFT)
+    spectra: np.ndarray = fft.rfft(windows * signal.windows.hann(WINDOW, sym=False), FFT)
+    return spectra
 
 
 def _overlap_add(spectra: Array) -> Array:

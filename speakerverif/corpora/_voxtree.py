@@ -18,6 +18,7 @@ from speakerverif._util.files import replacing, write_json
 from speakerverif._util.messages import named
 from speakerverif._util.progress import Progress
 from speakerverif.corpora._headers import duration_s
+from speakerverif.corpora._prepared import is_junk
 from speakerverif.errors import InputError
 
 SPEAKER = re.compile(r"id\d{5}")
@@ -169,10 +170,9 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
     """
     record = manifest.with_suffix(".json")
     signature = _signature(folders)
-    if manifest.is_file() and record.is_file():
-        former = json.loads(record.read_text("utf-8"))
-        if former["signature"] == signature:
-            return Scan(former["speakers"], former["compressed"], Counter(former["ignored"]))
+    former = _former(record, signature) if manifest.is_file() else None
+    if former is not None:
+        return former
     record.unlink(missing_ok=True)
     found = Scan()
     workers = min(32, 4 * (os.cpu_count() or 1))
@@ -193,6 +193,17 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
         kept = {"speakers": found.speakers, "compressed": found.compressed, "ignored": found.ignored}
         write_json(record, {"signature": signature, **kept})
     return found
+
+
+def _former(record: Path, signature: str) -> Scan | None:
+    """Return what a former scan of the same folders found; None where there was none, or its record is damaged."""
+    try:
+        former = json.loads(record.read_text("utf-8"))
+        if former["signature"] == signature:
+            return Scan(former["speakers"], int(former["compressed"]), Counter(former["ignored"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None
 
 
 def _signature(folders: dict[str, list[Path]]) -> str:
@@ -226,7 +237,9 @@ def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], 
     videos = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if is_junk(entry.name):
+                found.ignored[_kind(entry.name)] += 1
+            elif entry.is_dir():
                 videos.append((entry.name, entry.path))
             elif entry.name.endswith(SUFFIXES):
                 found.problems.append(("outside a video's folder", entry.path))
@@ -240,7 +253,7 @@ def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], 
             for entry in entries:
                 stem, _, suffix = entry.name.rpartition(".")
                 suffix = f".{suffix}"
-                if suffix not in SUFFIXES or not stem or entry.name.startswith("."):
+                if suffix not in SUFFIXES or not stem or is_junk(entry.name):
                     found.ignored[_kind(entry.name)] += 1
                     continue
                 if "\t" in entry.name or "\n" in entry.name:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from speakerverif.corpora._prepared import PreparedRecordings, write_lists
+from speakerverif.corpora._prepared import PreparedRecordings, recordings_in, write_lists
 from speakerverif.errors import InputError
 
 EXPECTED = {"music": 660, "noise": 930, "speech": 426}
@@ -19,7 +19,7 @@ def prepare(root: Path, out: Path) -> PreparedRecordings:
         InputError: one of the three without WAV files; files missing, empty or unreadable.
     """
     root = root.resolve()
-    files = {name: sorted((root / name).rglob("*.wav")) for name in EXPECTED}
+    files = {name: recordings_in(root / name) for name in EXPECTED}
     lacking = [f"{name}/" for name, paths in files.items() if not paths]
     if lacking:
         inside = root / "musan"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from speakerverif.corpora._prepared import PreparedRecordings, write_lists
+from speakerverif.data import _text
 from speakerverif.errors import InputError
 
 EXPECTED = {"real": 325, "simulated": 60000}
@@ -42,12 +43,11 @@ def prepare(root: Path, out: Path) -> PreparedRecordings:
 def _read(rir_list: Path, root: Path) -> list[Path]:
     """Return the files of a Kaldi `rir_list`: the last field of every line, below the corpus's parent."""
     files = []
-    for number, line in enumerate(rir_list.read_text("utf-8").splitlines(), 1):
-        fields = line.split()
-        parts = Path(fields[-1]).parts if fields else ()
-        if parts[:1] != ("RIRS_NOISES",):
+    for line in _text.lines(rir_list):
+        parts = Path(line.fields[-1]).parts
+        if parts[:1] != ("RIRS_NOISES",) or ".." in parts:
             raise InputError(
-                f"{rir_list}:{number}: found {line!r}; expected a line that ends in RIRS_NOISES/..."
+                f"{rir_list}:{line.number}: found {line.text[:80]!r}; expected a line that ends in RIRS_NOISES/..."
             )
         # The folder may have been renamed, so its name in the list doesn't count.
         files.append(root.joinpath(*parts[1:]))

@@ -130,6 +130,13 @@ def _make_trials(dev: _Split, seed: int) -> dict[str, TrialList]:
         raise InputError(f"{dev.folder}: spk2gender or spk2age lacks the speakers {', '.join(lacking[:5])}")
     speaker = np.array(dev.speakers)
     gender = np.array([gender_of[s] for s in dev.speakers])
+    wrong = sorted(
+        {f"{s} {age_of[s]}" for s in dev.speakers if not age_of[s].isdecimal() or len(age_of[s]) > 3}
+    )
+    if wrong:
+        raise InputError(
+            f"{dev.folder / 'spk2age'}: ages that are no numbers of years: {', '.join(wrong[:5])}"
+        )
     age = np.array([int(age_of[s]) for s in dev.speakers])
     same = speaker[:, None] == speaker
     alike = (gender[:, None] == gender) & (np.abs(age[:, None] - age) <= 5)

@@ -179,7 +179,8 @@ def recording(shape: Shape, speaker: int, session: int, utterance: int) -> Array
     heard = augment.convolve(speech, place.channel)
     heard = augment.mix(heard, augment.coloured_noise(rng, len(heard), place.noise_exponent), place.snr_db)
     heard *= 10 ** (place.level_db / 20) / np.sqrt(augment.power(heard))
-    return np.clip(heard, -1, 1)
+    clipped: np.ndarray = np.clip(heard, -1, 1)
+    return clipped
 
 
 @functools.lru_cache(maxsize=16)
@@ -211,4 +212,5 @@ def _microphone(rng: np.random.Generator) -> Array:
     cepstrum = fft.irfft(gain_db * np.log(10) / 20, size)
     cepstrum[1 : size // 2] *= 2
     cepstrum[size // 2 + 1 :] = 0
-    return fft.irfft(np.exp(fft.rfft(cepstrum)), size)[:512]
+    response: np.ndarray = fft.irfft(np.exp(fft.rfft(cepstrum)), size)[:512]
+    return response

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from speakerverif._util.files import write_json
 from speakerverif._util.messages import named
@@ -204,7 +205,7 @@ def _worded(count: dict[str, int]) -> str:
 
 def _check_lists(
     lists: list[TrialList], manifest: Path, out: Path, notes: list[str]
-) -> tuple[dict[str, Path], dict[str, dict]]:
+) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
     """Copy the lists whose audio is there; return them and what they are, by name.
 
     Raises:
@@ -214,7 +215,7 @@ def _check_lists(
     speakers = {name.split("/")[0] for name in there}
     out.mkdir(parents=True, exist_ok=True)
     kept: dict[str, Path] = {}
-    records: dict[str, dict] = {}
+    records: dict[str, dict[str, Any]] = {}
     for trials in lists:
         known = known_list(trials)
         source = Path(trials.name)

@@ -175,7 +175,8 @@ def read_labels(rows: Rows, labels: Labels, wrong: WrongRows) -> Mask:
     expected = " or ".join(sorted((labels.target.decode(), labels.nontarget.decode())))
     where = ", then enroll and test" if labels.column == 0 else f" in column {labels.column + 1}"
     rows.drop(~labelled, f"expected {expected}{where}", wrong)
-    return target[labelled]
+    answers: Mask = target[labelled]
+    return answers
 
 
 def _pairs(rows: Rows, layout: Layout, wrong: WrongRows) -> Texts:

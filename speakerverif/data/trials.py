@@ -45,7 +45,8 @@ class TrialList:
 
     def pair_keys(self) -> np.ndarray:
         """Return int64 (N,): a number for each (enroll, test) pair, equal where the pairs are equal."""
-        return self.enroll.astype(np.int64) * len(self.ids) + self.test
+        keys: np.ndarray = self.enroll.astype(np.int64) * len(self.ids) + self.test
+        return keys
 
     def pair(self, i: int) -> str:
         """Return trial `i` as `enroll test`, for messages."""

@@ -11,7 +11,7 @@ import soundfile
 from speakerverif.audio import reading
 from speakerverif.audio.augment import Recordings, read_recording
 from speakerverif.corpora import musan, rirs, speechocean762
-from speakerverif.corpora._prepared import balanced_trials, durations
+from speakerverif.corpora._prepared import Prepared, balanced_trials, durations, kaldi_table, recordings_in
 from speakerverif.data.manifest import Manifest
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
@@ -211,3 +211,23 @@ def test_rirs_are_those_of_the_corpus_lists_and_not_its_noises(tmp_path: Path) -
     (root / "simulated_rirs/smallroom/rir_list").write_text("--rir-id 1 somewhere.wav\n")
     with pytest.raises(InputError, match=r"smallroom/rir_list:1: found '--rir-id 1 somewhere\.wav'"):
         rirs.prepare(root, tmp_path / "out")
+
+
+def test_what_a_mac_or_a_nas_leaves_is_no_recording(tmp_path: Path) -> None:
+    for name in ("a.wav", "d/b.wav", "._a.wav", "__MACOSX/c.wav", "d/@eaDir/b.wav", ".hidden/e.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert recordings_in(tmp_path) == [tmp_path / "a.wav", tmp_path / "d" / "b.wav"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"train": 1}', "\xff", "[" * 100_000])
+def test_a_damaged_record_of_preparing_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prepared.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="run the stage `prepare` again"):
+        Prepared.load(tmp_path / "prepared.json")
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "utt2spk").write_bytes("a René\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"utt2spk:1: not UTF-8"):
+        kaldi_table(tmp_path / "utt2spk", "")
