@@ -91,7 +91,7 @@ class Sphere:
 
 
 def draw_sphere(axes: Axes, sphere: Sphere) -> None:
-    """Draw one sphere of glass: what lies behind shines through."""
+    """Draw one transparent sphere, with the marks on its far side fainter."""
     axes.set(xlim=(-1.16, 1.16), ylim=(-1.16, 1.16), aspect="equal")
     axes.axis("off")
     _ball(axes)
@@ -112,7 +112,7 @@ def draw_sphere(axes: Axes, sphere: Sphere) -> None:
     scatter(front & ~held_out, 5, 0.45)
     scatter(front & held_out, 17, 1.0, edge="white")
     for weight, label in zip(sphere.weights @ VIEW.T, sphere.weight_labels, strict=True):
-        # A pin stands 0.12 out of the ball; from behind only its head can be seen past the edge.
+        # A pin is 0.12 long; behind the sphere only its head can be seen past the edge.
         x, y = np.outer([1.0, 1.12], weight[:2]).T
         if weight[2] > 0 or np.hypot(x[1], y[1]) > 1:
             axes.plot(x, y, color=LIGHT.ink, lw=0.7, zorder=4, solid_capstyle="round")
@@ -122,7 +122,7 @@ def draw_sphere(axes: Axes, sphere: Sphere) -> None:
 
 
 def circle(center: Array, angle: float) -> Array:
-    """Return points (97, 3) of the circle on the unit sphere that is `angle` rad around `center`."""
+    """Return points (97, 3) of the circle on the unit sphere at `angle` radians from `center`."""
     helper = np.eye(3)[np.abs(center).argmin()]
     side = np.cross(center, helper)
     side /= np.linalg.norm(side)
@@ -134,7 +134,7 @@ def circle(center: Array, angle: float) -> Array:
 
 
 def _ball(axes: Axes) -> None:
-    """Shade the ball, light from upper left, and draw meridians and parallels every 30 degrees."""
+    """Shade the sphere with light from upper left, and draw meridians and parallels every 30 degrees."""
     y, x = np.mgrid[-1:1:240j, -1:1:240j]
     radius = np.hypot(x, y)
     light = np.clip(np.hypot(x + 0.35, y - 0.4) / 1.5, 0, 1)[..., None] ** 1.4
@@ -214,7 +214,7 @@ def curves(
         figure,
         palette,
         "What a margin does to the target, and to the boundary between two speakers",
-        "Computed by the heads themselves.",
+        "Computed with the code of the heads.",
     )
     top = figure.add_gridspec(1, 2, left=0.05, right=0.985, top=0.86, bottom=0.475, wspace=0.16)
     _target_curves(figure.add_subplot(top[0]), palette, targets)
@@ -232,11 +232,9 @@ def _target_curves(axes: Axes, palette: Palette, targets: Sequence[tuple[str, Ta
     for (name, target), color in zip(targets, (palette.ink, *palette.classes), strict=False):
         values = target(np.cos(theta))
         axes.plot(np.degrees(theta), values, color=color, lw=1.8 if color != palette.ink else 1.2, label=name)
-    axes.set(xlim=(0, 180), ylim=(-3.2, 1.15), xlabel="angle θ to the own class, degrees")
+    axes.set(xlim=(0, 180), ylim=(-3.2, 1.15), xlabel="angle θ to the right class, degrees")
     axes.set_xticks(range(0, 181, 30))
-    axes.set_title(
-        "What takes the place of cos θ for the own class", fontsize=11, loc="left", color=palette.ink
-    )
+    axes.set_title("Target logit over s, in place of cos θ", fontsize=11, loc="left", color=palette.ink)
     axes.legend(fontsize=8.5, frameon=False, loc="upper right", labelcolor=palette.ink)
     _plain(axes, palette)
 
@@ -260,10 +258,10 @@ def _gap_curves(axes: Axes, palette: Palette, boundaries: Sequence[tuple[str, st
 
 
 def gap(target: Target, between: float) -> float:
-    """Return how wide (rad) the gap is on the arc between two unit weights that are `between` rad apart.
+    """Return the width (rad) of the gap on the arc between two unit weights that are `between` rad apart.
 
-    An embedding at theta of its own weight is content where target(cos theta) >= cos(between - theta); the gap
-    is what neither side is content with. It is the whole arc where even theta = 0 is not enough.
+    An embedding at theta from its own weight counts as right where target(cos theta) >= cos(between - theta); the
+    gap is the part of the arc that counts as right for neither class: all of it where even theta = 0 is not enough.
     """
     theta = np.linspace(0, between / 2, 20001)
     content = target(np.cos(theta)) >= np.cos(between - theta) - 1e-12
@@ -271,7 +269,7 @@ def gap(target: Target, between: float) -> float:
 
 
 def _regions(axes: Axes, palette: Palette, name: str, formula: str, target: Target, with_label: bool) -> None:
-    """Show where an embedding at angles theta_1 and theta_2 of two weights counts as safely 1, safely 2 or neither."""
+    """Show which angles theta_1 and theta_2 to two weights count as speaker 1, as speaker 2, and as neither."""
     theta = np.radians(np.linspace(0, 120, 481))
     own, other = target(np.cos(theta)), np.cos(theta)
     first = own[None, :] >= other[:, None] - 1e-12

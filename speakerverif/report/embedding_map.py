@@ -14,12 +14,12 @@ SPEAKERS, EACH = 16, 20
 
 @dataclass(frozen=True)
 class Map:
-    """Where embeddings came to lie.
+    """Embeddings in two dimensions.
 
     Attributes:
-        method: how they were laid out, with its settings and the version of the package that did it.
+        method: name and settings of the method, with the version of its package.
         ids: of the recordings.
-        owner: the speaker of each.
+        owner: the speaker of each recording.
         speakers: distinct, sorted.
         points: float64 (N, 2).
     """
@@ -55,7 +55,7 @@ def lay_out(table: EmbeddingTable, speaker_of: Mapping[str, str], seed: int = 0)
 
 
 def _flattened(vectors: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
-    """Return how unit vectors (N, dim) were laid out, and their places (N, 2)."""
+    """Return the method that laid out unit vectors (N, dim), and their points (N, 2)."""
     if importlib.util.find_spec("umap"):
         import umap
 
@@ -73,8 +73,7 @@ def _flattened(vectors: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
         return named, np.asarray(layout.fit_transform(vectors), np.float64)
     centred = vectors - vectors.mean(axis=0)
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = (
-        axes[:2] * np.sign(axes[:2][range(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
-    )  # either sign is right
+    # The sign of an axis is arbitrary: the largest component is made positive.
+    axes = axes[:2] * np.sign(axes[:2][range(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
     share = 100 * (spread[:2] ** 2).sum() / (spread**2).sum()
     return f"PCA (first two components, {share:.0f} % of the variance)", centred @ axes.T

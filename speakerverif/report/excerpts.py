@@ -1,4 +1,4 @@
-"""Recordings to listen to and to look at, small enough to stand inside a page."""
+"""Excerpts of recordings to listen to and to look at, small enough to be part of a page."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from speakerverif.audio import reading
 
 RATE = 16000
 EXCERPT_S = 5.0  # of each recording
-LONGEST_S = 60.0  # searched for the loudest excerpt
+LONGEST_S = 60.0  # of each recording, searched for the loudest excerpt
 FRAME, HOP = 512, 160  # samples: 32 ms every 10 ms
 RANGE_DB = 60.0  # between the darkest and the lightest shade
 SHADES = 16  # four bits a pixel
@@ -27,9 +27,9 @@ class Excerpt:
     Attributes:
         sound: MP3 or WAV.
         picture: PNG of the spectrogram, 0 to 8 kHz.
-        start_s: where the part begins.
+        start_s: begin of the part.
         duration_s: of the part.
-        whole_s: of the recording.
+        whole_s: duration of the recording.
     """
 
     sound: str
@@ -40,10 +40,10 @@ class Excerpt:
 
 
 def excerpt(path: Path) -> Excerpt:
-    """Return the loudest five seconds of a recording; of its first minute, where it is longer.
+    """Return the loudest five seconds of a recording's first minute.
 
     Raises:
-        InputError: what `audio.read` raises.
+        InputError: as `audio.reading.read`.
     """
     whole_s = reading.info(path).duration_s
     waveform = reading.read(path, 0.0, LONGEST_S if whole_s > LONGEST_S else None, RATE, "mix")
@@ -69,7 +69,7 @@ def spectrogram_png(waveform: np.ndarray) -> bytes:
 def _png(shades: np.ndarray) -> bytes:
     """Return a PNG of four bits a pixel, of shades (height, width) from 0 to 15.
 
-    Image libraries write eight bits and more: four times the size, of what is noise to the eye.
+    Image libraries write eight bits and more, which makes files four times as large without a visible difference.
     """
     from matplotlib import colormaps
 
@@ -95,7 +95,7 @@ def _png(shades: np.ndarray) -> bytes:
 def _sound(waveform: np.ndarray) -> str:
     """Return MP3, or WAV where it is smaller or libsndfile can't write MP3.
 
-    Every browser plays both. Ogg would be smaller still, but not all play it, and no two files of it are alike.
+    Every browser plays both. Ogg would be smaller, but not all browsers play it, and its bytes differ every time.
     """
     found = [_uri("audio/wav", _written(waveform, "WAV", "PCM_16"))]
     if "MP3" in sf.available_formats():

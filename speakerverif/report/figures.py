@@ -1,4 +1,4 @@
-"""The plots of a report: DET curves, histograms, what likelihood ratios cost at every prior, the map."""
+"""The plots of a report: DET curves, histograms, the cost of likelihood ratios over the prior, the map."""
 
 import io
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ RATES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 PRIORS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 SYSTEM_STYLES = ("a", "b")  # colours of the style sheet, the first system's and the second's
 BINS = 80
-LONGEST_NAME = 40  # of a system in the legend of the PNG
-SQUARE, HALF = 446.0, 186.0  # heights: of a plot whose axes are equally long; of two beside one of these
+LONGEST_NAME = 40  # characters of a system's name in the legend of the PNG
+SQUARE, HALF = 446.0, 186.0  # heights of a plot with equally long axes, and of each of two plots beside it
 
 
 def det_svg(systems: Sequence[System]) -> str:
@@ -64,7 +64,7 @@ def det_png(systems: Sequence[System]) -> bytes:
     axes.plot(ndtri([low, high]), ndtri([low, high]), color="#d1d5db", linewidth=1)
     for system, color in zip(systems, ("#1f5fa8", "#c4551a"), strict=False):
         name = system.name if len(system.name) <= LONGEST_NAME else system.name[:LONGEST_NAME] + "…"
-        name = name.replace("$", r"\$")  # what stands between two would be a formula
+        name = name.replace("$", r"\$")  # two of them would enclose a formula
         label = f"EER {100 * system.record.figures.eer:.2f} %, {name}"
         axes.plot(*_normal_deviates(system), color=color, linewidth=1.8, solid_joinstyle="bevel", label=label)
         eer = ndtri(np.clip(system.record.figures.eer, low, 1 - low))
@@ -86,7 +86,7 @@ def det_png(systems: Sequence[System]) -> bytes:
 
 
 def _floor(system: System) -> np.ndarray:
-    # A rate of 0 lies at minus infinity: half an error is as far as this many trials can tell.
+    # A rate of 0 is at minus infinity: half an error is the least that so few trials can show.
     return np.array([0.5 / system.record.nontargets, 0.5 / system.record.targets])
 
 
@@ -107,7 +107,7 @@ def histogram_svg(system: System, height: float) -> str:
     """Return the densities of target and non-target scores, with the threshold of the EER."""
     scores, labels = system.scores.scores, system.labels
     ends = scores.min(), np.nextafter(scores.max(), np.inf)
-    if ends[1] - ends[0] < 1e-9 * max(1.0, abs(ends[0])):  # all scores alike
+    if ends[1] - ends[0] < 1e-9 * max(1.0, abs(ends[0])):  # all scores are equal
         ends = ends[0] - 0.5, ends[0] + 0.5
     edges = np.linspace(*ends, BINS + 1)
     densities = [np.histogram(scores[which], edges, density=True)[0] for which in (~labels, labels)]
@@ -134,7 +134,7 @@ def histogram_svg(system: System, height: float) -> str:
 
 
 def bayes_svg(scores: Sequence[tuple[System, ScoreList]], when: str) -> str:
-    """Return what scores cost as log likelihood ratios at every prior, and what they could cost at least.
+    """Return the cost of scores as log likelihood ratios over the prior, and the least possible cost.
 
     Args:
         scores: of each system.

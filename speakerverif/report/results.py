@@ -1,4 +1,4 @@
-"""What a report shows of a scored list, before any of it is drawn or written."""
+"""The results that a report shows: scored lists, their hardest trials and errors, and their calibration."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +19,10 @@ FALSE_ALARM_RATES = (0.01, 0.05, 0.1)
 
 @dataclass(frozen=True)
 class System:
-    """What one system made of a trial list.
+    """One system's scores of a trial list.
 
     Attributes:
-        name: what the page calls it.
+        name: shown on the page.
         scores: with labels.
         record: what `evaluate` returned for them.
     """
@@ -47,7 +47,7 @@ class Result:
     """A scored trial list to report on.
 
     Attributes:
-        system: whose scores the report is about.
+        system: the system that the report is about.
         units: the speakers of both sides, as `audit.units_of` gives them.
         against: another system's scores of the same trials, to compare with.
     """
@@ -69,7 +69,7 @@ class Result:
 
     @cached_property
     def speaker_of(self) -> dict[str, str]:
-        """Id -> speaker of every id that the trials compare; empty where speakers are not known."""
+        """Id -> speaker, of each id in the trials; empty where speakers are unknown."""
         if self.units.kind != "speaker":
             return {}
         trials, owner = self.system.scores.trials, np.full(len(self.system.scores.trials.ids), -1)
@@ -80,7 +80,7 @@ class Result:
         }
 
     def difference(self) -> PairedDifference | None:
-        """Return how the EERs of both systems differ; None where there is one system, or no bootstrap."""
+        """Return the difference of the systems' EERs; None where there is one system, or no bootstrap."""
         drawn = self.system.record.figures.bootstrap
         if self.against is None or drawn is None:
             return None
@@ -117,7 +117,7 @@ class Result:
     def errors(self, target: bool) -> tuple[list[tuple[str, int]], int]:
         """Return the speakers, or pairs of them, with the errors of each at the EER threshold, and all errors.
 
-        Most errors first; none where speakers are not known.
+        Most errors first; none where speakers are unknown.
         """
         if self.units.kind != "speaker":
             return [], 0
@@ -203,12 +203,12 @@ class CalibrationCosts:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How a system's scores do as log likelihood ratios, as they are and after calibration.
+    """A system's scores read as log likelihood ratios, before and after calibration.
 
     Attributes:
-        system: whose.
-        after: calibrated by speakers that the trial is not of; None where that can't be done.
-        why_not: the reason then.
+        system: the system.
+        after: scores calibrated on other speakers than a trial's own; None where that can't be done.
+        why_not: the reason in that case.
     """
 
     system: System
@@ -217,7 +217,7 @@ class Calibrated:
 
     @classmethod
     def of(cls, system: System, units: Units) -> "Calibrated":
-        """Return what held-out calibration makes of a system's scores."""
+        """Return a system's scores with those of held-out calibration."""
         try:
             return cls(system, held_out_llrs(system.scores, units))
         except InputError as error:

@@ -8,19 +8,19 @@ import numpy as np
 WIDTH, HEIGHT = 460.0, 400.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 20.0, 12.0, 48.0
 
-NARROW = 24.0  # the least distance of two ticks on the x axis
+NARROW = 24.0  # least distance between two ticks on the x axis
 
 Ticks = Iterable[tuple[float, str]]
 Values = np.ndarray | Sequence[float]
 
 
 class Plot:
-    """One plot with linear axes; whatever else is wanted, the caller transforms.
+    """One plot with linear axes; for other axes the caller transforms the values.
 
     Args:
-        label: what it shows, in words, for those who can't see it.
-        x_range: of the values, from left to right.
-        y_range: of the values, from bottom to top.
+        label: its content in words, for those who can't see it.
+        x_range: values at the left and the right end.
+        y_range: values at the bottom and the top.
         height: in units of which the width has 460.
         frame: leave room for axes.
     """
@@ -75,7 +75,7 @@ class Plot:
         self._inside.append(f'<path class="line {style}" d="{_path(self.place(x, y))}"/>')
 
     def steps(self, edges: Values, heights: Values, style: str) -> None:
-        """Draw a histogram: an outline and, fainter, what it encloses."""
+        """Draw a histogram: its outline and, fainter, its area."""
         x = np.repeat(np.asarray(edges, np.float64), 2)
         y = np.concatenate(([0.0], np.repeat(np.asarray(heights, np.float64), 2), [0.0]))
         path = _path(self.place(x, y))
@@ -84,7 +84,7 @@ class Plot:
         )
 
     def point(self, x: float, y: float, style: str, title: str, radius: float = 4.5) -> None:
-        """Draw a dot that says what it is when pointed at."""
+        """Draw a dot with a title that appears under the pointer."""
         (px, py), *_ = self.place([x], [y])
         self._inside.append(
             f'<circle class="dot {style}" cx="{px:g}" cy="{py:g}" r="{radius:g}">'
@@ -92,7 +92,7 @@ class Plot:
         )
 
     def diamond(self, x: float, y: float, style: str, title: str) -> None:
-        """Draw a diamond that says what it is when pointed at."""
+        """Draw a diamond with a title that appears under the pointer."""
         (px, py), *_ = self.place([x], [y])
         self._inside.append(
             f'<path class="dot {style}" d="M{px:g} {py - 6:g}l6 6l-6 6l-6 -6Z"><title>{escape(title)}</title></path>'
@@ -132,7 +132,7 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
 
 
 def _path(points: np.ndarray) -> str:
-    """Return an SVG path through points (N, 2), without those that can't be seen to matter."""
+    """Return an SVG path through points (N, 2), without those that change nothing visible."""
     moved = np.append(True, (np.diff(points, axis=0) != 0).any(axis=1))
     points = points[moved]
     if len(points) > 2:  # the middle of three on one horizontal or vertical line
