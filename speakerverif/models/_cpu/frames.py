@@ -23,6 +23,8 @@ from speakerverif.models._cpu.kernels import (
 from speakerverif.models.encoders._tdnn import TDNN, TimeConv, reflect
 from speakerverif.models.frames import FrameNorm
 
+# From this number of rows on, a kernel made in advance is faster: one call of it takes longer to begin.
+KERNEL_ROWS = 64
 # From this number of rows and of weights on, a product gains more than packing the weight in every call takes.
 ROWS, WEIGHTS = 1024, 2**18
 # From this number of channels on oneDNN's convolution, its kernel in order, is faster than shifted products.
@@ -36,7 +38,8 @@ class FastLinear(Packable, nn.Linear):
         return linear_kernel(self.weight, self.bias, self.sources(), pack_products)
 
     def forward(self, rows: Tensor) -> Tensor:
-        if (kernel := self.kernel_for(rows)) is not None:
+        kernel = self.kernel_for(rows)
+        if kernel is not None and rows.numel() >= KERNEL_ROWS * self.in_features:
             return kernel(rows)
         if runs_eagerly(rows) and self._pays(rows):
             out: Tensor = _PackedProduct.apply(rows, self.weight, self.bias)

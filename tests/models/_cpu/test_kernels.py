@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif.models._cpu import kernels
-from speakerverif.models._cpu.frames import PACKED_CHANNELS, ROWS, WEIGHTS, FastLinear
+from speakerverif.models._cpu.frames import KERNEL_ROWS, PACKED_CHANNELS, ROWS, WEIGHTS, FastLinear
 from speakerverif.models._cpu.kernels import pack
 from speakerverif.models._cpu.swap import accelerate, restore
 from speakerverif.models.encoders._maps import ConvNorm, MapConv
 from speakerverif.models.encoders._tdnn import TimeConv
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "linear": (lambda: nn.Linear(5, 7), (2, 9, 5)),
-    "linear, no bias": (lambda: nn.Linear(5, 7, bias=False), (9, 5)),
+    "linear": (lambda: nn.Linear(5, 7), (2, KERNEL_ROWS, 5)),
+    "linear, no bias": (lambda: nn.Linear(5, 7, bias=False), (KERNEL_ROWS, 5)),
+    "linear, few rows": (lambda: nn.Linear(5, 7), (9, 5)),
     "over time": (lambda: TimeConv(5, PACKED_CHANNELS, 3, 2, "zeros"), (2, 9, 5)),
     "of maps": (lambda: MapConv(4, 6, stride=(2, 1), bias=True), (2, 4, 9, 8)),
     "of maps, pointwise": (lambda: MapConv(4, 6, (1, 1), (2, 2)), (2, 4, 9, 8)),
