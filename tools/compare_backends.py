@@ -36,11 +36,13 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.evaluation import metrics
+from speakerverif.evaluation.bootstrap import Bootstrap, PairedDifference, bootstrap
 from speakerverif.evaluation.cross_calibration import held_out_fusion
 from speakerverif.inference.embed import embed
 from speakerverif.models.folder import read_model_folder
-from speakerverif.scoring import calibration, quality_measures
+from speakerverif.scoring import calibration, decision, quality_measures
 from speakerverif.scoring.scorer import Plan, fit
+from speakerverif.scoring.speaker_bootstrap import Resampled
 
 LISTS = ("trials", "trials_hard")
 RANDOM = "trials"  # the list whose non-targets are any two speakers, as in all pairs
@@ -122,7 +124,7 @@ def is_calibrated(system: str) -> bool:
     return "calibrated" in system or "fused" in system
 
 
-def figures(here: Task, system: str) -> tuple[dict[str, float], metrics.Bootstrap]:
+def figures(here: Task, system: str) -> tuple[dict[str, float], Bootstrap]:
     """Return the figures of a system on all trials, and EER and minDCF in bootstrap samples."""
     labels = np.asarray(here.trials.labels)
     calibrated = is_calibrated(system)
@@ -134,7 +136,7 @@ def figures(here: Task, system: str) -> tuple[dict[str, float], metrics.Bootstra
     if calibrated:
         found["act_dcf"] = metrics.act_dcf(scores, labels, PRIOR).cost
         found["cllr"] = metrics.cllr(scores, labels)
-    return found, metrics.bootstrap(scores, labels, here.units.enroll, here.units.test, (PRIOR,), SAMPLES)
+    return found, bootstrap(scores, labels, here.units.enroll, here.units.test, (PRIOR,), SAMPLES)
 
 
 def whole_list(here: Task, kept: Path) -> list[dict]:
@@ -145,15 +147,23 @@ def whole_list(here: Task, kept: Path) -> list[dict]:
         key = f"{system} {hash_of(inputs(here, system))}"
         if key not in done:
             found, drawn = figures(here, system)
-            done[key] = {**found, "drawn": [drawn.eer.tolist(), drawn.min_dcf[:, 0].tolist()]}
+            kept_figures = (drawn.eer, drawn.min_dcf[0])
+            done[key] = {
+                **found,
+                "resampled": [[f.samples.tolist(), f.left_out.tolist()] for f in kept_figures],
+            }
             kept.write_text(json.dumps(done))
         row = {"system": system, **done[key]}
-        eers, costs = (np.array(values) for values in row.pop("drawn"))
-        row |= {"eer_ci95": metrics.interval(eers), "min_dcf_ci95": metrics.interval(costs)}
+        speakers = len(here.units.names)
+        eer, cost = (
+            Resampled(row[name], np.array(samples), np.array(left_out), speakers)
+            for name, (samples, left_out) in zip(("eer", "min_dcf"), row.pop("resampled"), strict=True)
+        )
+        row |= {"eer_ci95": eer.interval(), "min_dcf_ci95": cost.interval()}
         if first is None:
-            first = row["eer"], eers
+            first = eer
         else:
-            change = metrics.paired_difference(row["eer"] - first[0], first[1], eers)
+            change = PairedDifference.of(eer - first)
             row |= {"difference": change.difference, "difference_ci95": change.interval, "p": change.p_value}
         rows.append(row)
     return rows
@@ -171,12 +181,12 @@ def split(here: Task, fitted: Task, system: str, seed: int) -> dict[str, float]:
     fitted_on = half[fitted.units.enroll] & half[fitted.units.test]
     given, labels = inputs(fitted, system)[fitted_on], np.asarray(fitted.trials.labels)[fitted_on]
     weights, bias = calibration.fit_affine(given, labels, PRIOR)
-    threshold = calibration.threshold_at_far(given @ weights + bias, labels, FAR)
+    threshold = decision.threshold_at_far(given @ weights + bias, labels, FAR)
     tested_on = ~half[here.units.enroll] & ~half[here.units.test]
     held = inputs(here, system)[tested_on] @ weights + bias
     answers = np.asarray(here.trials.labels)[tested_on]
     units = here.units.enroll[tested_on], here.units.test[tested_on]
-    point = calibration.operating_point(held, answers, threshold, units)
+    point = decision.operating_point(held, answers, threshold, units)
     curve = metrics.det_curve(held, answers)
     return {
         "eer": curve.eer().rate,

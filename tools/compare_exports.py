@@ -28,11 +28,12 @@ from speakerverif.audio import reading
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.speakers import read_speakers, units_of
 from speakerverif.data.trials import TrialList
-from speakerverif.evaluation import metrics
+from speakerverif.evaluation.bootstrap import PairedDifference, bootstrap
 from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx
 from speakerverif.models.folder import read_model_folder
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.scorer import Plan, fit
+from speakerverif.scoring.speaker_bootstrap import Resampled
 
 SAMPLES, SEED = 1000, 0
 
@@ -54,14 +55,13 @@ def embed(models: dict, paths: dict[str, Path]) -> tuple[dict[str, np.ndarray], 
     return {name: np.stack(rows) for name, rows in vectors.items()}, seconds
 
 
-def drawn(trials: TrialList, units, ids: list[str], embeddings: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the EER by cosine, and the EERs of bootstrap samples."""
+def drawn(trials: TrialList, units, ids: list[str], embeddings: np.ndarray) -> Resampled:
+    """Return the EER by cosine."""
     ones = np.ones(len(ids), np.float32)
     table = EmbeddingTable(ids, embeddings, ones, ones, ["ok"] * len(ids), "")
     scores = fit(Plan(), None, None).score(trials, table)[0].scores
     labels = np.asarray(trials.labels)
-    samples = metrics.bootstrap(scores, labels, units.enroll, units.test, (0.05,), SAMPLES, SEED)
-    return metrics.det_curve(scores, labels).eer().rate, samples.eer
+    return bootstrap(scores, labels, units.enroll, units.test, (), SAMPLES, SEED).eer
 
 
 def main() -> None:
@@ -104,12 +104,12 @@ def main() -> None:
         units = units_of(trials, read_speakers(args.speakers, list(trials.ids)) if args.speakers else None)
         first = None
         for name, found in vectors.items():
-            eer, samples = drawn(trials, units, ids, found)
-            first = first or (eer, samples)
-            change = metrics.paired_difference(eer - first[0], first[1], samples)
+            eer = drawn(trials, units, ids, found)
+            first = first or eer
+            change = PairedDifference.of(eer - first)
             record["rows"][name][trials.name] = {
-                "eer": eer,
-                "eer_ci95": metrics.interval(samples),
+                "eer": eer.estimate,
+                "eer_ci95": eer.interval(),
                 "difference": change.difference,
                 "difference_ci95": change.interval,
             }

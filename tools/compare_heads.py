@@ -22,11 +22,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from speakerverif.scoring.speaker_bootstrap import Resampled
 
 RECIPES = ROOT / "recipes" / "heads"
 BASES = ("small", "pairs")
@@ -117,7 +121,7 @@ class Row:
 
     eers: np.ndarray  # (seeds, lists)
     min_dcfs: np.ndarray  # (seeds,), of the first list
-    drawn: np.ndarray  # (samples,), the EER of the first list in each draw, mean over the seeds
+    drawn: "Resampled"  # EER of the first list, mean over the seeds
     within_deg: float
     nearest_deg: float
     crops_per_s: float
@@ -129,8 +133,10 @@ def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     from speakerverif.data.manifest import Manifest
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.metrics import bootstrap, det_curve
+    from speakerverif.evaluation.bootstrap import bootstrap
+    from speakerverif.evaluation.metrics import det_curve
     from speakerverif.scoring.cosine import cosine
+    from speakerverif.scoring.speaker_bootstrap import Resampled
 
     speaker_of = {u.id: u.speaker for u in Manifest.read(arguments.out / "data" / "dev.tsv")}
     lists = [TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS]
@@ -151,9 +157,13 @@ def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
         figures = json.loads(run.figures.read_text())
         speeds.append(figures["crops"] / figures["cpu_s"] if figures["cpu_s"] else np.nan)
     within, nearest = np.mean(angles, axis=0)
-    return Row(
-        np.array(eers), np.array(min_dcfs), np.mean(drawn, axis=0), within, nearest, float(np.median(speeds))
+    mean = Resampled(
+        float(np.mean([eer.estimate for eer in drawn])),
+        np.mean([eer.samples for eer in drawn], axis=0),
+        np.mean([eer.left_out for eer in drawn], axis=0),
+        drawn[0].speakers,
     )
+    return Row(np.array(eers), np.array(min_dcfs), mean, within, nearest, float(np.median(speeds)))
 
 
 def spread(embeddings: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
@@ -170,20 +180,17 @@ def spread(embeddings: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
 
 def print_table(rows: dict[str, Row], beside: str) -> None:
     """Print the rows as a Markdown table, best first."""
-    from speakerverif.evaluation.metrics import interval
-
     print(
         f"| head | EER % | by seed | less {beside} | hard EER % | minDCF(0.01) | within ° | nearest ° | crops/s |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name, row in sorted(rows.items(), key=lambda item: item[1].eers[:, 0].mean()):
         mean, hard = 100 * row.eers.mean(axis=0)
-        low, high = (100 * v for v in interval(row.drawn))
+        low, high = _percents(row.drawn)
         by_seed = " ".join(f"{100 * eer:.2f}" for eer in row.eers[:, 0])
         less = "–"
         if beside in rows and name != beside:
-            change = row.drawn - rows[beside].drawn
-            ends = [100 * v for v in interval(change)]
+            ends = _percents(row.drawn - rows[beside].drawn)
             difference = mean - 100 * rows[beside].eers[:, 0].mean()
             less = f"{difference:+.2f} [{ends[0]:+.2f}, {ends[1]:+.2f}]"
         speed = "–" if np.isnan(row.crops_per_s) else f"{row.crops_per_s:.0f}"
@@ -191,6 +198,12 @@ def print_table(rows: dict[str, Row], beside: str) -> None:
             f"| {name} | {mean:.2f} [{low:.2f}, {high:.2f}] | {by_seed} | {less} | {hard:.2f} "
             f"| {row.min_dcfs.mean():.3f} | {row.within_deg:.1f} | {row.nearest_deg:.1f} | {speed} |"
         )
+
+
+def _percents(figure: "Resampled") -> tuple[float, float]:
+    """Return both ends of an interval, in percent; equal ones where nothing differs."""
+    low, high = figure.interval() or (figure.estimate, figure.estimate)
+    return 100 * low, 100 * high
 
 
 def main() -> None:

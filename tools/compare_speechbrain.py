@@ -265,7 +265,8 @@ def compare(arguments: argparse.Namespace) -> None:
     from speakerverif.data.manifest import Manifest
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.metrics import det_curve, paired_bootstrap
+    from speakerverif.evaluation.bootstrap import paired_bootstrap
+    from speakerverif.evaluation.metrics import det_curve
     from speakerverif.scoring.cosine import cosine
 
     prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "prepared").absolute())
@@ -298,6 +299,7 @@ def compare(arguments: argparse.Namespace) -> None:
         for seed in arguments.seeds:
             pair = [scores[system, seed, name].scores for system in ("speechbrain", "ours")]
             found = paired_bootstrap(pair[0], pair[1], labels, units.enroll, units.test)
+            assert found.interval is not None and found.p_value is not None  # 63 speakers are enough
             low, high = found.interval
             print(
                 f"{name:12} {seed:4}  {100 * found.difference:6.2f}  "

@@ -50,7 +50,7 @@ from speakerverif.data.manifest import Utterance
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.bootstrap import bootstrap
 from speakerverif.inference.embed import embed
 from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import cosine
@@ -224,8 +224,8 @@ def figures(
         labels = np.asarray(pairs.labels)
         drawn = bootstrap(scores.scores, labels, units.enroll[kept], units.test[kept], (), samples)
         yield {
-            "eer": det_curve(scores.scores, labels).eer().rate,
-            "eer_ci95": interval(drawn.eer),
+            "eer": drawn.eer.estimate,
+            "eer_ci95": drawn.eer.interval(),
             "not_embedded": len(changed.failed),
             "trials_left_out": len(trials) - len(kept),
         }
@@ -233,7 +233,7 @@ def figures(
 
 def cell(found: dict[str, Any]) -> str:
     """Return figures as a cell of the table."""
-    low, high = found["eer_ci95"]
+    low, high = found["eer_ci95"] or (np.nan, np.nan)  # too few speakers for an interval
     lost = f"; {found['not_embedded']} not embedded" if found["not_embedded"] else ""
     return f"{100 * found['eer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]{lost}"
 

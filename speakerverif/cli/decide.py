@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from speakerverif.inference.identify import Identification
     from speakerverif.inference.scale import Scale
     from speakerverif.models.folder import ModelFolder
-    from speakerverif.scoring.calibration import DecisionPoint
+    from speakerverif.scoring.decision import DecisionPoint
 
 SCORES = {  # by kind
     "cosine": "cosine similarity",
@@ -247,7 +247,7 @@ def _scale(arguments: argparse.Namespace) -> "tuple[ModelFolder, Scale]":
 
 def _thresholds(arguments: argparse.Namespace, scale: "Scale") -> dict[str, Any]:
     """Return the thresholds that the arguments set."""
-    from speakerverif.scoring.calibration import bayes_threshold
+    from speakerverif.scoring.decision import bayes_threshold
 
     costs = arguments.c_miss, arguments.c_fa
     if arguments.p_target is None and costs != (None, None):
@@ -298,7 +298,11 @@ def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolde
 def rates(point: "DecisionPoint") -> str:
     """Return the error rates of an operating point as text, in percent."""
 
-    def percent(rate: float, interval: tuple[float, float]) -> str:
-        return f"{100 * rate:.2f} % [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
+    def percent(rate: float, limits: tuple[float, float] | None) -> str:
+        shown = f" [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]" if limits and point.speakers else ""
+        return f"{100 * rate:.2f} %{shown}"
 
-    return f"false alarms {percent(point.p_fa, point.p_fa_ci95)}, misses {percent(point.p_miss, point.p_miss_ci95)}"
+    rates = f"false alarms {percent(point.p_fa, point.p_fa_ci95)}, misses {percent(point.p_miss, point.p_miss_ci95)}"
+    if not point.speakers:
+        return f"{rates} (no intervals: the speakers are unknown)"
+    return rates if point.p_fa_ci95 else f"{rates} (no intervals: {point.speakers} speakers are too few)"

@@ -39,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="figures by what these tell of files, utterances or speakers: a TSV with a header that begins with "
         "id, or two columns as spk2gender and utt2dur",
     )
+    add(
+        "--against",
+        type=Path,
+        metavar="SCORES2",
+        help="another system's scores of the list: tests the difference of the EERs",
+    )
+    add(
+        "--against-kind",
+        choices=sources.KINDS,
+        default="cosine",
+        help="kind of the scores in SCORES2 (default: cosine)",
+    )
     add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
     sources.add_bootstrap(parser)
     add(
@@ -80,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         quality_from=args.quality_from,
         calibration=args.calibration,
         breakdown_by=args.breakdown_by,
+        against=args.against,
+        against_kind=args.against_kind,
         settings=Settings(args.p_target, args.bootstrap, args.seed),
     )
     try:
@@ -88,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     record = scored.record
-    if record is None and (args.json or args.report or args.breakdown_by or not args.out_scores):
+    if record is None and (
+        args.json or args.report or args.breakdown_by or args.against or not args.out_scores
+    ):
         raise InputError(
             f"{args.trials}: no labels, so nothing to evaluate; --out-scores alone writes the scores"
         )
@@ -145,7 +161,7 @@ def _check(args: argparse.Namespace) -> None:
             f"{len(args.scores)} --scores: --calibration says how they are fused; `calibrate` makes it"
         )
     if args.memory_mb is not None:
-        given = ("out_scores", "report", "calibration", "enroll_map", "speakers", "breakdown_by")
+        given = ("out_scores", "report", "calibration", "enroll_map", "speakers", "breakdown_by", "against")
         others = [f"--{name.replace('_', '-')}" for name in given if getattr(args, name)]
         if len(args.scores or []) != 1 or others:
             raise InputError(

@@ -19,33 +19,42 @@ from speakerverif.errors import InputError
 EnrollMap = Mapping[str, Sequence[str]]
 
 
+Source = Literal["table", "paths", "target trials"]
+
+
 @dataclass(frozen=True)
 class Units:
     """Whose recordings the trials compare: what the bootstrap draws.
 
     Attributes:
-        kind: `speaker`, or `file` where speakers can't be told.
+        kind: `speaker`, or `file` where speakers are unknown.
         names: the units, sorted.
         enroll: int64 (N,), the unit of each trial's enroll side, into `names`.
         test: int64 (N,), that of the test side.
+        source: how the speakers are known; None where they are not. Those that the target trials tell are named by
+            one of their files.
     """
 
     kind: Literal["speaker", "file"]
     names: tuple[str, ...]
     enroll: np.ndarray
     test: np.ndarray
+    source: Source | None = None
 
 
 def units_of(
     trials: TrialList, speakers: Mapping[str, str] | None = None, enroll_map: EnrollMap | None = None
 ) -> Units:
-    """Return the speaker of both sides of every trial, or the file where speakers can't be told.
+    """Return the speaker of both sides of every trial, or the file where speakers are unknown.
+
+    Without a table of speakers, the speaker is the first path component that differs between files. Where that yields
+    one speaker or as many speakers as files, the speakers are the sets of files that target trials link, directly or
+    through others. Where the list has no labels, or where a non-target trial has both its files in one such set,
+    speakers are unknown.
 
     Args:
         trials: the list.
-        speakers: id of a file -> speaker, as `read_speakers` gives it. Without it the speaker is the first
-            path component that differs between files; if that yields one speaker or one a file, files are
-            the units.
+        speakers: id of a file -> speaker, as `read_speakers` gives it.
         enroll_map: enrolled model -> ids of its files.
 
     Raises:
@@ -53,6 +62,11 @@ def units_of(
     """
     files = files_of(trials, enroll_map)
     owners = _owners(files, speakers, trials.name)
+    source: Source | None = "paths" if speakers is None else "table"
+    if owners is None:
+        owners, source = _linked(trials, files, enroll_map), "target trials"
+    if owners is None:
+        source = None
     kind: Literal["speaker", "file"] = "file" if owners is None else "speaker"
     owners = owners or files
     if enroll_map is None:  # the files are the trials' ids, in their order
@@ -63,7 +77,40 @@ def units_of(
         model_owner = _owners_of_models(trials, enroll_map, owner, kind)
         names = sorted({*owners, *model_owner.values()})
         enroll, test = (_numbers(names, map(of.get, trials.ids)) for of in (model_owner, owner))
-    return Units(kind, tuple(names), enroll[trials.enroll], test[trials.test])
+    return Units(kind, tuple(names), enroll[trials.enroll], test[trials.test], source)
+
+
+def _linked(trials: TrialList, files: Sequence[str], enroll_map: EnrollMap | None) -> list[str] | None:
+    """Return for every file the name of the set of files that target trials link it with; None: see `units_of`."""
+    if trials.labels is None or not trials.labels.any():
+        return None
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
+    if enroll_map is None:
+        enroll, test, size = trials.enroll, trials.test, len(files)
+        links = np.empty((2, 0), np.int64)
+    else:  # a model is a node of its own, linked with its files
+        place = {name: i for i, name in enumerate(files)}
+        models = {model: len(files) + i for i, model in enumerate(enroll_map)}
+        enroll = _places(models, trials.ids)[trials.enroll]
+        test, size = _places(place, trials.ids)[trials.test], len(files) + len(models)
+        pairs = [
+            (models[m], place[name]) for m, owned in enroll_map.items() for name in owned if name in place
+        ]
+        links = np.array(pairs, np.int64).T
+    links = np.concatenate((links, np.stack((enroll, test))[:, trials.labels]), axis=1)
+    graph = sparse.coo_array((np.ones(links.shape[1]), (links[0], links[1])), (size, size))
+    _, member = csgraph.connected_components(graph, directed=False)
+    if (member[enroll] == member[test])[~trials.labels].any() or not member.any():
+        return None
+    names: dict[int, str] = {}
+    return [names.setdefault(k, name) for k, name in zip(member[: len(files)].tolist(), files, strict=True)]
+
+
+def _places(places: Mapping[str, int], names: Sequence[str]) -> np.ndarray:
+    """Return int64: the place of every name, -1 where it has none."""
+    return np.array([places.get(name, -1) for name in names], np.int64)
 
 
 def _numbers(names: Sequence[str], owners: Iterable[str | None]) -> np.ndarray:

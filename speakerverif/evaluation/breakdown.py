@@ -10,13 +10,13 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import EnrollMap, Units
 from speakerverif.data.trials import TrialList
+from speakerverif.evaluation.bootstrap import MAX_STEP, bootstrap, cost_interval, cost_step
 from speakerverif.evaluation.figures import Figures, Interval
-from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.metrics import det_curve
 from speakerverif.evaluation.records import ColumnBreakdown, GroupCost, GroupFigures
+from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
 
 MIN_TRIALS = 30  # of each class: under it no rate is told
-MAX_STEP = 0.1  # one more error must not move a normalised cost by more than this
-MIN_UNITS = 5  # speakers under which a bootstrap over them says nothing
 FEW_VALUES = 8  # numbers with more distinct values than these are binned
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAMED_VALUES = 3  # up to so many values every pair of different ones is a group
@@ -39,7 +39,7 @@ def breakdown(
 
     - a rate: fewer than 30 trials of a class it needs;
     - a cost: likewise, or one more error would move it by over 0.1;
-    - an interval: fewer than 5 speakers in the group.
+    - an interval: fewer than 10 speakers in the group, speakers unknown; of a cost: too few errors (`cost_interval`).
 
     Args:
         scores: with labels.
@@ -176,25 +176,21 @@ def _figures(name: str, scores: ScoreList, rows: np.ndarray, units: Units, whole
     if min(targets, nontargets) < MIN_TRIALS:
         return group
     curve, facts = det_curve(values, labels), whole.bootstrap
-    shown = {
-        cost.key: float(cost.key) for cost in group.costs if _tells_cost(targets, nontargets, float(cost.key))
-    }
+    priors = {cost.key: float(cost.key) for cost in group.costs}
+    shown = {key: p for key, p in priors.items() if cost_step(targets, nontargets, p) <= MAX_STEP}
     minima = {key: curve.min_dcf(p).cost for key, p in shown.items()}
-    eer_ci95, ranges = None, dict[str, Interval]()
-    if facts is not None and len(members) >= MIN_UNITS:
+    eer_ci95, ranges = None, dict[str, tuple[float, float] | None]()
+    if facts is not None and facts.unit == "speaker" and len(members) >= MIN_SPEAKERS:
         # Only the group's own speakers are drawn.
         sides = inverse.reshape(2, -1)
         drawn = bootstrap(values, labels, sides[0], sides[1], list(shown.values()), facts.samples, facts.seed)
-        eer_ci95 = Interval(*interval(drawn.eer))
-        ranges = {key: Interval(*interval(drawn.min_dcf[:, j])) for j, key in enumerate(shown)}
-    costs = tuple(GroupCost(cost.key, minima.get(cost.key), ranges.get(cost.key)) for cost in group.costs)
-    return dataclasses.replace(group, eer=curve.eer().rate, eer_ci95=eer_ci95, costs=costs)
-
-
-def _tells_cost(targets: int, nontargets: int, p_target: float) -> bool:
-    """Return whether one more miss or false alarm moves the normalised cost by no more than `MAX_STEP`."""
-    best = min(p_target, 1 - p_target)
-    return max(p_target / max(targets, 1), (1 - p_target) / max(nontargets, 1)) / best <= MAX_STEP
+        eer_ci95 = drawn.eer.interval()
+        ranges = {
+            key: cost_interval(curve, p, cost)
+            for (key, p), cost in zip(shown.items(), drawn.min_dcf, strict=True)
+        }
+    costs = tuple(GroupCost(key, minima.get(key), Interval.of(ranges.get(key))) for key in priors)
+    return dataclasses.replace(group, eer=curve.eer().rate, eer_ci95=Interval.of(eer_ci95), costs=costs)
 
 
 def describe_breakdown(column: ColumnBreakdown) -> list[tuple[str, ...]]:

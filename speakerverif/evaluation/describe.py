@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speakerverif.evaluation.figures import Figures, Interval
-from speakerverif.evaluation.records import ScoringRecord
+from speakerverif.evaluation.records import Comparison, ScoringRecord
 
 WIDTHS = (9, 19, 12, 11, 14, 11, 19)
 
@@ -75,9 +75,25 @@ def _provenance(record: ScoringRecord) -> list[str]:
             f"model {named}" + ("" if heard is None else f", trained on {heard} of the trials' speakers")
         )
     lines = ["; ".join(parts)]
-    if record.figures.bootstrap:
+    if (reason := record.figures.why_no_interval) is not None:
+        lines.append(f"no intervals: {reason}")
+    elif record.figures.bootstrap:
         lines.append(f"intervals: {record.figures.bootstrap}")
+    if record.comparison:
+        lines.append(_comparison(record.comparison))
     return lines
+
+
+def _comparison(other: Comparison) -> str:
+    """Return how the EER differs from another system's, in percent points."""
+    limits = "no interval"
+    if other.difference_ci95:
+        limits = "[{:+.3f}, {:+.3f}]".format(*(100 * x for x in other.difference_ci95))
+    tested = "" if other.p_value is None else f", p = {other.p_value:.2g}"
+    theirs = f"{100 * other.figures.eer:.3f} %"
+    if other.figures.eer_ci95:
+        theirs += " [{:.3f}, {:.3f}]".format(*(100 * x for x in other.figures.eer_ci95))
+    return f"EER less the {theirs} of {other.against}: {100 * other.difference:+.3f} points {limits}{tested}"
 
 
 def _facts(prefix: str, facts: Mapping[str, Any]) -> list[str]:

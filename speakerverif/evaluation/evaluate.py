@@ -10,9 +10,10 @@ import numpy as np
 from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import EnrollMap, Units, units_of
 from speakerverif.data.trial_audit import audit
+from speakerverif.evaluation.bootstrap import bootstrap, cost_interval, paired_bootstrap
 from speakerverif.evaluation.figures import BootstrapFacts, DetectionCosts, Figures, Interval, OperatingPoint
-from speakerverif.evaluation.metrics import DetCurve, act_dcf, bootstrap, cllr, interval
-from speakerverif.evaluation.records import CalibrationFacts, ListFacts, ModelFacts, ScoringRecord
+from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr
+from speakerverif.evaluation.records import CalibrationFacts, Comparison, ListFacts, ModelFacts, ScoringRecord
 from speakerverif.scoring.facts import BackendFacts, NormFacts
 
 
@@ -83,7 +84,7 @@ def evaluate(
     settings, provenance = settings or Settings(), provenance or Provenance()
     trials, curve = scores.trials, DetCurve.of(scores)
     audited, units = audit(trials, enroll_map), units_of(trials, speakers, enroll_map)
-    known = units.kind == "speaker"
+    known = units.source in ("table", "paths")
     model = provenance.model
     if model is not None and known and provenance.training_speakers is not None:
         heard = len(set(units.names) & set(provenance.training_speakers))
@@ -133,21 +134,53 @@ def _figures(scores: ScoreList, curve: DetCurve, units: Units, settings: Setting
         settings.samples,
         settings.seed,
     )
+    facts = BootstrapFacts(
+        unit=units.kind,
+        units=len(units.names),
+        samples=settings.samples,
+        seed=settings.seed,
+        redrawn=drawn.redrawn,
+        speakers_from=units.source,
+    )
+    if units.kind == "file":  # files of one speaker are alike: an interval over files would be too narrow
+        return dataclasses.replace(figures, costs=tuple(costs), bootstrap=facts)
+    ranges = [cost_interval(curve, p, cost) for p, cost in zip(priors.values(), drawn.min_dcf, strict=True)]
     return dataclasses.replace(
         figures,
         costs=tuple(
-            dataclasses.replace(cost, ci95=Interval(*interval(drawn.min_dcf[:, j])))
-            for j, cost in enumerate(costs)
+            dataclasses.replace(cost, ci95=Interval.of(limits))
+            for cost, limits in zip(costs, ranges, strict=True)
         ),
-        eer_ci95=Interval(*interval(drawn.eer)),
-        bootstrap=BootstrapFacts(
-            unit=units.kind,
-            units=len(units.names),
-            samples=settings.samples,
-            seed=settings.seed,
-            redrawn=drawn.redrawn,
-        ),
+        eer_ci95=Interval.of(drawn.eer.interval()),
+        bootstrap=facts,
     )
+
+
+def compare(
+    scores: ScoreList, other: ScoreList, against: str, units: Units, settings: Settings
+) -> Comparison:
+    """Return another system's figures on the same trials, and the difference of the EERs.
+
+    Args:
+        scores: of this system.
+        other: of the other system, for the same trials in the same order.
+        against: where the other scores were read.
+        units: the speakers of both sides.
+        settings: the figures to compute.
+    """
+    figures = _figures(other, DetCurve.of(other), units, settings)
+    if not settings.samples or units.kind == "file":
+        return Comparison(against, figures, DetCurve.of(scores).eer().rate - figures.eer, None, None)
+    found = paired_bootstrap(
+        other.scores,
+        scores.scores,
+        np.asarray(scores.trials.labels),
+        units.enroll,
+        units.test,
+        settings.samples,
+        settings.seed,
+    )
+    return Comparison(against, figures, found.difference, Interval.of(found.interval), found.p_value)
 
 
 def figures_of(curve: DetCurve, priors: Mapping[str, float], kind: ScoreKind) -> Figures:

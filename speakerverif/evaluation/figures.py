@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from speakerverif.data.scores import ScoreKind
+from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
 
 Read = TypeVar("Read")
 
@@ -17,6 +18,11 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+    @classmethod
+    def of(cls, limits: tuple[float, float] | None) -> "Interval | None":
+        """Return both limits as an interval; None stays None."""
+        return None if limits is None else cls(*limits)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class BootstrapFacts:
         samples: bootstrap samples.
         seed: of the draws.
         redrawn: samples thrown away because they held no target or no non-target weight.
+        speakers_from: how the speakers are known: `table`, `paths` or `target trials`; None where they are not.
     """
 
     unit: str
@@ -64,9 +71,13 @@ class BootstrapFacts:
     samples: int
     seed: int
     redrawn: int
+    speakers_from: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.samples:,} bootstrap samples over {self.units:,} {self.unit}s, seed {self.seed}"
+        linked = " (files that target trials link)" if self.speakers_from == "target trials" else ""
+        return (
+            f"{self.samples:,} bootstrap samples over {self.units:,} {self.unit}s{linked}, seed {self.seed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,16 +104,27 @@ class Figures:
     eer_ci95: Interval | None = None
     bootstrap: BootstrapFacts | None = None
 
+    @property
+    def why_no_interval(self) -> str | None:
+        """The reason why the EER has no interval; None: it has one, or none was asked for."""
+        if self.bootstrap is None or self.eer_ci95 is not None:
+            return None
+        if self.bootstrap.unit == "file":
+            return "the speakers are unknown; --speakers names them"
+        if self.bootstrap.units < MIN_SPEAKERS:
+            return f"{self.bootstrap.units} speakers are too few; it takes {MIN_SPEAKERS}"
+        return "the EER is the same in all samples of the speakers"
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures' keys of a record."""
         actual = {cost.key: cost.actual for cost in self.costs if cost.actual is not None}
-        ranges = {cost.key: list(cost.ci95) for cost in self.costs if cost.ci95 is not None}
+        ranges = {cost.key: optional(list, cost.ci95) for cost in self.costs}
         return {
             "eer": self.eer,
             "eer_ci95": None if self.eer_ci95 is None else list(self.eer_ci95),
             "eer_threshold": self.eer_threshold,
             "min_dcf": {cost.key: cost.minimum for cost in self.costs},
-            "min_dcf_ci95": ranges or None,
+            "min_dcf_ci95": ranges if any(ranges.values()) else None,
             "min_dcf_at": {cost.key: vars(cost.point).copy() for cost in self.costs},
             "act_dcf": actual or None,
             "cllr": self.cllr,

@@ -27,8 +27,9 @@ from speakerverif.data.trial_audit import KNOWN_FILES, audit
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.evaluate import figures_of
-from speakerverif.evaluation.metrics import DetCurve, bayes_costs
+from speakerverif.evaluation.metrics import DetCurve, bayes_costs, with_equal_rates
 from speakerverif.evaluation.records import ListFacts, ScoringRecord
+from speakerverif.scoring.decision import bayes_threshold
 
 LEAST_MB = 256  # of which a block of text and what is made of it take most
 TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with room to spare
@@ -217,7 +218,7 @@ def _walk(
         raise InputError(f"{total[0]} target and {total[1]} non-target trials: error rates need both kinds")
     kept: list[Numbers] = []
     bits, wrong = [0.0, 0.0], {p: [0, 0] for p in p_targets}
-    bayes = {p: math.log(bayes_costs(p)[1] / bayes_costs(p)[0]) for p in p_targets}
+    bayes = {p: bayes_threshold(p) for p in p_targets}
 
     def blocks() -> Iterator[Block]:
         for values, targets, nontargets in _blocks(folder, runs, piece):
@@ -241,11 +242,22 @@ def _walk(
     corners = np.concatenate(kept)
     corners = corners[np.lexsort((-corners[:, 2], corners[:, 1]))]
     corners = corners[np.append(True, (np.diff(corners[:, 1:], axis=0) != 0).any(1))]
-    return (
-        DetCurve(corners[:, 0], corners[:, 1].astype(np.int64), corners[:, 2].astype(np.int64)),
-        bits,
-        wrong,
-    )
+    curve = DetCurve(corners[:, 0], corners[:, 1].astype(np.int64), corners[:, 2].astype(np.int64))
+
+    def around(target: bool, rank: int) -> list[tuple[int, float]]:
+        """Return the score of a rank in one class and the next higher one, as `with_equal_rates` takes them."""
+        below, neighbours = 0, list[tuple[int, float]]()
+        for values, targets, nontargets in _blocks(folder, runs, piece):
+            counts = targets if target else nontargets
+            ends = below + np.cumsum(counts)
+            for k in np.flatnonzero((counts > 0) & (ends > rank))[: 2 - len(neighbours)].tolist():
+                neighbours.append((int(ends[k] - counts[k]), float(values[k])))
+            if len(neighbours) == 2:
+                break
+            below = int(ends[-1])
+        return neighbours
+
+    return with_equal_rates(curve, around), bits, wrong
 
 
 def _corners(blocks: Iterator[Block], nontargets: int) -> Iterator[Numbers]:

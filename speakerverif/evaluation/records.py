@@ -174,6 +174,41 @@ class ColumnBreakdown:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Another system's figures on the same trials, and the paired difference of the EERs.
+
+    Attributes:
+        against: the other system's score file.
+        figures: of the other system.
+        difference: EER of this system less that of the other; negative where this one is better.
+        difference_ci95: in samples of speakers that both share; None: no interval.
+        p_value: two-sided, of no difference; None: too few speakers, or speakers unknown.
+    """
+
+    against: str
+    figures: Figures
+    difference: float
+    difference_ci95: Interval | None
+    p_value: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison's part of a record."""
+        return {
+            "scores": self.against,
+            **self.figures.to_json(),
+            "difference": self.difference,
+            "difference_ci95": optional(list, self.difference_ci95),
+            "p_value": self.p_value,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
+        """Return what `to_json` wrote."""
+        limits = optional(Interval._make, data["difference_ci95"])
+        return cls(data["scores"], Figures.from_json(data), data["difference"], limits, data["p_value"])
+
+
+@dataclass(frozen=True)
 class ScoringRecord:
     """A scored trial list: its figures and what one has to know to compare them with others.
 
@@ -190,6 +225,7 @@ class ScoringRecord:
         model: whose embeddings they are; None: unknown.
         extra_scores: scores that the file held for pairs that are not in the list; None: not counted.
         breakdown: figures of groups of trials; None: not asked for.
+        comparison: with another system; None: not asked for.
         seconds: what the evaluation took.
     """
 
@@ -205,6 +241,7 @@ class ScoringRecord:
     model: ModelFacts | None = None
     extra_scores: int | None = None
     breakdown: tuple[ColumnBreakdown, ...] | None = None
+    comparison: Comparison | None = None
     seconds: float = 0.0
 
     @property
@@ -216,7 +253,9 @@ class ScoringRecord:
         """Return the record of the raw scores; None where nothing was normalised."""
         if self.raw is None:
             return None
-        return dataclasses.replace(self, figures=self.raw, raw=None, norm=None, breakdown=None)
+        return dataclasses.replace(
+            self, figures=self.raw, raw=None, norm=None, breakdown=None, comparison=None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values; `from_json` reads it back."""
@@ -235,6 +274,8 @@ class ScoringRecord:
         }
         if self.extra_scores is not None:
             record["extra_scores"] = self.extra_scores
+        if self.comparison is not None:
+            record["against"] = self.comparison.to_json()
         record["seconds"] = self.seconds
         if self.breakdown is not None:
             record["breakdown"] = [column.to_json() for column in self.breakdown]
@@ -263,6 +304,7 @@ class ScoringRecord:
                 breakdown=optional(
                     lambda columns: tuple(map(ColumnBreakdown.from_json, columns)), data.get("breakdown")
                 ),
+                comparison=optional(Comparison.from_json, data.get("against")),
                 seconds=data["seconds"],
             )
         except (KeyError, TypeError, AttributeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speakerverif.data._rows import WrongRows
 from speakerverif.data.metadata import read_columns
-from speakerverif.data.scores import ScoreList
+from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import (
     EnrollMap,
     Units,
@@ -20,7 +20,7 @@ from speakerverif.data.trial_audit import audit
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import breakdown
-from speakerverif.evaluation.evaluate import Settings, evaluate
+from speakerverif.evaluation.evaluate import Settings, compare, evaluate
 from speakerverif.evaluation.records import CalibrationFacts, ScoringRecord
 from speakerverif.inference.score_sources import ListRequest, TrialScores, quality_of, scores_of
 from speakerverif.scoring.calibration import Calibration
@@ -33,11 +33,15 @@ class ScoreRequest(ListRequest):
     Attributes:
         calibration: a calibration or fusion that makes likelihood ratios of the scores; None: none.
         breakdown_by: `[NAME=]FILE` of facts about files, utterances or speakers, to break the figures down by.
+        against: another system's scores of the list, to compare the EERs; None: none.
+        against_kind: the kind of those scores.
         settings: the figures to compute.
     """
 
     calibration: str | Path | None = None
     breakdown_by: Sequence[str] = ()
+    against: str | Path | None = None
+    against_kind: ScoreKind = "cosine"
     settings: Settings = field(default_factory=Settings)
 
 
@@ -98,6 +102,10 @@ def score_list(request: ScoreRequest) -> ScoredList:
         columns = read_columns(request.breakdown_by, files, speakers)
         groups = breakdown(scores, columns, units, record.figures, enroll_map)
         record = dataclasses.replace(record, breakdown=groups)
+    if request.against:
+        other = ScoreList.read(request.against, trials, request.against_kind)
+        comparison = compare(scores, other, str(request.against), units, request.settings)
+        record = dataclasses.replace(record, comparison=comparison)
     return ScoredList(scores, record, units, scored.raw, scored.systems)
 
 

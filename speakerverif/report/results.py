@@ -9,10 +9,11 @@ import numpy as np
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units
 from speakerverif.errors import InputError
+from speakerverif.evaluation.bootstrap import PairedDifference, paired_bootstrap
 from speakerverif.evaluation.cross_calibration import held_out_llrs
-from speakerverif.evaluation.metrics import DetCurve, PairedDifference, act_dcf, cllr, paired_bootstrap
+from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr
 from speakerverif.evaluation.records import ScoringRecord
-from speakerverif.scoring.calibration import DecisionPoint, operating_point, threshold_at_far
+from speakerverif.scoring.decision import DecisionPoint, operating_point, threshold_at_far
 
 FALSE_ALARM_RATES = (0.01, 0.05, 0.1)
 
@@ -82,7 +83,7 @@ class Result:
     def difference(self) -> PairedDifference | None:
         """Return the difference of the systems' EERs; None where there is one system, or no bootstrap."""
         drawn = self.system.record.figures.bootstrap
-        if self.against is None or drawn is None:
+        if self.against is None or drawn is None or self.units.kind == "file":
             return None
         first, second = self.system.scores.scores, self.against.scores.scores
         units, labels = self.units, self.system.labels

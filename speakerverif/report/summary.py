@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from speakerverif.report.results import Result
-from speakerverif.scoring.calibration import DecisionPoint
+from speakerverif.scoring.decision import DecisionPoint
 
 BASES = (100, 1_000, 10_000, 100_000, 1_000_000)
 
@@ -21,11 +21,12 @@ def answer(result: Result) -> str:
     strangers = f"{_per(point.p_fa)} strangers {_verb(point.p_fa)}" if point.p_fa else "no stranger is"
     if point.p_miss:
         base = _base(point.p_miss)
-        low, high = (_rounded(base * limit) for limit in point.p_miss_ci95)
+        low, high = (_rounded(base * limit) for limit in point.p_miss_ci95 or (0, 0))
         between = f" (between {low} and {high})" if low != high else ""
         people = f"{_per(point.p_miss)} of your people {_verb(point.p_miss)} refused{between}"
     else:
-        people = f"none of your people is refused (at most {_per(point.p_miss_ci95[1])})"
+        at_most = f" (at most {_per(point.p_miss_ci95[1])})" if point.p_miss_ci95 else ""
+        people = f"none of your people is refused{at_most}"
     return f"At a threshold of {threshold}, {strangers} let in, and {people}."
 
 
@@ -74,7 +75,7 @@ def _list(result: Result) -> dict[str, Any]:
         "difference": difference
         and {
             "eer_difference": difference.difference,
-            "ci95": list(difference.interval),
+            "ci95": None if difference.interval is None else list(difference.interval),
             "p_value": difference.p_value,
         },
     }

@@ -5,7 +5,6 @@ import.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +17,15 @@ from speakerverif._util.files import replacing
 from speakerverif._util.messages import named
 from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
+from speakerverif.scoring.decision import (
+    Codes,
+    DecisionPoint,
+    check_both_classes,
+    operating_point,
+    threshold_at_far,
+)
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class DecisionPoint:
-    """A threshold (accept where score >= threshold) and the error rates measured there, as fractions.
-
-    The 95 % intervals are exact binomial ones (Clopper and Pearson 1934), which take trials as independent.
-    Where the speakers are known, they reach as far as the bootstrap over speakers does, if that is farther:
-    trials of one speaker are alike, and the same few speakers make them all.
-    """
-
-    threshold: float
-    p_miss: float
-    p_miss_ci95: tuple[float, float]
-    p_fa: float
-    p_fa_ci95: tuple[float, float]
-    targets: int
-    nontargets: int
-    speakers: int  # that the intervals were bootstrapped over; 0: binomial only
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,7 @@ def fit(
     far: float | None = None,
     fingerprint: str = "",
     scoring: str = "",
-    units: tuple[NDArray, NDArray] | None = None,
+    units: tuple[Codes, Codes] | None = None,
 ) -> Calibration:
     """Return the calibration, or with several systems the fusion, that is best on labelled trials.
 
@@ -197,7 +184,7 @@ def fit_affine(
 
     if not 0 < p_target < 1:
         raise InputError(f"p_target {p_target}: expected a probability between 0 and 1, both excluded")
-    _both_classes(labels)
+    check_both_classes(labels)
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
     bad = np.flatnonzero(~(scale > 1e-12 * np.abs(centre)) | ~np.isfinite(scale))
     if bad.size:
@@ -224,114 +211,6 @@ def fit_affine(
     )
     weights = found.x[:-1] / scale
     return weights, float(found.x[-1] - weights @ centre)
-
-
-def threshold_at_far(scores: Array, labels: NDArray[np.bool_], far: float) -> float:
-    """Return the lowest threshold at which at most the share `far` of the non-targets score as high or
-    higher.
-
-    Raises:
-        InputError: too few non-targets to tell such a rate: fewer than 1 / far.
-    """
-    _both_classes(labels)
-    nontargets = np.sort(scores[~labels])[::-1]
-    allowed = int(np.floor(far * len(nontargets) * (1 + 1e-12)))  # 0.01 · 300 is 3, whatever its float says
-    if not 0 < far < 1 or allowed < 1:
-        raise InputError(
-            f"far {far}: expected a rate below 1 that {len(nontargets)} non-target trials can show, "
-            f"{1 / len(nontargets):.2g} or more"
-        )
-    refused = nontargets[allowed]
-    above = scores[scores > refused]
-    # In the middle of the gap, so that rounding on the way to a raw score and back lets nobody in.
-    middle = (refused + above.min()) / 2 if above.size else refused
-    return float(max(middle, np.nextafter(refused, np.inf)))
-
-
-def operating_point(
-    scores: Array,
-    labels: NDArray[np.bool_],
-    threshold: float,
-    units: tuple[NDArray, NDArray] | None = None,
-) -> DecisionPoint:
-    """Return the error rates of accepting where score >= threshold, with their intervals.
-
-    Args:
-        scores: float (N,).
-        labels: bool (N,), True is target.
-        threshold: on the same scale as the scores.
-        units: int (N,) and int (N,), the speakers of the enroll and the test sides, 0 .. speakers - 1; None:
-            not known.
-    """
-    _both_classes(labels)
-    rates, intervals, counts = [], [], []
-    for chosen, wrong in ((labels, scores < threshold), (~labels, scores >= threshold)):
-        wrong = wrong[chosen]
-        low, high = _binomial_interval(int(wrong.sum()), len(wrong))
-        if units is not None:
-            drawn = _bootstrapped_rates(wrong, units[0][chosen], units[1][chosen], 1 + int(np.max(units)))
-            low = min(low, float(np.quantile(drawn, 0.025)))
-            high = max(high, float(np.quantile(drawn, 0.975)))
-        rates.append(float(wrong.mean()))
-        intervals.append((low, high))
-        counts.append(len(wrong))
-    return DecisionPoint(
-        threshold=float(threshold),
-        p_miss=rates[0],
-        p_miss_ci95=intervals[0],
-        p_fa=rates[1],
-        p_fa_ci95=intervals[1],
-        targets=counts[0],
-        nontargets=counts[1],
-        speakers=0 if units is None else len(np.unique(np.concatenate(units))),
-    )
-
-
-def _binomial_interval(errors: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a rate (Clopper and Pearson 1934)."""
-    from scipy import special
-
-    # SciPy's own, in `scipy.stats`, takes longer to import than a calibration to fit.
-    low = special.betaincinv(errors, trials - errors + 1, 0.025) if errors else 0.0
-    high = special.betaincinv(errors + 1, trials - errors, 0.975) if errors < trials else 1.0
-    return float(low), float(high)
-
-
-def _bootstrapped_rates(
-    wrong: NDArray[np.bool_], enroll: NDArray, test: NDArray, speakers: int, samples: int = 1000
-) -> Array:
-    """Return the share of wrong decisions in samples of speakers drawn with replacement, weighed as `metrics`
-    does.
-
-    A trial within a speaker drawn n times weighs n, between speakers drawn n and m times n m. The sums over
-    trials are quadratic forms of the draws, so a sample costs as much as there are pairs of speakers, not
-    trials.
-    """
-    from scipy import sparse
-
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(speakers, np.full(speakers, 1 / speakers), samples).astype(np.float64)
-    within = enroll == test
-
-    def total(weights: Array) -> Array:
-        own = np.bincount(enroll[within], weights[within], speakers)
-        pairs = sparse.csr_array(
-            (weights[~within], (enroll[~within], test[~within])), shape=(speakers, speakers)
-        )
-        return draws @ own + np.einsum("ij,ij->i", draws @ pairs, draws)
-
-    weights = total(np.ones(len(wrong)))
-    drawn = weights > 0  # a sample without any trial of this class says nothing of its rate
-    return total(wrong.astype(np.float64))[drawn] / weights[drawn]
-
-
-def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
-    """Return the LLR from which accepting costs less than rejecting, in expectation."""
-    if not 0 < p_target < 1 or c_miss <= 0 or c_fa <= 0:
-        raise InputError(
-            f"p_target {p_target}, costs {c_miss} and {c_fa}: expected 0 < p_target < 1 and costs above 0"
-        )
-    return math.log(c_fa / c_miss) - math.log(p_target / (1 - p_target))
 
 
 def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:
@@ -362,12 +241,6 @@ def _matched(first: ScoreList, other: ScoreList) -> Array:
             f"{named([trials.pair(i) for i in missing[:6]])}"
         )
     return other.scores[known][at][place]
-
-
-def _both_classes(labels: NDArray[np.bool_]) -> None:
-    targets = int(np.sum(labels))
-    if not 0 < targets < len(labels):
-        raise InputError(f"{targets} target trials of {len(labels)}: expected targets and non-targets")
 
 
 def _names(names: Sequence[str]) -> str:

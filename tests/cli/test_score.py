@@ -147,6 +147,41 @@ def test_speakers_are_the_first_component_that_differs() -> None:
     assert speakers_by_path(["s1/1", "s10/1", "s1/2"]) == ["s1", "s10", "s1"]
 
 
+def test_speakers_are_the_files_that_target_trials_link() -> None:
+    rows = ("spk0_a spk0_b", "spk0_b spk0_c", "spk1_a spk1_b", "spk0_a spk1_b", "spk2_a spk0_c")
+    units = units_of(trials_of(*rows, labels=[1, 1, 1, 0, 0]))
+    assert (units.kind, units.source, units.names) == (
+        "speaker",
+        "target trials",
+        ("spk0_a", "spk1_a", "spk2_a"),
+    )
+    assert units.enroll.tolist() == [0, 0, 1, 0, 2] and units.test.tolist() == [0, 0, 1, 1, 0]
+    # A model is linked with its files, and through a target trial with the file that it is tested with.
+    models = {"m": ["u1", "u2"], "n": ["u3"]}
+    units = units_of(trials_of("m u4", "n u4", "n u5", labels=[1, 0, 1]), None, models)
+    assert units.names == ("u4", "u5")
+    assert units.enroll.tolist() == [units.test[0], units.test[2], units.test[2]]
+    assert units.enroll[0] != units.enroll[1] and units.test[1] == units.test[0]
+
+
+@pytest.mark.parametrize("labels", [None, [1, 1, 0], [1, 1, 1], [0, 0, 0]])
+def test_speakers_are_unknown_without_labels_or_where_they_contradict(labels: list[int] | None) -> None:
+    units = units_of(trials_of("x y", "y z", "x z", labels=labels))
+    assert (units.kind, units.source, len(units.names)) == ("file", None, 3)
+
+
+def test_no_interval_is_printed_where_speakers_are_unknown_or_few() -> None:
+    rng = np.random.default_rng(0)
+    flat = [f"x{i} y{i}" for i in range(40)]
+    trials = trials_of(*flat, "x0 y1", "y0 x1", labels=[1] * 20 + [0] * 20 + [1, 0])  # one person, and not
+    record = evaluate(ScoreList(trials, rng.normal(size=42)), Settings(samples=20))
+    assert record.figures.eer_ci95 is None and "the speakers are unknown" in format_record(record)
+    pairs = [f"s{i}/1 s{j}/{2}" for i in range(9) for j in range(9)]
+    trials = trials_of(*pairs, labels=[int(i == j) for i in range(9) for j in range(9)])
+    record = evaluate(ScoreList(trials, rng.normal(size=81)), Settings(samples=20))
+    assert record.figures.eer_ci95 is None and "9 speakers are too few" in format_record(record)
+
+
 def test_units_fall_back_to_files() -> None:
     for rows in (("a/1 a/2", "a/1 a/3"), ("x y", "x z")):  # one speaker, one speaker a file
         units = units_of(trials_of(*rows))
@@ -211,7 +246,8 @@ def test_record_is_json_and_says_how_it_came_about() -> None:
     record = json.loads(json.dumps(typed.to_json(), allow_nan=False))
     assert ScoringRecord.from_json(record) == typed
     assert record["eer_ci95"][0] < record["eer"] < record["eer_ci95"][1]
-    assert record["bootstrap"] == {"unit": "speaker", "units": 12, "samples": 50, "seed": 0, "redrawn": 0}
+    facts = {"unit": "speaker", "units": 12, "samples": 50, "seed": 0, "redrawn": 0, "speakers_from": "paths"}
+    assert record["bootstrap"] == facts
     assert record["model"] == {"name": "toy", "fingerprint": "f00d", "training_speakers_in_trials": 2}
     assert list(record["min_dcf"]) == ["0.01", "0.05"]
     assert (record["act_dcf"], record["cllr"]) == (None, None)
@@ -309,6 +345,27 @@ def test_report_of_the_command(tmp_path: Path) -> None:
     trials, scores, _ = write_task(tmp_path)
     assert score.run(command(trials, "--scores", scores, "--bootstrap", 0, "--report", tmp_path / "r")) == 0
     assert (tmp_path / "r" / "index.html").is_file()
+
+
+def test_two_systems_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials, scores, _ = write_task(tmp_path)
+    rng = np.random.default_rng(3)
+    rows = dict(line.rsplit(" ", 1) for line in scores.read_text().splitlines())
+    noisy = tmp_path / "noisy.txt"
+    noisy.write_text("".join(f"{pair} {float(score) + rng.normal()}\n" for pair, score in rows.items()))
+    options = ("--scores", scores, "--against", noisy, "--bootstrap", 1000, "--json", tmp_path / "r.json")
+    assert score.run(command(trials, *options)) == 0
+    shown = capsys.readouterr().out
+    record = json.loads((tmp_path / "r.json").read_text())
+    other = record["against"]
+    assert other["difference"] == pytest.approx(record["eer"] - other["eer"]) and other["difference"] < 0
+    assert (
+        other["difference_ci95"][1] < 0 and other["p_value"] < 0.05 and other["eer_ci95"][0] > record["eer"]
+    )
+    assert f"{100 * other['difference']:+.3f} points" in shown and f"p = {other['p_value']:.2g}" in shown
+    assert ScoringRecord.from_json(record).to_json() == record
+    assert score.run(command(trials, "--scores", scores, "--against", scores)) == 0
+    assert "+0.000 points no interval, p = 1" in capsys.readouterr().out
 
 
 def test_models_of_several_files_from_a_map(tmp_path: Path) -> None:

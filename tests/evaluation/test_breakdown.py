@@ -9,9 +9,10 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
+from speakerverif.evaluation.bootstrap import bootstrap
 from speakerverif.evaluation.breakdown import breakdown, format_breakdown, group_trials
 from speakerverif.evaluation.evaluate import Settings, evaluate
-from speakerverif.evaluation.metrics import bootstrap, det_curve, interval
+from speakerverif.evaluation.metrics import det_curve
 from speakerverif.evaluation.records import ColumnBreakdown, ScoringRecord
 
 
@@ -95,8 +96,8 @@ def test_figures_are_those_of_the_group_alone() -> None:
     assert low.costs[1].key == "0.05"
     assert low.costs[1].minimum == det_curve(values, labels).min_dcf(0.05).cost
     drawn = bootstrap(values, labels, units.enroll[rows], units.test[rows], (0.05,), 50, 0)
-    assert low.eer_ci95 == interval(drawn.eer)
-    assert low.costs[1].ci95 == interval(drawn.min_dcf[:, 0])
+    # Six speakers: a rate and a cost, but no interval.
+    assert drawn.eer.interval() is None and low.eer_ci95 is None and low.costs[1].ci95 is None
     assert low.p_miss == np.mean(values[labels] < record.figures.eer_threshold)
     assert low.p_fa == np.mean(values[~labels] >= record.figures.eer_threshold)
     assert sum(group.targets + group.nontargets for group in halves.groups) == record.trials
@@ -121,11 +122,16 @@ def test_what_is_too_few_is_null_and_says_so() -> None:
     assert written["groups"][0]["min_dcf"] == {"0.01": None, "0.05": None}
 
 
-def test_four_speakers_give_no_interval() -> None:
-    scores, units, record = random_task(speakers=8, each=6)
-    column = Column("x", {name: "few" if name < "s04" else "more" for name in scores.trials.ids})
-    few = breakdown(scores, [column], units, record.figures)[0].groups[0]
-    assert few.units == 4 and few.eer is not None and few.eer_ci95 is None
+def test_nine_speakers_give_no_interval_and_ten_do() -> None:
+    scores, units, record = random_task(speakers=19, each=4)
+    column = Column("x", {name: "few" if name < "s09" else "more" for name in scores.trials.ids})
+    few, more, mixed = breakdown(scores, [column], units, record.figures)[0].groups
+    assert few.units == 9 and few.eer is not None and few.eer_ci95 is None
+    assert mixed.eer is None and more.units == 10 and more.eer_ci95 is not None
+    rows = (units.enroll >= 9) & (units.test >= 9)
+    sides = units.enroll[rows] - 9, units.test[rows] - 9
+    drawn = bootstrap(scores.scores[rows], np.asarray(scores.trials.labels)[rows], *sides, (), 50, 0)
+    assert more.eer_ci95 == drawn.eer.interval()
 
 
 def test_the_order_of_the_trials_does_not_matter() -> None:

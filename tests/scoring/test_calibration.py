@@ -1,6 +1,7 @@
 """Calibration against analytic likelihood ratios, scikit-learn and held-out trials."""
 
 import dataclasses
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import metrics
-from speakerverif.scoring import calibration, quality_measures
+from speakerverif.scoring import calibration, decision, quality_measures
+from speakerverif.scoring.speaker_bootstrap import draws
 
 
 def gaussian(rng, targets, nontargets, gap=3.0, spread=1.0):
@@ -80,7 +82,7 @@ def test_far_lands_within_sampling_error_on_held_out_trials():
         fitted = calibration.fit([listed(scores, labels)], far=0.01)
         held_out, answers = gaussian(rng, 300, 5000)
         llr = fitted.apply([listed(held_out, answers)]).scores
-        rates.append(calibration.operating_point(llr, answers, fitted.point.threshold).p_fa)
+        rates.append(decision.operating_point(llr, answers, fitted.point.threshold).p_fa)
     error = np.sqrt(0.01 * 0.99 * 2 / 5000)  # of the threshold's own sample and of the held-out one
     assert abs(np.mean(rates) - 0.01) < 3 * error / np.sqrt(10)
     assert np.max(np.abs(np.array(rates) - 0.01)) < 4 * error
@@ -90,10 +92,10 @@ def test_threshold_at_far_by_hand_with_ties():
     labels = np.array([True, *[False] * 10])
     scores = np.array([0.95, 0.9, 0.8, 0.8, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.0])
     for far, accepted in ((0.1, 1), (0.2, 1), (0.3, 3), (0.35, 3)):  # the two at 0.8 can't be told apart
-        threshold = calibration.threshold_at_far(scores, labels, far)
+        threshold = decision.threshold_at_far(scores, labels, far)
         assert (scores[~labels] >= threshold).sum() == accepted
     with pytest.raises(InputError, match=r"10 non-target trials can show, 0\.1 or more"):
-        calibration.threshold_at_far(scores, labels, 0.05)
+        decision.threshold_at_far(scores, labels, 0.05)
 
 
 def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
@@ -103,14 +105,14 @@ def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
     held_out, answers = gaussian(rng, 3000, 30_000)
     llr = fitted.apply([listed(np.tanh(held_out / 4), answers)]).scores
     actual = metrics.act_dcf(llr, answers, 0.05)
-    assert_allclose(actual.threshold, calibration.bayes_threshold(0.05))
+    assert_allclose(actual.threshold, decision.bayes_threshold(0.05))
     assert actual.cost < 1.1 * metrics.det_curve(llr, answers).min_dcf(0.05).cost
 
 
 def test_bayes_threshold_by_hand():
-    assert_allclose(calibration.bayes_threshold(0.5), 0.0, atol=1e-15)
-    assert_allclose(calibration.bayes_threshold(0.05), np.log(19))
-    assert_allclose(calibration.bayes_threshold(0.5, c_miss=10, c_fa=1), -np.log(10))
+    assert_allclose(decision.bayes_threshold(0.5), 0.0, atol=1e-15)
+    assert_allclose(decision.bayes_threshold(0.05), np.log(19))
+    assert_allclose(decision.bayes_threshold(0.5, c_miss=10, c_fa=1), -np.log(10))
 
 
 def test_fusion_beats_either_system_and_matches_pairs_in_any_order():
@@ -164,15 +166,15 @@ def test_intervals_cover_the_truth_and_widen_where_speakers_repeat():
     inside = 0
     for _ in range(200):
         scores, labels = gaussian(rng, 50, 400, gap=2)
-        point = calibration.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
+        point = decision.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
         inside += point.p_fa_ci95[0] <= 0.1 <= point.p_fa_ci95[1]
     assert inside >= 186  # 95 % or more are meant; 93 % would be 2 standard errors short of that
 
     speaker = np.repeat(np.arange(20), 50)  # 20 speakers with 50 trials each, alike within a speaker
     scores = rng.standard_normal(20)[speaker] + 0.1 * rng.standard_normal(1000)
     labels = np.arange(1000) % 2 == 0
-    loose = calibration.operating_point(scores, labels, 0.5, (speaker, speaker))
-    tight = calibration.operating_point(scores, labels, 0.5)
+    loose = decision.operating_point(scores, labels, 0.5, (speaker, speaker))
+    tight = decision.operating_point(scores, labels, 0.5)
     assert np.ptp(loose.p_fa_ci95) > 2 * np.ptp(tight.p_fa_ci95)
     assert (loose.speakers, tight.speakers) == (20, 0)
 
@@ -181,11 +183,11 @@ def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial():
     rng = np.random.default_rng(9)
     enroll, test = rng.integers(0, 5, (2, 60))
     wrong = rng.random(60) < 0.3
-    rates = calibration._bootstrapped_rates(wrong, enroll, test, 5, samples=50)
-    draws = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), 50)
-    for rate, n in zip(rates, draws, strict=True):
-        weights = np.where(enroll == test, n[enroll], n[enroll] * n[test])
-        assert_allclose(rate, weights[wrong].sum() / weights.sum())
+    rate = decision._resampled_rate(wrong, enroll, test, 5, samples=50)
+    for values, drawn in ((rate.samples, islice(draws(5, 0), 50)), (rate.left_out, 1 - np.eye(5, dtype=int))):
+        for value, n in zip(values, drawn, strict=True):
+            weights = np.where(enroll == test, n[enroll], n[enroll] * n[test])
+            assert_allclose(value, weights[wrong].sum() / weights.sum())
 
 
 def test_a_calibration_reads_back_as_it_was_written(tmp_path):
@@ -231,6 +233,6 @@ def test_binomial_intervals_are_scipys(errors, trials):
     labels = np.arange(2 * trials) < trials
     scores = np.where(labels, 1.0, 0.0)
     scores[:errors] = -1.0
-    point = calibration.operating_point(scores, labels, 0.5)
+    point = decision.operating_point(scores, labels, 0.5)
     expected = stats.binomtest(errors, trials).proportion_ci(0.95, method="exact")
     assert_allclose(point.p_miss_ci95, [expected.low, expected.high], rtol=1e-9)

@@ -85,7 +85,7 @@ def test_normalised_and_raw_scores_come_together(kind: str) -> None:
         else normalization.normalize(raw, seen, cohort, kind[0])
     )
     assert_allclose(found.scores, expected.scores)
-    assert len(cohort) == scoring.facts()["norm"]["cohort_size"] == SPEAKERS
+    assert len(cohort) == scoring.norm_facts.cohort_size == SPEAKERS
 
 
 @pytest.mark.parametrize("table", [{"name": "cosine"}, *TABLES[1:5:3]], ids=str)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from benches._case import Case, Limit
-from speakerverif.evaluation.metrics import bootstrap
+from speakerverif.evaluation.bootstrap import bootstrap
 
 SAMPLES = 1000
 
