@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif.cli import sources
+from speakerverif.cli import options, sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--audio-root", type=Path, metavar="DIR", help="where the recordings are: players and spectrograms")
     add("--embeddings", type=Path, metavar="E.npz", help="draw a map of these; their durations are a column")
     sources.add_bootstrap(parser)
-    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add(
+        "--seed",
+        type=options.whole_number(0, options.MOST_SEED),
+        default=0,
+        metavar="N",
+        help="of the bootstrap (default: 0)",
+    )
     add("--title", metavar="TEXT", help="title of the page (default: the list's name)")
     add(
         "--json",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speakerverif.cli import sources
+from speakerverif.cli import options, sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +64,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--report", type=Path, metavar="DIR", help="write index.html: DET curve, histograms, hardest trials")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     sources.add_engine(parser)
-    add("--threads", type=int, metavar="N", help="CPU threads (default: the machine's)")
-    add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    add(
+        "--threads",
+        type=options.whole_number(1, options.MOST_THREADS),
+        metavar="N",
+        help="CPU threads (default: the machine's)",
+    )
+    add(
+        "--seed",
+        type=options.whole_number(0, options.MOST_SEED),
+        default=0,
+        metavar="N",
+        help="of the bootstrap (default: 0)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

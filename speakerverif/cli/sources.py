@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--score-kind",
         action="append",
         choices=KINDS,
-        help="what --scores holds, once for all or once for each (default: cosine)",
+        help="kind of the scores, once for all files or once for each (default: that of --model, else cosine)",
     )
     add("--embeddings", type=Path, metavar="E.npz", help="ready embeddings of the trials' files")
     add("--model", type=Path, metavar="MODEL", help="embed the trials' files with it (default: the built-in)")
@@ -84,7 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="embeddings of other speakers, for --norm; their mean a speaker is taken (default: --backend-train)",
     )
     add(
-        "--top-n", type=int, default=300, metavar="N", help="nearest of the cohort, for asnorm (default: 300)"
+        "--top-n",
+        type=options.whole_number(2, options.MOST_AT_ONCE),
+        default=300,
+        metavar="N",
+        help="nearest of the cohort, for asnorm (default: 300)",
     )
     add(
         "--enroll-map",
@@ -107,19 +111,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--crops",
-        type=int,
+        type=options.whole_number(0, 1000),
         default=0,
         metavar="N",
         help="embed N crops a file (default: the whole utterance)",
     )
-    add("--batch-size", type=int, metavar="N", help="files embedded at once, at most")
+    add(
+        "--batch-size",
+        type=options.whole_number(1, options.MOST_AT_ONCE),
+        metavar="N",
+        help="files embedded at once, at most",
+    )
     options.add_channel(parser)
 
 
 def check(args: argparse.Namespace) -> None:
     """Raise `InputError` where these arguments contradict each other."""
     given = [f"--{name}" for name in ("scores", "embeddings", "model") if getattr(args, name)]
-    if len(given) > 1:
+    if len(given) > 1 and given != ["--embeddings", "--model"]:
         raise InputError(f"{' and '.join(given)}: give one source of scores")
     if args.norm not in (None, "none") and (args.scores or not (args.cohort or args.backend_train)):
         raise InputError(
@@ -149,9 +158,9 @@ def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
     from speakerverif.inference.score_sources import ReadyEmbeddings, Recordings, ScoreFiles
 
     if args.scores:
-        return ScoreFiles(args.scores, args.score_kind or ("cosine",))
+        return ScoreFiles(args.scores, args.score_kind or ())
     if args.embeddings:
-        return ReadyEmbeddings(args.embeddings, model, _scoring(args))
+        return ReadyEmbeddings(args.embeddings, model or args.model, _scoring(args))
     return Recordings(
         model=args.model,
         audio_root=args.audio_root,

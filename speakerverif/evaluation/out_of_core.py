@@ -194,14 +194,17 @@ def _deal(
         file.write(b"".join(rows[start:stop]))
 
 
-def _hash(texts: NDArray) -> NDArray[np.uint64]:
+def _hash(texts: NDArray[np.bytes_]) -> NDArray[np.uint64]:
     """Return a number for each text, dtype S of a multiple of 8 bytes, whatever that width is."""
     texts = np.ascontiguousarray(texts)
     words = texts.view("<u8").reshape(len(texts), -1)
     powers = np.multiply.accumulate(np.full(words.shape[1], _FACTOR))
-    hashes = (words * powers).sum(1, dtype=np.uint64)  # the zeros that fill a wider column up add nothing
+    hashes: NDArray[np.uint64] = (words * powers).sum(
+        1, dtype=np.uint64
+    )  # the zeros that fill a wider column up add nothing
     hashes ^= hashes >> np.uint64(29)
-    return hashes * _FACTOR
+    hashes *= _FACTOR
+    return hashes
 
 
 def _walk(

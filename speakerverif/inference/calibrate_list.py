@@ -1,21 +1,18 @@
 """A calibration, or a fusion of several systems, fitted on a labelled trial list."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speakerverif.data.scores import ScoreList
+from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import files_of, read_enroll_map, read_speaker_tables, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import DetCurve, act_dcf
-from speakerverif.inference.score_sources import (
-    ListRequest,
-    TrialScores,
-    quality_of,
-    scores_of,
-)
+from speakerverif.inference.score_sources import ListRequest, ScoreFiles, quality_of, scores_of
 from speakerverif.scoring.calibration import Calibration, fit
+from speakerverif.scoring.scorer import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +56,21 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
         InputError: wrong input; scores that are not those of `request.model`.
         NotEmbeddedError: recordings are there but can't be embedded.
     """
+    identity = None if request.model is None else _identity(request.model)
+    if identity is not None and isinstance(request.source, ScoreFiles):
+        source = _of_kind(request.source, identity[1].kind, request.model)
+        request = dataclasses.replace(request, source=source)
     trials = TrialList.read(request.trials)
     enroll_map = read_enroll_map(request.enroll_map) if request.enroll_map else None
     scored = scores_of(request, trials, enroll_map)
     fingerprint, scoring = scored.fingerprint, scored.scoring
-    if request.model is not None:
-        fingerprint, scoring = _identity(request.model, scored)
+    if identity is not None:
+        fingerprint, scoring = identity[0], identity[1].name
+        if scored.scoring not in ("", scoring) or scored.fingerprint not in ("", fingerprint):
+            raise InputError(
+                f"{request.model}: is model {fingerprint} and scores by {scoring}; found scores of "
+                f"{scored.fingerprint or 'an unknown model'} by {scored.scoring}"
+            )
     units = units_of(trials, read_speaker_tables(request.speakers, files_of(trials, enroll_map)), enroll_map)
     quality = quality_of(request.quality, request, scored, enroll_map)
     calibration = fit(
@@ -82,19 +88,21 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
     return CalibratedList(calibration, llrs, actual, DetCurve.of(llrs).min_dcf(request.p_target).cost)
 
 
-def _identity(model: Path, scored: TrialScores) -> tuple[str, str]:
-    """Return the fingerprint of a model folder and the name of its scoring.
-
-    Raises:
-        InputError: the scores are of another model, or made otherwise.
-    """
+def _identity(model: Path) -> tuple[str, Scoring]:
+    """Return the fingerprint of a model folder and its scoring."""
     from speakerverif.models.folder import read_model_folder
 
-    folder = read_model_folder(model)
-    fingerprint, scoring = folder.fingerprint, folder.scoring().name
-    if scored.scoring not in ("", scoring) or scored.fingerprint not in ("", fingerprint):
-        raise InputError(
-            f"{model}: is model {fingerprint} and scores by {scoring}; found scores of "
-            f"{scored.fingerprint or 'an unknown model'} by {scored.scoring}"
-        )
-    return fingerprint, scoring
+    fingerprint = read_model_folder(model).fingerprint
+    return fingerprint, Scoring.load(model, fingerprint)
+
+
+def _of_kind(source: ScoreFiles, kind: ScoreKind, model: Path | None) -> ScoreFiles:
+    """Return score files with the kind of a model's scores, where they name none.
+
+    Raises:
+        InputError: they name another kind: a calibration of such scores would be refused with this model.
+    """
+    others = [other for other in source.kinds if other != kind]
+    if others:
+        raise InputError(f"{model}: its scores are of kind {kind}, found score files of kind {others[0]}")
+    return dataclasses.replace(source, kinds=(kind,))

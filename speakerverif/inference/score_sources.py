@@ -4,6 +4,7 @@ Torch is imported only where a model is needed: score files and ready embeddings
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import speakerverif
 from speakerverif._util.messages import named
+from speakerverif._util.toml import read_toml
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.tables import read_table
 from speakerverif.data.manifest import Utterance
@@ -24,11 +27,14 @@ from speakerverif.evaluation.evaluate import Provenance
 from speakerverif.evaluation.records import ModelFacts
 from speakerverif.inference.channels import numbered
 from speakerverif.scoring import quality_measures
+from speakerverif.scoring.scorer import FILE as SCORING
 from speakerverif.scoring.scorer import NormKind, Plan, Scoring, fit
 
 if TYPE_CHECKING:
     from speakerverif.inference.engines import Engine
     from speakerverif.models.precision import Precision
+
+logger = logging.getLogger(__name__)
 
 Place = str | Path
 
@@ -43,11 +49,11 @@ class ScoreFiles:
 
     Attributes:
         paths: of `enroll test score` or `score enroll test` rows, in any order.
-        kinds: the kind of all files, or of each.
+        kinds: the kind of all files, or of each; none: that of the model that a calibration is for, else cosine.
     """
 
     paths: Sequence[Place]
-    kinds: Sequence[ScoreKind] = ("cosine",)
+    kinds: Sequence[ScoreKind] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class ReadyEmbeddings:
 
     Attributes:
         path: of the table.
-        model: the folder of the model that made it, to score as that does; None: plain cosine.
+        model: the folder of the model that made it, to score as that does; None: the built-in one where it made the
+            table, else plain cosine.
         scoring: a scoring in place of the model's own.
     """
 
@@ -192,13 +199,22 @@ def scores_of(
     """
     source = request.source
     if isinstance(source, ScoreFiles):
-        kinds = list(source.kinds) * (len(source.paths) if len(source.kinds) == 1 else 1)
+        kinds = list(source.kinds) or ["cosine"]
+        kinds *= len(source.paths) if len(kinds) == 1 else 1
         pairs = zip(source.paths, kinds, strict=True)
         return TrialScores(tuple(ScoreList.read(path, trials, kind) for path, kind in pairs), Provenance())
     files = files_of(trials, enroll_map)
     speakers = read_speaker_tables(request.speakers, files)
     if isinstance(source, ReadyEmbeddings):
-        table, model = read_table(source.path), source.model
+        table = read_table(source.path)
+        model = source.model or _built_in(table.fingerprint)
+        if source.model is not None and not (Path(source.model) / SCORING).is_file():
+            _refuse_other_model(Path(source.model), table.fingerprint, source.path)
+        if model is None and source.scoring is None and table.fingerprint:
+            logger.warning(
+                f"{source.path}: scored by plain cosine; --model names the folder of model {table.fingerprint}, to "
+                "score as that does"
+            )
         provenance = Provenance(model=ModelFacts(None, table.fingerprint or None))
     else:
         root = source.audio_root or Path(request.trials).parent
@@ -213,6 +229,22 @@ def scores_of(
     scores, raw = scoring.score(trials, table, enroll_map, owners)
     provenance = dataclasses.replace(provenance, backend=scoring.backend_facts, norm=scoring.norm_facts)
     return TrialScores((scores,), provenance, raw, table, scoring.name, table.fingerprint)
+
+
+def _refuse_other_model(folder: Path, fingerprint: str, table: Place) -> None:
+    """Raise `InputError` where embeddings are not of the model in a folder."""
+    from speakerverif.models.folder import read_model_folder
+
+    identity = read_model_folder(folder).fingerprint
+    if fingerprint not in ("", identity):
+        raise InputError(f"{table}: embeddings of model {fingerprint}, but {folder} is model {identity}")
+
+
+def _built_in(fingerprint: str) -> Path | None:
+    """Return the folder of the built-in model where it has this fingerprint and a scoring of its own."""
+    folder = Path(speakerverif.__file__).parent / "default_model"
+    plan = folder / SCORING
+    return folder if plan.is_file() and read_toml(plan).get("fingerprint") == fingerprint else None
 
 
 def quality_of(

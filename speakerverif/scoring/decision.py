@@ -61,8 +61,9 @@ def threshold_at_far(scores: Array, labels: NDArray[np.bool_], far: float) -> fl
     """
     check_both_classes(labels)
     nontargets = np.sort(scores[~labels])[::-1]
-    allowed = int(np.floor(far * len(nontargets) * (1 + 1e-12)))  # 0.01 · 300 is 3, whatever its float says
-    if not 0 < far < 1 or allowed < 1:
+    # 0.01 · 300 is 3, whatever its float says.
+    allowed = int(np.floor(far * len(nontargets) * (1 + 1e-12))) if 0 < far < 1 else 0
+    if allowed < 1:
         raise InputError(
             f"far {far}: expected a rate below 1 that {len(nontargets)} non-target trials can show, "
             f"{1 / len(nontargets):.2g} or more"

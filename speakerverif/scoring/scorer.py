@@ -16,7 +16,7 @@ from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.data.scores import ScoreList
+from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import EnrollMap, speakers_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
@@ -65,6 +65,11 @@ class Scoring:
         members = hashlib.sha256(self.cohort.embeddings.tobytes()).hexdigest()[:8]
         top = f" top {self.plan.top_n}" if self.plan.norm == "asnorm" else ""
         return f"{name}, {self.plan.norm}{top} {members}"
+
+    @property
+    def kind(self) -> ScoreKind:
+        """The kind of the scores."""
+        return self.backend.kind if self.cohort is None else "normalized"
 
     @property
     def backend_facts(self) -> BackendFacts:

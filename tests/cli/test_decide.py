@@ -145,6 +145,59 @@ def test_calibration_of_another_model_is_refused(
     assert "was fitted on model 0000000000000000" in capsys.readouterr().err
 
 
+def test_the_kind_of_ready_scores_is_that_of_the_model(
+    model: Path, trials: Path, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = read_model_folder(model)
+    others = {f"other {i}": tiny_corpus / f"spk{i // 4}" / f"{i % 4}.wav" for i in range(12)}
+    cohort = embed(folder, [Utterance(name, str(path), name) for name, path in others.items()])
+    fit(Plan(norm="snorm"), None, cohort, {name: name for name in others}).save(model)
+    scored = ["score", str(trials), "--model", str(model), "--bootstrap", "0"]
+    assert main([*scored, "--out-scores", str(tmp_path / "s.txt")]) == 0
+    given = ["calibrate", str(trials), "--scores", str(tmp_path / "s.txt"), "--model", str(model)]
+    assert main([*given, "--score-kind", "cosine"]) == 2
+    assert "its scores are of kind normalized" in capsys.readouterr().err
+    assert not (model / "calibration.toml").exists()
+    assert main([*given, "--far", "0.05"]) == 0
+    assert Calibration.load(model / "calibration.toml").kinds == ("normalized",)
+    pair = [str(tiny_corpus / "spk0" / f"{n}.wav") for n in (0, 1)]
+    assert verified(tmp_path, *pair, "--model", str(model))["llr"] is not None
+
+    # A ready table is scored as the model scores.
+    table = embed(folder, [Utterance(n, str(tiny_corpus / n), "") for n in read_ids(trials)])
+    table.save(tmp_path / "e.npz")
+    scored = ["score", str(trials), "--embeddings", str(tmp_path / "e.npz"), "--bootstrap", "0"]
+    assert main([*scored, "--model", str(model), "--out-scores", str(tmp_path / "e.txt")]) == 0
+    for ready, own in zip((tmp_path / "e.txt").open(), (tmp_path / "s.txt").open(), strict=True):
+        assert float(ready.split()[2]) == pytest.approx(float(own.split()[2]), abs=1e-3)
+    capsys.readouterr()
+    assert main(scored) == 0
+    assert "scored by plain cosine" in capsys.readouterr().err
+
+
+def read_ids(trials: Path) -> list[str]:
+    """Return the files of a trial list."""
+    return list(dict.fromkeys(name for line in trials.read_text().splitlines() for name in line.split()[1:]))
+
+
+@pytest.mark.parametrize("far", ["nan", "0", "1", "-1", "inf"])
+def test_a_false_alarm_rate_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], far: str
+) -> None:
+    (tmp_path / "t").write_text("1 a b\n1 a c\n0 a d\n0 b d\n")
+    (tmp_path / "s").write_text("a b 0.9\na c 0.2\na d 0.3\nb d 0.1\n")
+    arguments = [
+        "calibrate",
+        str(tmp_path / "t"),
+        "--scores",
+        str(tmp_path / "s"),
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert main([*arguments, f"--far={far}"]) == 2
+    assert "far" in capsys.readouterr().err and not (tmp_path / "c").exists()
+
+
 def test_calibrate_ready_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     labels = rng.random(4000) < 0.5
