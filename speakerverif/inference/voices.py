@@ -11,6 +11,8 @@ from speakerverif.scoring.normalization import unit
 
 WINDOW_S, STEP_S = 3.0, 1.5
 MAX_WINDOWS = 200  # per recording, evenly spread: an hour is not compared with itself a million times
+# Fewer fall into groups of one, as unlike as single windows of one voice can be.
+MIN_EMBEDDINGS = 4
 _ROUNDS = 20  # of the grouping, which ends by itself after two or three
 
 
@@ -25,12 +27,12 @@ def windows(
 
 
 def similarity_of_voices(embeddings: NDArray[np.floating]) -> float:
-    """Return the cosine similarity of the two groups into which embeddings (N, D) fall; 1 for fewer than two.
+    """Return the cosine similarity of the two groups into which embeddings (N, D) fall; 1 for too few of them.
 
     The groups are those of spherical 2-means, started from the sign along the first principal axis: nothing is drawn
     at random. Recordings of one person fall into two groups too, but into similar ones.
     """
-    if len(embeddings) < 2:
+    if len(embeddings) < MIN_EMBEDDINGS:
         return 1.0
     rows = unit(np.asarray(embeddings, np.float64))
     centred = rows - rows.mean(axis=0)
@@ -61,7 +63,7 @@ def similarity_within(
     spans = windows(duration_s)
     if len(spans) > MAX_WINDOWS:
         spans = [spans[i] for i in np.linspace(0, len(spans) - 1, MAX_WINDOWS).astype(int).tolist()]
-    if len(spans) < 2:
+    if len(spans) < MIN_EMBEDDINGS:
         return 1.0
     utterances = [Utterance(str(i), recording, "", start, length) for i, (start, length) in enumerate(spans)]
     return similarity_of_voices(embed(folder, utterances, device=device, source=source).embeddings)

@@ -172,3 +172,29 @@ def test_a_store_moves_to_another_model(people, tiny_model, tmp_path, capsys, ke
 def test_wrong_enrolments_are_refused(given, expected, tiny_model, tmp_path, capsys):
     assert run("enroll", *given, "--store", tmp_path / "s", "--model", tiny_model) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.corpus
+def test_a_folder_of_five_people_becomes_a_store_and_a_decision_on_real_speech(shared, tmp_path, capsys):
+    root = shared / "corpora" / "speechocean762"
+    speaker_of = dict(line.split() for line in (root / "dev" / "utt2spk").read_text().splitlines())
+    paths: dict[str, list[Path]] = {}
+    for line in (root / "dev" / "wav.scp").read_text().splitlines():
+        name, path = line.split(None, 1)
+        paths.setdefault(speaker_of[name], []).append(root / path)
+    enrolled, stranger = sorted(paths)[20:25], sorted(paths)[25]
+    for name in enrolled:
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for path in paths[name][:4]:
+            (tmp_path / "people" / name / path.name).symlink_to(path)
+    store = ["--store", tmp_path / "store"]
+    assert run("enroll", "--folder", tmp_path / "people", *store) == 0
+    right = 0
+    for name in (*enrolled, stranger):
+        assert run("identify", paths[name][5], *store, "--json", tmp_path / "i.json") == 0
+        found = json.loads((tmp_path / "i.json").read_text())
+        assert found["decided"]
+        right += found["name"] == (None if name == stranger else name)
+    assert right >= 5
+    out = capsys.readouterr().out
+    assert "false alarms" in out and "among 5 enrolled, a stranger is named in up to" in out
