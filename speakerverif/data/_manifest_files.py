@@ -183,7 +183,7 @@ def root_of(path: Path, audio_root: Path | None, paths: Texts) -> str:
         return str(audio_root)
     beside = path if path.is_dir() else path.parent
     names = list(islice(filter(None, map(_relative, paths[: 100 * LOOKED_FOR].tolist())), LOOKED_FOR))
-    if any((beside / name).exists() for name in names) or not any(Path(name).exists() for name in names):
+    if any(is_there(beside / name) for name in names) or not any(map(is_there, names)):
         return str(beside)
     return ""
 
@@ -193,8 +193,13 @@ def refuse_unreadable_paths(columns: Columns, line: Places, root: str, path: Pat
     for i in np.flatnonzero(_not_utf8(columns.paths)).tolist():
         raw = columns.paths[i]
         name = raw.decode("utf-8", "surrogateescape")
-        if not Path(root, archive_of(name) or name).exists():
+        if not is_there(Path(root, archive_of(name) or name)):
             raise InputError(f"{path}:{line[i]}: no such file, and the path is {_text.wrong_encoding(raw)}")
+
+
+def is_there(path: str | Path) -> bool:
+    """Return whether there is such a file; a name that no file can have, one that is too long say, has none."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises where a name is too long)
 
 
 def _relative(raw: bytes) -> str:

@@ -593,3 +593,15 @@ def test_what_separates_trials_is_recognised(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         assert trials(path) == expected
+
+
+@pytest.mark.parametrize("name", ["m.tsv", "k/wav.scp", "e.scp", "s.list"])
+def test_a_name_too_long_for_any_file(tmp_path: Path, name: str) -> None:
+    long = "x" * 300
+    text = {"m.tsv": f"{TSV}a\t{long}\ts\n", "e.scp": f"a {long}:0\n", "s.list": f"{long}\n"}
+    write(tmp_path / name, text.get(name, f"a {long}\n"))  # found by fuzzing
+    if name in ("m.tsv", "k/wav.scp"):
+        assert len(read_manifest(tmp_path / name.split("/")[0])) == 1
+    else:
+        with pytest.raises(InputError, match="name too long"):
+            (read_table if name == "e.scp" else read_manifest)(tmp_path / name)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from speakerverif._util.files import open_input, replacing
 from speakerverif._util.messages import refuse_repeated
 from speakerverif.data import _columns, _text
+from speakerverif.data._manifest_files import is_there
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 
@@ -105,7 +106,7 @@ def _indexed(path: Path) -> Iterator[_Row]:
                     opened.close()
                 archive = match[1]
                 beside = path.parent / Path(archive).name
-                opened = open_input(archive if Path(archive).is_file() else beside)
+                opened = open_input(archive if is_there(archive) else beside)
             opened.seek(int(match[2]))
             vector = _vector(opened, f"{path}:{line.number}: {name}")
             if match[3]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from speakerverif._util.tar import archive_of, part_of
 from speakerverif.data import _text
-from speakerverif.data._manifest_files import Listed, Utterance, channel_of
+from speakerverif.data._manifest_files import Listed, Utterance, channel_of, is_there
 from speakerverif.data._pairs import read_pairs
 from speakerverif.data._rows import WrongRows
 from speakerverif.errors import InputError
@@ -109,7 +109,7 @@ def _recording(line: int, path: str, folder: Path, root: Path | None) -> _Record
     assert archive is not None
     # Where the archive lies is settled here, because its header has to be read.
     candidates = [folder / archive, Path(archive)] if root is None else [root / archive]
-    where = next((c for c in candidates if c.exists()), candidates[0])
+    where = next(filter(is_there, candidates), candidates[0])
     offset = match[1].removeprefix(archive)
     first, last = int(match[2][:18]), int(match[3][:18])
     if last < first:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from speakerverif._util.tar import Part, members
 from speakerverif.data import _text
-from speakerverif.data._manifest_files import Listed, Utterance
+from speakerverif.data._manifest_files import Listed, Utterance, is_there
 from speakerverif.data._rows import WrongRows
 from speakerverif.data.formats import _json_lines
 from speakerverif.errors import InputError
@@ -23,7 +23,7 @@ def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
         return
     for line in _text.lines(path, raw_paths=True):
         candidates = [path.parent / line.text, Path(line.text)] if root is None else [root / line.text]
-        shard = next((c for c in candidates if c.exists()), candidates[0])
+        shard = next(filter(is_there, candidates), candidates[0])
         try:
             for utterance in _utterances(shard):
                 yield Listed(line.number, utterance)
