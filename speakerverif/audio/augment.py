@@ -133,7 +133,8 @@ class Augment:
     def _draw_kind(self, rng: np.random.Generator) -> str:
         if self._shares is None:
             return self.kinds[rng.integers(len(self.kinds))]
-        return self.kinds[np.searchsorted(self._shares, rng.random() * self._shares[-1], side="right")]
+        drawn = rng.random() * self._shares[-1]
+        return self.kinds[int(np.searchsorted(self._shares, drawn, side="right"))]
 
     def _noise(self, rng: np.random.Generator, num_samples: int) -> Waveform:
         if self.noise is None:
@@ -288,7 +289,8 @@ def coloured_noise(rng: np.random.Generator, num_samples: int, exponent: float) 
     spectrum = rng.standard_normal(2 * bins, np.float32).view(np.complex64)
     spectrum *= np.exp(np.float32(-exponent / 2) * _log_frequency(bins))
     noise = fft.irfft(spectrum, size)[:num_samples]
-    return noise / np.float32(np.sqrt(max(power(noise), 1e-20)))
+    scaled: Waveform = noise / np.float32(np.sqrt(max(power(noise), 1e-20)))
+    return scaled
 
 
 @functools.lru_cache(maxsize=8)
@@ -314,7 +316,8 @@ def convolve(waveform: Waveform, response: Waveform) -> Waveform:
         product[i:] += blocks[:-i] * parts[i]
     halves = fft.irfft(product, overwrite_x=True).reshape(len(blocks), 2, BLOCK_SAMPLES)
     halves[1:, 0] += halves[:-1, 1]
-    return halves[:, 0].reshape(-1)[: len(waveform)]
+    convolved: Waveform = halves[:, 0].reshape(-1)[: len(waveform)]
+    return convolved
 
 
 def _blocks(waveform: Waveform) -> Waveform:

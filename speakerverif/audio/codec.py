@@ -85,7 +85,8 @@ def telephone(waveform: Waveform, sample_rate: int, kbps: float = 64.0) -> Wavef
 
 @functools.cache
 def _telephone_band() -> np.ndarray:
-    return signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
+    sections: np.ndarray = signal.butter(4, (300, 3400), "bandpass", fs=8000, output="sos")
+    return sections
 
 
 def gsm(waveform: Waveform, sample_rate: int, kbps: float = 13.0) -> Waveform:
@@ -145,4 +146,5 @@ def _libsndfile(
     with soundfile.SoundFile(file, "w", sample_rate, 1, subtype, format=container, **settings) as sound:
         sound.write(waveform)
     file.seek(0)
-    return soundfile.read(file, dtype="float32")[0]
+    samples: Waveform = soundfile.read(file, dtype="float32")[0]
+    return samples

@@ -323,7 +323,7 @@ def scaled(data: bytes, pcm: Pcm) -> Samples:
         wide = np.zeros((len(data) // 3, 4), np.uint8)
         triples = np.frombuffer(data, np.uint8).reshape(-1, 3)
         wide[:, 1:] = triples[:, ::-1] if pcm.big else triples
-        return wide.reshape(-1).view("<i4") * np.float32(1 / (1 << 31))
+        return wide.reshape(-1).view("<i4").astype(np.float32) * np.float32(1 / (1 << 31))
     values = np.frombuffer(data, f"{order}i{pcm.width}")
     return values.astype(np.float32) * np.float32(1 / (1 << 8 * pcm.width - 1))
 

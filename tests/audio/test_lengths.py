@@ -16,10 +16,12 @@ import soundfile as sf
 from speakerverif.audio import files, reading
 from speakerverif.audio.containers.mpeg import _frame
 from speakerverif.errors import InputError
+from tests.audio import test_reading
+from tests.inference import test_channels
 
 RATE = 16000
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32)
-# Containers and codings that libsndfile writes: name in docs/formats.md, its format and subtype.
+# Containers and codings that libsndfile writes: row of docs/formats.md, its format and subtype.
 WRITTEN = [
     ("WAV", "WAV", "PCM_16"),
     ("WAV", "WAV", "PCM_24"),
@@ -52,6 +54,19 @@ WRITTEN = [
     ("MP3", "MP3", "MPEG_LAYER_III"),
 ]
 JOINED_REFUSED = ("FLAC", "ALAC_16")
+# Rows of docs/formats.md that other files show, and the tests that hold them.
+ELSEWHERE = {
+    "AAC (ADTS), AMR": ("test_bare_aac_and_amr_that_are_cut_off",),
+    "m4a, WebM and others": ("test_m4a", "test_cut_off_m4a_keeps_ffmpegs_words"),
+    "VOC, IRCAM, PAF, AVR, MAT5, WVE": ("test_formats_whose_completeness_cant_be_told_are_refused_by_name",),
+    "not audio": ("test_what_is_no_recording_is_called_by_its_name",),
+    "pipes, devices": (
+        "test_special_files_are_refused_by_name",
+        "test_a_pipe_of_this_process_is_read_to_its_end_once",
+    ),
+    "several channels": ("test_channels_that_differ_or_cancel_out_are_refused",),
+    "any": ("test_rates_beyond_the_limits_are_refused", "test_silence_that_expands_is_limited"),
+}
 
 
 def encoded(format: str, subtype: str, samples: np.ndarray = NOISE) -> bytes:
@@ -82,6 +97,9 @@ def test_a_file_is_read_whole_refused_in_half_and_never_in_part_when_joined(
     whole = reading.read(path)
     expected = sf.read(io.BytesIO(content), dtype="float32")[0]
     np.testing.assert_allclose(whole, expected, atol=1e-7)
+    assert whole.dtype == np.float32
+    # Of 24 bits at another rate, a fuzzer found float64, which the resampler refuses.
+    assert sum(map(len, reading.blocks(path, 0.4, 8000))) == len(reading.read(path, sample_rate=8000))
     assert round(reading.info(path).duration_s * RATE) == len(whole) == len(expected)
     path.write_bytes(content[: len(content) // 2])
     refused(path)
@@ -409,6 +427,53 @@ def test_standard_input_is_read() -> None:
     code = "from speakerverif.audio import reading; print(len(reading.read('/dev/stdin')))"
     done = subprocess.run([sys.executable, "-c", code], input=wav(INT16), capture_output=True, check=True)
     assert done.stdout == b"32000\n"
+
+
+def test_every_row_of_the_document_has_a_case() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text("utf-8")
+    section = text.partition("\n## Recordings\n")[2].partition("\n## ")[0]
+    rows = {line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")}
+    assert {container for container, _, _ in WRITTEN} <= rows
+    assert rows - {container for container, _, _ in WRITTEN} == {"container", *ELSEWHERE}
+    named = {name for module in (sys.modules[__name__], test_reading, test_channels) for name in dir(module)}
+    assert {test for tests in ELSEWHERE.values() for test in tests} <= named
+
+
+def test_a_header_that_points_anywhere_is_refused(tmp_path: Path) -> None:
+    """Found by tools/fuzz.py: an offset beyond 2^63 was a ValueError of the file's seek."""
+    for format, name, width in (("W64", b"fmt ", 16), ("CAF", b"desc", 4)):
+        content = bytearray(encoded(format, "PCM_16"))
+        at = content.index(name) + width
+        content[at : at + 8] = b"\xff" * 8 if format == "W64" else b"\x7f" + b"\xff" * 7
+        (tmp_path / format).write_bytes(content)
+        refused(tmp_path / format, "cut off in its header")
+
+
+def aac(frames: int) -> bytes:
+    """Return silent AAC frames: 16 kHz, mono, 7 bytes of header and 4 of a silent frame."""
+    frame = bytes([0xFF, 0xF1, 0x60, 0x40, 11 >> 3, (11 & 7) << 5 | 0x1F, 0xFC]) + b"\x01\x40\x20\x07"
+    return frame * frames
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (aac(20)[:-5], "its last AAC frame is not whole"),
+        (aac(3) + b"\1" * 40 + aac(3), "no AAC frame at byte 33"),
+        (b"#!AMR\n" + (b"\x3c" + bytes(31)) * 9 + b"\x3c" + bytes(5), "its last AMR frame is not whole"),
+        (b"#!AMR-WB\n" + (b"\x44" + bytes(60)) * 9 + b"\x44", "its last AMR frame is not whole"),
+    ],
+)
+def test_bare_aac_and_amr_that_are_cut_off(tmp_path: Path, content: bytes, word: str) -> None:
+    (tmp_path / "a").write_bytes(content)
+    refused(tmp_path / "a", word)
+
+
+@pytest.mark.parametrize("format", ["VOC", "IRCAM", "PAF", "AVR", "MAT5", "WVE"])
+def test_formats_whose_completeness_cant_be_told_are_refused_by_name(tmp_path: Path, format: str) -> None:
+    subtype, rate = ("ALAW", 8000) if format == "WVE" else ("PCM_16", RATE)
+    sf.write(tmp_path / "a", NOISE, rate, format=format, subtype=subtype)
+    refused(tmp_path / "a", "whether a file of this format is whole can't be told; convert it to WAV or FLAC")
 
 
 def test_silence_that_expands_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
