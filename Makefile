@@ -12,7 +12,7 @@ OUT ?= out/default
 MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
+.PHONY: fuzz demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
@@ -48,6 +48,11 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 # 2,000 bad inputs through every command; some minutes.
+# Damaged files for the package's parsers, with limits of time and memory: MINUTES in all, of the GROUPS (none: all).
+MINUTES ?= 60
+fuzz: $(INSTALLED)
+	$(BIN)/python tools/fuzz.py $(GROUPS) --minutes $(MINUTES)
+
 hostile: $(INSTALLED)
 	$(BIN)/python tools/hostile.py --count 2000
 
