@@ -4,6 +4,7 @@ All of them count what they decode. A stream that holds less than its header ann
 """
 
 import contextlib
+import io
 import math
 import os
 import select
@@ -26,6 +27,8 @@ from speakerverif.audio.streams import TOLERANCE_S, Damaged, Pcm, Stream, check_
 Samples = NDArray[np.float32]
 # What is decoded at a time, so that an hour of 48 kHz stereo needs a few MB.
 CHUNK_SAMPLES = 1 << 20
+# A stream up to this many bytes that is read whole is taken into memory: decoders ask for it in small pieces.
+MAX_BUFFERED = 16 << 20
 # An ffmpeg process that gives nothing for this long is ended, and one that takes more memory.
 FFMPEG_STALL_S = 60.0
 FFMPEG_MEMORY = 4 << 30
@@ -129,7 +132,12 @@ class SoundfileDecoder(Decoder):
         all_of_it = (begin, stream.end) == (0, location.end - location.begin) and not prefix
         source: Any = location.file
         if not (location.whole and all_of_it):
-            source = Window(location.open(), begin, stream.end, prefix)
+            if to_end and stream.end - begin <= MAX_BUFFERED:
+                with location.open() as file:
+                    file.seek(begin)
+                    source = io.BytesIO(prefix + file.read(stream.end - begin))
+            else:
+                source = Window(location.open(), begin, stream.end, prefix)
         try:
             with self._checked():
                 self._sound = _Sound(source)
