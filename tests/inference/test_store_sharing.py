@@ -35,7 +35,7 @@ def live(folder: Path, who: str, until: float, results: list[tuple[set[str], set
     store, kept, removed = Store(folder, "model"), set(), set()
     turn = 0
     while time.time() < until:
-        name = f"{who} person {turn}"
+        name = f"{who} person {turn:06}"
         assert store.enroll(name, vector(name)) == 1
         assert store.search(vector(name))[0][0] == name
         if turn % 3:
