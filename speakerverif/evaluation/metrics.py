@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
@@ -149,6 +150,49 @@ class DetCurve:
         return float(self.thresholds[i]), float(self.p_miss[i]), float(self.p_fa[i])
 
 
+def eer(target_scores: ArrayLike, nontarget_scores: ArrayLike) -> float:
+    """Return the equal error rate, a fraction: p_miss and p_fa where both are equal.
+
+    At a threshold p_miss is the share of targets below it, p_fa the share of non-targets at or above it. Where no
+    threshold makes them equal, the ROC is taken as a straight line between its two points around equality.
+
+    Args:
+        target_scores: float (T,), of trials of one speaker; higher means more likely the same speaker.
+        nontarget_scores: float (N,), of trials of two speakers.
+
+    Raises:
+        InputError: no scores of a kind, scores that are not a column of finite numbers.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997; departure: the
+        line between two points.
+    """
+    return _curve(target_scores, nontarget_scores).eer().rate
+
+
+def min_dcf(
+    target_scores: ArrayLike,
+    nontarget_scores: ArrayLike,
+    p_target: float,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
+    """Return the smallest normalised detection cost over all thresholds: 0 without errors, at most 1.
+
+    Args:
+        target_scores: float (T,), of trials of one speaker; higher means more likely the same speaker.
+        nontarget_scores: float (N,), of trials of two speakers.
+        p_target: prior of a target trial, in (0, 1).
+        c_miss: cost of a miss, above 0.
+        c_fa: cost of a false alarm, above 0.
+
+    Raises:
+        InputError: no scores of a kind, scores that are not a column of finite numbers, a prior or a cost out of range.
+
+    Source: as `DetCurve.min_dcf`.
+    """
+    return _curve(target_scores, nontarget_scores).min_dcf(p_target, c_miss, c_fa).cost
+
+
 def det_curve(scores: np.ndarray, labels: np.ndarray) -> DetCurve:
     """Return the exact ROC / DET curve of labelled scores, equal scores grouped.
 
@@ -259,6 +303,27 @@ def bayes_costs(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tupl
     miss, false_alarm = c_miss * p_target, c_fa * (1 - p_target)
     best = min(miss, false_alarm)
     return miss / best, false_alarm / best
+
+
+def _curve(target_scores: ArrayLike, nontarget_scores: ArrayLike) -> DetCurve:
+    """Return the curve of the scores of targets and of non-targets."""
+    targets, nontargets = (
+        _column("target scores", target_scores),
+        _column("non-target scores", nontarget_scores),
+    )
+    labels = np.arange(len(targets) + len(nontargets)) < len(targets)
+    return det_curve(np.concatenate((targets, nontargets)), labels)
+
+
+def _column(name: str, values: ArrayLike) -> np.ndarray:
+    """Return values as float64 (N,)."""
+    try:
+        column = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected a column of numbers: {error}") from error
+    if column.ndim != 1:
+        raise InputError(f"{name} of shape {column.shape}: expected a column of numbers, (N,)")
+    return column
 
 
 def _classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

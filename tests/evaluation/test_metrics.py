@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
@@ -13,7 +14,7 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.bootstrap import bootstrap, cost_interval, paired_bootstrap
-from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr, det_curve
+from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr, det_curve, eer, min_dcf
 from speakerverif.scoring.speaker_bootstrap import Resampled
 
 LN2 = np.log(2)
@@ -70,6 +71,41 @@ def test_hand_worked_figures() -> None:
     assert (best.cost, best.threshold, best.p_miss, best.p_fa) == (0.75, 4, 0.75, 0)
     # The hull goes (0, 1), (0, 3/4), (3/4, 0), (1, 0): its middle line crosses at 3/8.
     assert curve.rocch_eer() == pytest.approx(3 / 8, abs=1e-15)
+
+
+def test_figures_of_plain_arrays_by_hand() -> None:
+    # Accepting from 2 on misses no target and accepts 2 of 4 non-targets; from 4 on 1/3 and 1/4; from 6 on 2/3, none.
+    # Where 1/3 is missed, between 3 and 4, p_fa falls from 1/2 to 1/4 and passes 1/3.
+    targets, nontargets = [4, 2, 6], [1, 5, 3, 0]
+    assert eer(targets, nontargets) == pytest.approx(1 / 3, abs=1e-15)
+    assert min_dcf(targets, nontargets, 0.5) == pytest.approx(1 / 2, abs=1e-15)  # from 2 on: 0 + 2/4
+    assert min_dcf(targets, nontargets, 0.5, c_fa=3) == pytest.approx(
+        2 / 3, abs=1e-15
+    )  # from 6 on: 2/3 + 3 x 0
+    assert min_dcf(targets, nontargets, 0.5, c_miss=2) == pytest.approx(1 / 2, abs=1e-15)  # from 2 on again
+    assert min_dcf(np.array(targets, np.float32), np.array(nontargets), 0.1) == pytest.approx(
+        2 / 3, abs=1e-15
+    )
+    assert (eer([1.0], [0.0]), eer([0.0], [1.0]), eer([0.0], [0.0])) == (0, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("targets", "nontargets", "message"),
+    [
+        ([], [0.0], "0 target and 1 non-target"),
+        ([0.0], np.empty(0), "1 target and 0 non-target"),
+        ([np.nan], [0.0], "finite"),
+        ([1.0], [0.0, -np.inf], "finite"),
+        ([[1.0]], [0.0], r"target scores of shape \(1, 1\)"),
+        ([1.0], 0.0, r"non-target scores of shape \(\)"),
+        (["high"], [0.0], "target scores: expected a column of numbers"),
+        ([1.0], [[0.0], [1.0, 2.0]], "non-target scores: expected a column of numbers"),
+    ],
+)
+def test_plain_arrays_are_checked(targets: ArrayLike, nontargets: ArrayLike, message: str) -> None:
+    for figure in (eer, lambda one, two: min_dcf(one, two, 0.05)):
+        with pytest.raises(InputError, match=message):
+            figure(targets, nontargets)
 
 
 def test_min_cllr_by_hand() -> None:
