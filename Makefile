@@ -12,7 +12,7 @@ OUT ?= out/default
 MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: fuzz demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
+.PHONY: fuzz hostile demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
@@ -47,12 +47,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# 2,000 bad inputs through every command; some minutes.
-# Damaged files for the package's parsers, with limits of time and memory: MINUTES in all, of the GROUPS (none: all).
+# Damaged recordings for the package's reader, with limits of time and memory: MINUTES in all, of the GROUPS (none: all).
 MINUTES ?= 60
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz.py $(GROUPS) --minutes $(MINUTES)
 
+# 2,000 bad inputs through every command; some minutes.
 hostile: $(INSTALLED)
 	$(BIN)/python tools/hostile.py --count 2000
 
