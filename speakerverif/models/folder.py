@@ -1,7 +1,7 @@
 """Model folders: the only reader and writer.
 
 Nothing here is a pickle: weights are safetensors, everything else is TOML or JSON text. Each file is written aside,
-synced and renamed, so that a crash leaves the former file or the new one, never a half.
+synced and renamed, so that a crash leaves the former file or the new one, never a partial one.
 """
 
 import base64
@@ -46,7 +46,7 @@ CALIBRATION = "calibration.toml"  # where fitted
 HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else needs it
 
 
-# What a folder may hold besides: the calibration, back end and cohort (`scoring.py`), the training head.
+# What a folder may also hold: the calibration, back end and cohort (`scoring.py`), the training head.
 BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
 
 
@@ -55,7 +55,7 @@ DEFAULT = Path(__file__).parents[1] / "default_model"  # what the package ships;
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A loaded model with what its folder, or its ONNX file, says about it."""
+    """A loaded model with the facts in its folder or its ONNX file."""
 
     path: Path
     model: SpeakerModel | OnnxModel
@@ -72,12 +72,12 @@ class ModelFolder:
 
     @property
     def engine(self) -> str:
-        """What runs the model: "torch" or "onnxruntime"."""
+        """The program that runs the model: "torch" or "onnxruntime"."""
         return "torch" if isinstance(self.model, SpeakerModel) else "onnxruntime"
 
     @property
     def precision(self) -> str:
-        """What it computes in: "float32" or "bfloat16"; an ONNX file's is that of its export."""
+        """The precision of computation: "float32" or "bfloat16"; an ONNX file's is that of its export."""
         if isinstance(self.model, OnnxModel):
             return self.model.metadata.get("precision", "float32")
         return "bfloat16" if isinstance(self.model, BFloat16Model) else "float32"
@@ -272,7 +272,7 @@ def load_head(folder: Path) -> dict[str, Tensor]:
 
 
 def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors wants them: on the CPU, contiguous, apart from the graph."""
+    """Return tensors as safetensors wants them: on the CPU, contiguous, detached from the graph."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

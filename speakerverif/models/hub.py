@@ -1,9 +1,9 @@
-"""Model folders to and from the Hugging Face hub: from the local cache where they are there, else from the network.
+"""Model folders to and from the Hugging Face hub: from the local cache where it holds them, else from the network.
 
-What the cache holds is used as it is and nobody is asked whether it is the newest: the same name gives the same
+What the cache holds is used without asking the hub for newer files: the same name gives the same
 embeddings tomorrow, and without a network. A name may carry a revision: `org/name@v2`.
 
-A name that could be a path too is taken for a mistyped one where its folder is here: nobody is asked for it then.
+A name whose folder exists here is taken for a mistyped path, and the hub is not asked for it.
 """
 
 import re
@@ -23,7 +23,7 @@ def upload(name: str, files: dict[str, bytes], message: str, private: bool = Fal
         name: `org/name`.
         files: path in the repository -> content.
         message: of the commit.
-        private: a repository made now is seen by its owner alone.
+        private: whether a repository that this call makes is visible to its owner alone.
 
     Raises:
         InputError: no such name can be, no token or one without the right to write, no network.

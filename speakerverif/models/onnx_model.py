@@ -1,4 +1,4 @@
-"""A model in an ONNX file, run by onnxruntime: what `export` wrote, called as the model it was made of."""
+"""A model that `export` wrote to an ONNX file, run by onnxruntime and called like the original."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ INSTALL = "install onnxruntime (the extra 'onnx' brings it): pip install 'speake
 
 
 class OnnxModel:
-    """Waveform in, embedding out, as `SpeakerModel`; `metadata` is what the file says about itself.
+    """Waveform in, embedding out, as `SpeakerModel`; `metadata` is the file's own.
 
     Args:
         path: an ONNX file with inputs `waveform` and `num_samples`.

@@ -130,7 +130,7 @@ class StatisticsPooling(nn.Module):
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Mean and standard deviation over time under an attention to each channel, `(B, 2 C)`.
+    """Mean and standard deviation over time with attention weights per channel, `(B, 2 C)`.
 
     Args:
         channels: C.

@@ -40,7 +40,7 @@ def chosen(precision: Precision, encoder: str, device: str | torch.device) -> Li
     """Return the precision to compute in: `auto` is bfloat16 where that gains and its cost was measured to be small.
 
     Args:
-        precision: what was asked for.
+        precision: the one asked for.
         encoder: the encoder's name.
         device: where the model is.
     """

@@ -1,15 +1,15 @@
-"""When fast layers may work in their own way; otherwise they do as the plain layers do."""
+"""Conditions under which fast layers use their own code; otherwise they run that of the plain layers."""
 
 import torch
 from torch import Tensor
 
 
 def runs_eagerly(frames: Tensor) -> bool:
-    """Return whether the work on frames runs on a CPU as it is written: not under autocast, traced or compiled."""
+    """Return whether work on the frames runs eagerly on a CPU: not under autocast, traced or compiled."""
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
 
 def keeps_nothing(frames: Tensor) -> bool:
-    """Return whether a layer may also overwrite memory of its own that autograd would need: no gradients follow."""
+    """Return whether no gradients follow, so that a layer may also overwrite memory that autograd would need."""
     return runs_eagerly(frames) and not torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN in less memory: in evaluation a Res2Net overwrites its input, and blocks write side by side."""
+"""ECAPA-TDNN in less memory: in evaluation a Res2Net overwrites its input, and all blocks write into one tensor."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class FastSERes2Block(SERes2Block):
 
 
 def _overwrite(res2: Res2Net, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Return frames, overwritten with what a Res2Net makes of them; one piece of memory serves all convolutions."""
+    """Return frames, overwritten with the result of a Res2Net; all convolutions share one buffer."""
     parts: list[Any] = list(res2.parts)
     buffer = ConvBuffer(len(frames), frames.shape[1], parts[0].affine, num_frames)
     chunks = frames.split(res2.width, -1)
@@ -40,7 +40,7 @@ def _overwrite(res2: Res2Net, frames: Tensor, num_frames: Tensor | None) -> Tens
 
 
 class FastECAPA(ECAPA):
-    """Without gradients the blocks write their results side by side, where the next layer aggregates them."""
+    """Without gradients the blocks write their results into one tensor, which the next layer aggregates."""
 
     def aggregate(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         if not keeps_nothing(frames):

@@ -1,4 +1,4 @@
-"""Steps of the features, one utterance at a time where a mask or an index would be a pass over everything."""
+"""Feature steps, one utterance at a time where a mask or an index would need a pass over the whole batch."""
 
 from torch import Tensor
 from torch.nn import functional as F

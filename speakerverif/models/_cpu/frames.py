@@ -23,9 +23,9 @@ from speakerverif.models._cpu.kernels import (
 from speakerverif.models.encoders._tdnn import TDNN, TimeConv, reflect
 from speakerverif.models.frames import FrameNorm
 
-# From this number of rows on, a kernel made in advance is faster: one call of it takes longer to begin.
+# From this number of rows on, a kernel made in advance is faster: each call of it has a higher fixed cost.
 KERNEL_ROWS = 64
-# From this number of rows and of weights on, a product gains more than packing the weight in every call takes.
+# From these numbers of rows and weights on, packing the weight in every call costs less time than it saves.
 ROWS, WEIGHTS = 1024, 2**18
 # From this number of channels on oneDNN's convolution, its kernel in order, is faster than shifted products.
 PACKED_CHANNELS = 256
@@ -53,9 +53,9 @@ class FastLinear(Packable, nn.Linear):
 
 
 class _PackedProduct(torch.autograd.Function):
-    """A linear layer whose weight is packed for the product, and turned around for the gradient of the rows.
+    """A linear layer whose weight is packed for the product, and packed transposed for the gradient of the rows.
 
-    MKL's products, which `linear` takes, are a tenth slower on two threads.
+    MKL's products, which `linear` uses, are a tenth slower on two threads.
     """
 
     @staticmethod
@@ -85,7 +85,7 @@ class FastFrameNorm(FrameNorm):
 
 
 def scale_and_offset(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return what a batch norm in evaluation multiplies by and then adds, each `(C,)`."""
+    """Return the scale and then the offset of a batch norm in evaluation, each `(C,)`."""
     assert norm.running_mean is not None and norm.running_var is not None
     return _scale_and_offset(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
@@ -110,9 +110,9 @@ def _scale_and_offset(
 
 
 class FastTimeConv(Packable, TimeConv):
-    """Convolution over time as products of shifted frames, or, of many channels in evaluation, by oneDNN.
+    """Convolution over time as products of shifted frames, or, with many channels in evaluation, by oneDNN.
 
-    The kernel `(C', C, k)` lies in memory tap by tap, so that each tap is a matrix as it is.
+    The kernel `(C', C, k)` lies in memory tap by tap, so that each tap is a contiguous matrix.
     """
 
     weight: nn.Parameter  # type: ignore[assignment]
@@ -174,7 +174,7 @@ class ConvBuffer:
 
 
 def _windows(rows: Tensor, count: int, dilation: int) -> list[Tensor]:
-    """Return what each of `count` taps sees: rows k * dilation later, equally many for each."""
+    """Return the rows for each of `count` taps: those k * dilation later, equally many for each."""
     return [rows.narrow(0, k * dilation, len(rows) - dilation * (count - 1)) for k in range(count)]
 
 

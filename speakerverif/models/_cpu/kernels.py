@@ -1,8 +1,8 @@
-"""Kernels packed: laid out once in the order in which oneDNN reads them.
+"""Packed kernels: weights laid out once in the order in which oneDNN reads them.
 
 A packed kernel serves evaluation without gradients, in float32 on a CPU; everywhere else, and once a weight has changed
-(by an optimiser, `load_state_dict`, `.to`), a layer computes from its weights as they are. What is written without
-torch's knowledge (`.data`, NumPy) leaves no trace, so no kernel is packed unless `pack` asks for it.
+(by an optimiser, `load_state_dict`, `.to`), a layer computes from its current weights. Writes that torch can't see
+(`.data`, NumPy) go unnoticed, so no kernel is packed unless `pack` asks for it.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from speakerverif.models._cpu.conditions import keeps_nothing
 
-# Which products of packed kernels are faster than torch's own, by torch's name of the instruction set: measured in
-# docs/performance.md, "Instruction sets". MKL, which torch's own products take, is at its best with AVX-512.
+# Which products of packed kernels are faster than torch's own, by torch's name of the instruction set: see
+# docs/performance.md, "Instruction sets". MKL, which torch's own products use, is fastest with AVX-512.
 PACKING_GAINS = {"DEFAULT": True, "AVX2": True, "AVX512": False}
 
 
@@ -22,12 +22,12 @@ class Kernel:
     """A packed kernel, and the state of the tensors that it was made of."""
 
     def __init__(self, sources: Sequence[Tensor | None]) -> None:
-        # Views keep the memory, so that nothing else can come to lie there.
+        # Views keep the memory allocated, so that no other tensor can take its address.
         self._sources = [None if source is None else source.detach() for source in sources]
         self._versions = [0 if source is None else source._version for source in sources]
 
     def is_of(self, sources: Sequence[Tensor | None]) -> bool:
-        """Return whether it was made of these tensors, and none has changed since."""
+        """Return whether the kernel was made of these tensors, all unchanged since."""
         for now, then, version in zip(sources, self._sources, self._versions, strict=True):
             if now is None or then is None:
                 if now is not then:
@@ -70,7 +70,7 @@ class LinearKernel(Kernel):
 
 
 class PlainLinearKernel(Kernel):
-    """The same with a weight that is not packed, for processors where packing gains nothing."""
+    """Kernel of a linear layer with an unpacked weight, for processors where packing gains nothing."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, sources: Sequence[Tensor | None]) -> None:
         super().__init__(sources)
@@ -84,7 +84,7 @@ class PlainLinearKernel(Kernel):
 class ConvKernel(Kernel):
     """Kernel of maps `(B, C, H, W)` in channels-last order to such maps; weight `(C', C / groups, kh, kw)`.
 
-    Only the order of the weight is settled: what oneDNN makes of it depends on the maps' size, and the wrong layout
+    Only the channel order of the weight is fixed: oneDNN's own layout depends on the maps' size, and the wrong one
     takes several times as long.
     """
 
@@ -111,7 +111,7 @@ class Packable(nn.Module):
     """A layer that a kernel made in advance can compute."""
 
     weight: Tensor
-    bias: Any  # torch declares it otherwise in every layer
+    bias: Any  # each of torch's layers declares it differently
     _kernel: Kernel | None = None
 
     def sources(self) -> Sequence[Tensor | None]:
@@ -119,11 +119,11 @@ class Packable(nn.Module):
         return self.weight, self.bias
 
     def make_kernel(self, pack_products: bool) -> Kernel | None:
-        """Return the kernel; None where there is none to gain by."""
+        """Return the kernel; None where a kernel gains nothing."""
         raise NotImplementedError
 
     def kernel_for(self, values: Tensor) -> Kernel | None:
-        """Return the kernel if there is one of the weights as they are, and it may be used for these values."""
+        """Return the kernel of the current weights, if there is one and it may be used for these values."""
         kernel = self._kernel
         if kernel is None or self.training or not keeps_nothing(values) or values.dtype != torch.float32:
             return None
@@ -132,7 +132,7 @@ class Packable(nn.Module):
 
 @torch.no_grad()
 def pack(model: nn.Module, pack_products: bool | None = None) -> None:
-    """Make the kernels of a model in float32 on a CPU; another is left as it is. Takes as much memory as its weights.
+    """Make the kernels of a float32 model on a CPU, in as much memory as its weights; other models stay unchanged.
 
     Args:
         model: with fast layers.

@@ -30,7 +30,7 @@ class FastMapConv(Packable, MapConv):
     def convolve(
         self, maps: Tensor, num_frames: Tensor | None, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """Return what the layer returns, with another weight and bias."""
+        """Return the layer's result with another weight and bias."""
         stride, padding = self.stride[::-1], self.padding[::-1]
         if self.pointwise:
             maps = nn.functional.linear(self._rows(maps), weight.flatten(1), bias).permute(0, 3, 1, 2)
@@ -39,12 +39,12 @@ class FastMapConv(Packable, MapConv):
         return zero_padded_maps(maps, num_frames)
 
     def convolve_with(self, kernel: Kernel, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        """Return what a kernel that `kernel_of` made makes of maps."""
+        """Return the result of a kernel that `kernel_of` made."""
         maps = kernel(self._rows(maps)).permute(0, 3, 1, 2) if self.pointwise else kernel(maps)
         return zero_padded_maps(maps, num_frames)
 
     def _rows(self, maps: Tensor) -> Tensor:
-        """Return what a point-wise convolution sees of maps, channels last."""
+        """Return the places of maps that a point-wise convolution uses, channels last."""
         return maps[:, :, :: self.stride[1], :: self.stride[0]].permute(0, 2, 3, 1)
 
     def make_kernel(self, pack_products: bool) -> Kernel:
@@ -73,7 +73,7 @@ class FastConvNorm(Packable, ConvNorm):
         return self.conv.convolve(maps, num_frames, *self._folded())
 
     def _folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the convolution that does the norm's work as well."""
+        """Return weight and bias of the convolution with the norm folded in."""
         scale, offset = scale_and_offset(self.norm)
         if self.conv.bias is not None:
             offset = offset + self.conv.bias * scale

@@ -13,7 +13,7 @@ PIECE = 2**18  # numbers worked on at a time
 
 
 class FastMeanAndDeviation(MeanAndDeviation):
-    """The gradient in one pass."""
+    """Mean and deviation with the gradient in one pass."""
 
     def moments(self, frames: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if not _suits(frames):
@@ -33,7 +33,7 @@ class FastAttendedMeanAndDeviation(AttendedMeanAndDeviation):
 
 
 def _suits(frames: Tensor) -> bool:
-    """Return whether work in pieces pays: on a CPU that runs it as written (autocast leaves float32 alone)."""
+    """Return whether work in pieces pays: on a CPU in eager mode (autocast leaves float32 alone)."""
     return frames.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
 
 
@@ -67,7 +67,7 @@ class _Moments(torch.autograd.Function):
         grad = torch.empty_like(frames)
         for x, m, a, b, mask_x, g in _pieces(frames, mean, offset, slope, mask, grad):
             torch.addcmul(a, _centred(x, m, mask_x), b, out=g)
-        # At padding the gradient is left non-zero: masking the frames, which came before, has none there.
+        # At padding the gradient is left non-zero: the masking of the frames before this step drops it.
         return grad, None, None
 
 
@@ -80,7 +80,7 @@ class _SoftmaxMoments(torch.autograd.Function):
     """Mean and variance `(B, 2, C)` of frames `(B, T, C)` under w = softmax over time of logits `(B, T, C)`.
 
     With d = x - mean: dL/dx = w (g_mean + 2 g_var d); dL/dlogits = w (g_mean d + g_var (d^2 - var)).
-    Autograd's own chain takes three times as many passes over memory and keeps every step of it.
+    Autograd's own chain takes three times as many passes over memory and keeps every intermediate result.
     """
 
     @staticmethod

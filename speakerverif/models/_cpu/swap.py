@@ -1,4 +1,4 @@
-"""Fast layers in the place of plain ones, and back, by their types.
+"""The exchange of plain layers for fast ones and back, by type.
 
 A layer stays the same object: only its class changes, so weights, their names, hooks and references to it are kept.
 """

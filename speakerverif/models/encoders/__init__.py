@@ -1,4 +1,4 @@
-"""Encoders: features (batch, frames, mels) to embeddings (batch, dim), one network a file."""
+"""Encoders: features (batch, frames, mels) to embeddings (batch, dim), one network per file."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def build(table: dict[str, Any], num_mels: int) -> "nn.Module":
     """Return the encoder that a recipe's `[encoder]` table describes.
 
-    An encoder whose own table holds tables of `members` is built of those.
+    An encoder whose table holds tables of `members` is built from them.
 
     Raises:
         InputError: unknown name, key or value (the alternatives are named), values that contradict each other, or an

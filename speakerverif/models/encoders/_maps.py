@@ -3,8 +3,8 @@
 In memory maps are channels-last, (B, T, F, C): the order that convolutions are fastest in, and in which frames
 `(B, T, F C)` are the same memory. Kernels are kept as published models keep them, (out, in, frequency, time).
 
-Every layer leaves zeros past an utterance's end, `num_frames`. A convolution pads with zeros, so the next layer
-sees there what it sees at the end of an utterance alone, and a sum of maps stays zero by itself.
+Every layer leaves zeros past an utterance's end, `num_frames`. A convolution pads with zeros, so the next layer reads
+there the same values as past the end of a single utterance, and a sum of maps stays zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def zero_padded_maps(maps: Tensor, num_frames: Tensor | None) -> Tensor:
 
 
 def strided(num_frames: Tensor | None, stride: int) -> Tensor | None:
-    """Return how many frames a convolution makes of `num_frames`."""
+    """Return the number of frames that come out of a strided convolution of `num_frames`."""
     return num_frames if num_frames is None or stride == 1 else (num_frames + stride - 1) // stride
 
 
@@ -41,8 +41,8 @@ class MapConv(nn.Conv2d):
     """Convolution, with zeros around the map; `num_frames` counts the frames that come out.
 
     Args:
-        kernel_size: over frequency and over time; odd, or equal to the stride: then nothing overlaps and nothing is
-            added around.
+        kernel_size: over frequency and over time; odd, or equal to the stride: then nothing overlaps and there is no
+            padding.
         stride: over frequency and over time.
     """
 
@@ -96,7 +96,7 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block's layers, and their input, brought to the same shape where that differs, added to their result."""
+    """A residual block: the result of its layers plus their input, which is projected where the shapes differ."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -107,14 +107,14 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the block's maps, and how many of their frames are real."""
+        """Return the block's maps, and the number of their real frames."""
         after = strided(num_frames, self.time_stride)
         out = self.layers(maps, num_frames, after)
         out += maps if self.shortcut is None else self.shortcut(maps, after)
         return self.activation(out), after
 
     def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        """Return what the layers make of maps, in new memory.
+        """Return the layers' result, in new memory.
 
         Args:
             before, after: how many frames are real in the input and in the result.
@@ -122,7 +122,7 @@ class Residual(nn.Module):
         raise NotImplementedError
 
     def activation(self, maps: Tensor) -> Tensor:
-        """Return the block's result, made of the sum."""
+        """Return the block's result, given the sum."""
         out: Tensor = self.relu(maps)
         return out
 
@@ -145,15 +145,15 @@ def stages(
     counts: Sequence[int],
     block: Callable[[int, int, int, tuple[int, int]], Residual],
 ) -> tuple[nn.ModuleList, int]:
-    """Return lists of blocks, and how many channels come out of the last.
+    """Return the blocks of each stage, and the number of channels after the last.
 
-    The first block of every list but the first halves time and frequency.
+    The first block of every stage but the first halves time and frequency.
 
     Args:
         channels: of the maps that come in.
-        widths: of each list, as its blocks take it.
-        counts: how many blocks each list has.
-        block: makes one from the number of its list, the channels that come in, the width and the stride.
+        widths: of each stage, as its blocks take it.
+        counts: number of blocks of each stage.
+        block: makes one from the number of its stage, the input channels, the width and the stride.
     """
     lists = nn.ModuleList()
     for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
@@ -167,5 +167,5 @@ def stages(
 
 
 def second_layer(size: int) -> nn.Sequential:
-    """Return what leads from the first layer after pooling to an embedding that is the second's."""
+    """Return the layers from the first layer after pooling to an embedding from the second."""
     return nn.Sequential(nn.ReLU(), nn.BatchNorm1d(size, affine=False), nn.Linear(size, size))

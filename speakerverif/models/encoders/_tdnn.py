@@ -16,8 +16,8 @@ Padding = Literal["zeros", "reflect", "none"]
 class TimeConv(nn.Conv1d):
     """Convolution of frames `(B, T, C)` over time, `(B, T, C')`; without padding T shrinks by the context.
 
-    Each utterance is padded at its own end, `num_frames`, so a row of a ragged batch sees what it would see
-    alone. Reflection is repeated where an utterance is shorter than the context.
+    Each utterance is padded at its own end, `num_frames`, so a row of a ragged batch gives the same result as alone.
+    Reflection is repeated where an utterance is shorter than the context.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class Head(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """`growth` new channels: a convolution over time, masked by what the whole utterance and its segment say."""
+    """`growth` new channels: a convolution over time, masked by utterance and segment context."""
 
     def __init__(self, in_channels: int, inner: int, growth: int, dilation: int) -> None:
         super().__init__()
@@ -84,14 +84,14 @@ def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
         num_frames: `(B,)`, or None for full length.
     """
     length = frames.shape[1]
-    # At least one more than there are, so that there are always several: an exported graph is not made for one alone.
+    # At least one more than needed, so that there are always several: an exported graph doesn't cover a single one.
     segments = length // SEGMENT + 2
     count = torch.full((1,), length, device=frames.device) if num_frames is None else num_frames
     starts = SEGMENT * torch.arange(segments, device=frames.device)
     counts = (count.unsqueeze(1) - starts).clamp(0, SEGMENT).unsqueeze(-1)
     padded = nn.functional.pad(frames, (0, 0, 0, segments * SEGMENT - length))
     sums = widened(padded).unflatten(1, (-1, SEGMENT)).sum(2)
-    # A segment that is all padding has no mean; nothing sees the 0 that it gets.
+    # A segment that is all padding has no mean; its 0 is never used.
     return sums.sum(1, keepdim=True) / count.view(-1, 1, 1) + sums / counts.clamp(min=1)
 
 

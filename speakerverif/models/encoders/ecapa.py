@@ -1,8 +1,8 @@
 """ECAPA-TDNN: Res2Net blocks with squeeze and excitation, and attentive statistics pooling.
 
 Source: Desplanques, Thienpondt and Demuynck, 2020, "ECAPA-TDNN: Emphasized Channel Attention, Propagation and
-Aggregation in TDNN Based Speaker Verification", arXiv:2005.07143. Projects differ in what they call by that
-name; these settings give theirs (parameters at 80 mels):
+Aggregation in TDNN Based Speaker Verification", arXiv:2005.07143. Projects' networks of that name differ; these
+settings give them (parameters at 80 mels):
 
 | model              | parameters | settings that differ from `Config()`'s                              |
 |--------------------|-----------:|---------------------------------------------------------------------|
@@ -51,13 +51,13 @@ class Config:
     final_norm: bool = False  # batch norm of the embedding
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield the settings that contradict others."""
         if self.channels % self.res2_scale:
             yield f"res2_scale: found {self.res2_scale}, expected a divisor of channels {self.channels}"
 
 
 class Res2Net(nn.Module):
-    """Channels in `scale` parts: the first is passed on; to each other the result before it is added, and convolved.
+    """Channels in `scale` parts: the first is passed on; each other is added to the result before it and convolved.
 
     (The first convolved part has nothing added.)
     """
@@ -136,7 +136,7 @@ class ECAPA(nn.Module):
         return embedding if self.embedding_norm is None else self.embedding_norm(embedding)
 
     def aggregate(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        """Return the results of all blocks side by side, `(B, T, blocks * channels)`."""
+        """Return the concatenated results of all blocks, `(B, T, blocks * channels)`."""
         outputs: list[Tensor] = []
         total = frames
         for block in self.blocks:

@@ -1,8 +1,8 @@
-"""Several encoders that listen together: their embeddings side by side, each of unit length.
+"""Several encoders as one: their embeddings concatenated, each of unit length.
 
-The cosine of two such embeddings is the mean of the members' cosines, so this is score fusion with equal weights
-that needs no other scoring. What stands side by side may count twice: as it is, and whitened by a linear layer, which
-turns down the directions in which one speaker's recordings differ (fitted after training, `tools/join_models.py`).
+The cosine of two such embeddings is the mean of the members' cosines, so this is score fusion with equal weights, by
+plain cosine scoring. A whitened copy may be appended: a linear layer, fitted after training by `tools/join_models.py`,
+scales down the directions in which one speaker's recordings differ.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Config:
-    """The members' own `[encoder]` tables, by a name of each; all get the same features."""
+    """The members' `[encoder]` tables by name; all get the same features."""
 
     members: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"a": {"name": "ecapa"}, "b": {"name": "xvector"}}
@@ -29,7 +29,7 @@ class Ensemble(nn.Module):
 
     Args:
         members: encoders, by name.
-        whiten: whether all counts a second time, whitened; until that is fitted it is passed on unchanged.
+        whiten: whether a whitened copy of the embeddings is appended; until that is fitted, it is an unchanged copy.
     """
 
     def __init__(self, members: Mapping[str, nn.Module], whiten: bool) -> None:
@@ -47,13 +47,13 @@ class Ensemble(nn.Module):
         return torch.cat([embeddings, F.normalize(self.whitening(embeddings), dim=1)], 1)
 
     def side_by_side(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """Return the members' embeddings `(B, sum of dimensions)`, of equal lengths and together of length 1."""
+        """Return the members' embeddings, concatenated: `(B, sum of dimensions)`, equal lengths, total length 1."""
         embeddings = [F.normalize(member(features, num_frames), dim=1) for member in self.members.values()]
         return F.normalize(torch.cat(embeddings, 1), dim=1)
 
 
 def unchanged(dim: int) -> nn.Linear:
-    """Return the layer that passes on what it gets."""
+    """Return the linear layer that is the identity."""
     layer = nn.Linear(dim, dim)
     nn.init.eye_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -35,7 +35,7 @@ class Config:
 
 
 class InvertedBottleneck(Residual):
-    """A convolution of 3 x 3 of each channel alone, between two point-wise ones, at four times the width."""
+    """A depth-wise convolution of 3 x 3 at four times the width, between two point-wise ones."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, (1, 1))

@@ -45,7 +45,7 @@ LAYER_NORM_EPS = 1e-6
 
 
 class Stage(NamedTuple):
-    """A stage: `stride` frequencies become as many times the channels."""
+    """A stage: the frequencies are divided by `stride`, and the channels multiplied by it."""
 
     stride: int
     blocks: int
@@ -195,7 +195,7 @@ class TransformerLayer(nn.Module):
 
 
 class TimeContext(nn.Module):
-    """Fewer channels, convolutions over ever longer times, attention, as many channels, and the input added."""
+    """Channels reduced, convolutions over increasing durations, attention, channels restored, and the input added."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()

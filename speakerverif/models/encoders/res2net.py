@@ -36,7 +36,7 @@ class Config:
     variance_floor: VarianceFloor = 1e-7
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield the settings that contradict others."""
         if self.channels * self.base_width < 64:
             least = -(-64 // self.channels)
             yield f"base_width: found {self.base_width}, expected {least} or more at channels {self.channels}"

@@ -43,7 +43,7 @@ class MinimumLength(nn.Module):
         self.context = context
 
     def forward(self, features: Tensor, num_frames: Tensor | None) -> None:
-        """Return if all is well.
+        """Return where every utterance is long enough.
 
         Raises:
             InputError: an utterance is too short.
@@ -67,7 +67,7 @@ class XVector(nn.Module):
         activation = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}[config.activation]
         norm: Literal["affine", "plain"] = "affine" if config.norm_affine else "plain"
         self.frames = nn.ModuleList()
-        self.lost_frames: list[int] = []  # how many fewer come out of each layer than go in
+        self.lost_frames: list[int] = []  # number of frames that each layer removes
         size = num_mels
         for kernel_size, dilation in [(5, 1), (3, 2), (3, 3), (1, 1), (1, 1)]:
             out = config.pooling_channels if len(self.frames) == 4 else config.channels

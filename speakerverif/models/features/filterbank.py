@@ -1,7 +1,7 @@
-"""Log mel filterbanks of a whole batch: frames, real FFT, power, mel bands, logarithm, and each utterance's mean off.
+"""Log mel filterbanks of a whole batch: frames, real FFT, power, mel bands, logarithm, mean subtraction.
 
-Steps that graphs for other runtimes, or processors, want computed in another way are modules of their own without
-weights (`Frames`, `PowerSpectrum`, `Fill`), so that they can be replaced by type.
+Steps that other runtimes or processors compute in another way are separate modules without weights (`Frames`,
+`PowerSpectrum`, `Fill`), so that they can be replaced by type.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Fill(nn.Module):
 
 
 class Filterbank(nn.Module):
-    """What all kinds share; a kind says how frames are cut and prepared, and what becomes of energies.
+    """Base of all kinds; each defines how frames are cut and prepared, and how energies are scaled.
 
     The window and the mel matrix are buffers, so they move with the module, but not saved ones: the
     configuration in the model folder determines them, and a stored copy could only contradict it.
@@ -141,7 +141,7 @@ class Filterbank(nn.Module):
             yield waveform[:, start * self.frame_shift : (end - 1) * self.frame_shift + self.frame_length]
 
     def place(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the waveform to cut frames from, and how many frames are each utterance's own."""
+        """Return the waveform that frames are cut from, and the number of frames of each utterance."""
         raise NotImplementedError
 
     def prepare(self, frames: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Filterbank(nn.Module):
         raise NotImplementedError
 
     def finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """Return features after what needs whole utterances; they come with 0 past `num_frames` and leave so."""
+        """Return features after the steps over whole utterances; input and result are 0 past `num_frames`."""
         return features
 
 

@@ -40,7 +40,7 @@ class KaldiFilterbank(Filterbank):
         frames = frames - frames.mean(-1, keepdim=True)
         scaled = frames * self.PREEMPHASIS
         frames[..., 1:] -= scaled[..., :-1]
-        # The first sample has no predecessor in its frame; Kaldi lets it be its own.
+        # The first sample has no predecessor in its frame; Kaldi takes the sample itself.
         frames[..., 0] -= scaled[..., 0]
         frames *= self.window
         return frames
