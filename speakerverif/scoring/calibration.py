@@ -58,7 +58,7 @@ class Calibration:
 
     @property
     def measures(self) -> list[str]:
-        """The quality measures that its columns are the two sides of (`measures.of_trials`)."""
+        """The quality measures, of which `quality` names both columns (`measures.of_trials`)."""
         return list(dict.fromkeys(name.removesuffix("_low").removesuffix("_high") for name in self.quality))
 
     def llr(self, inputs: Array) -> Array:
@@ -69,7 +69,7 @@ class Calibration:
         """Return calibrated scores of the trials of `scores[0]`.
 
         Args:
-            scores: one list for each system, in the order of `kinds`; the others hold the same pairs.
+            scores: one list per system, in the order of `kinds`; the others hold the same pairs.
             quality: (N,) for each measure, trial by trial as in `scores[0]`.
 
         Raises:
@@ -225,7 +225,7 @@ def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:
 
 
 def _matched(first: ScoreList, other: ScoreList) -> Array:
-    """Return the scores of `other` for the pairs of `first`, trial by trial, in whatever order they stand."""
+    """Return the scores of `other` for the pairs of `first`, trial by trial; the rows of both may have any order."""
     trials, theirs = first.trials, other.trials
     code = {name: i for i, name in enumerate(trials.ids)}
     local = np.array([code.get(name, -1) for name in theirs.ids], np.int64)

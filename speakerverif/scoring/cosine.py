@@ -31,7 +31,7 @@ def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | Non
             are zero or not finite.
     """
     if enroll_map is None:
-        vectors = table.embeddings  # as they are: a copy of unit vectors would be a pass over all of them
+        vectors = table.embeddings  # unscaled: a copy of unit vectors would be a pass over all of them
         rows = table.rows_of(trials.ids)
         lengths = lengths_of(vectors, table.ids, rows)
         enroll, test = rows[trials.enroll], rows[trials.test]

@@ -57,7 +57,7 @@ def threshold_at_far(scores: Array, labels: NDArray[np.bool_], far: float) -> fl
     higher.
 
     Raises:
-        InputError: too few non-targets to tell such a rate: fewer than 1 / far.
+        InputError: too few non-targets to measure such a rate: fewer than 1 / far.
     """
     check_both_classes(labels)
     nontargets = np.sort(scores[~labels])[::-1]
@@ -70,7 +70,7 @@ def threshold_at_far(scores: Array, labels: NDArray[np.bool_], far: float) -> fl
         )
     refused = nontargets[allowed]
     above = scores[scores > refused]
-    # In the middle of the gap, so that rounding on the way to a raw score and back lets nobody in.
+    # In the middle of the gap, so that rounding on the way to a raw score and back accepts no further trial.
     middle = (refused + above.min()) / 2 if above.size else refused
     return float(max(middle, np.nextafter(refused, np.inf)))
 
@@ -87,8 +87,7 @@ def operating_point(
         scores: float (N,).
         labels: bool (N,), True is target.
         threshold: on the same scale as the scores.
-        units: int (N,) and int (N,), the speakers of the enroll and the test sides, 0 .. speakers - 1; None:
-            not known.
+        units: int (N,) and int (N,), the speakers of the enroll and the test sides, 0 .. speakers - 1; None: unknown.
     """
     check_both_classes(labels)
     rates, intervals, counts = [], [], []

@@ -50,7 +50,7 @@ def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
     """Return the sum of each owner's rows, (owners, ...), of values (N, ...): row i is `owner[i]`'s."""
     if owners == 1:
         return values.sum(axis=0, keepdims=True)
-    from scipy import sparse  # here, because `verify` and plain cosines need none and it is slow to import
+    from scipy import sparse  # imported here: it is slow to import, and `verify` and plain cosines need none
 
     member = sparse.csr_array(
         (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))
@@ -69,7 +69,7 @@ def speaker_means(table: EmbeddingTable, speakers: Mapping[str, str]) -> Embeddi
         as everywhere in this package, so that a loud or long recording does not outweigh the others.
 
     Raises:
-        InputError: an utterance whose speaker is not known.
+        InputError: an utterance whose speaker is unknown.
     """
     unknown = [i for i in table.ids if i not in speakers]
     if unknown:
@@ -221,7 +221,7 @@ def _refuse_overlap(
     enroll_map: Mapping[str, Sequence[str]] | None,
     speakers: Mapping[str, str] | None,
 ) -> None:
-    """A cohort of the trials' own speakers would punish exactly the target trials."""
+    """Raise `InputError` for a cohort with the trials' own speakers, which would lower exactly the target scores."""
     used = set(scores.trials.ids)
     used.update(name for group in (enroll_map or {}).values() for name in group)
     others = {str(name) for name in cohort.ids}
@@ -237,7 +237,7 @@ def _refuse_overlap(
 
 
 def _refuse_other_scores(scores: ScoreList, own: NDArray, enroll_row: NDArray, test_row: NDArray) -> None:
-    """Statistics of raw embeddings don't fit scores of centred ones: up to 1,000 trials are scored again."""
+    """Raise `InputError` for scores that aren't these embeddings' cosines; up to 1,000 trials are scored again."""
     some = np.unique(np.linspace(0, len(scores.scores) - 1, min(1000, len(scores.scores))).astype(int))
     cosines = np.einsum("ij,ij->i", own[enroll_row[some]], own[test_row[some]])
     off = some[np.abs(cosines - scores.scores[some]) > 1e-3]

@@ -1,4 +1,4 @@
-"""Quality measures of trials: how much the recordings themselves let a score say."""
+"""Quality measures of trials: facts about the recordings that bear on a score's reliability."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:
     """Return a quality measure of two recordings as two columns, `name_low` and `name_high`.
 
     The lower and the higher of both sides, so that swapping them changes nothing. Give durations and
-    magnitudes as logarithms, SNR in dB: what is doubled matters, not what is added.
+    magnitudes as logarithms, SNR in dB: ratios matter, not differences.
 
     Source: the duration and magnitude measures of Thienpondt, Desplanques and Demuynck 2021,
         arXiv:2010.11255.

@@ -1,7 +1,7 @@
 """How a model's embeddings become scores: a back end, then normalisation; fitted once, kept in its folder.
 
 A model folder without `scoring.toml` scores by plain cosine. With it, `backend.npz` holds what was trained and
-`cohort.npz` whom scores are normalised against; `score`, `calibrate` and `verify` then all score that way.
+`cohort.npz` the cohort that scores are normalised against; `score`, `calibrate` and `verify` then all score that way.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ FILE, ARRAYS, COHORT = "scoring.toml", "backend.npz", "cohort.npz"
 
 @dataclass(frozen=True)
 class Plan:
-    """What `scoring.toml` holds: all of a scoring but its arrays."""
+    """The content of `scoring.toml`: a scoring without its arrays."""
 
     fingerprint: str = ""  # of the model whose embeddings it is for
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
@@ -46,7 +46,7 @@ class Scoring:
     """A back end and a normalisation, fitted and ready to score.
 
     Attributes:
-        plan: what they are.
+        plan: their settings.
         backend: trained.
         cohort: one embedding per speaker, as the back end sees them; None where nothing is normalised.
     """
@@ -57,7 +57,7 @@ class Scoring:
 
     @property
     def name(self) -> str:
-        """What was done to the embeddings, in one line; other arrays have another name."""
+        """The steps in one line; it differs where the arrays differ."""
         options = " ".join(f"{key} {value}" for key, value in self.plan.backend.items() if key != "name")
         name = " ".join(filter(None, (self.plan.backend["name"], options, _digest(self.backend))))
         if self.cohort is None:
@@ -98,7 +98,7 @@ class Scoring:
             trials: pairs of ids; with `enroll_map` the enroll ids are models.
             table: has an embedding for every file.
             enroll_map: model -> ids of its files.
-            speakers: id of a file -> speaker, to refuse a cohort of the trials' own speakers; None: not known.
+            speakers: id of a file -> speaker, to refuse a cohort of the trials' own speakers; None: unknown.
 
         Raises:
             InputError: another model's embeddings; files without one; a cohort that shares speakers or ids
@@ -122,7 +122,7 @@ class Scoring:
         return normalize(scores, seen, self.cohort, kind, enroll_map, speakers), scores
 
     def save(self, folder: Path) -> None:
-        """Write the files of a model folder, what names the arrays last."""
+        """Write the files of a model folder, the one that names the arrays last."""
         if self.backend.needs_training:
             self.backend.save(folder / ARRAYS)
         if self.cohort is not None:
@@ -187,9 +187,9 @@ def fit(
     Args:
         plan: what to fit; its fingerprint is set to that of the embeddings.
         train: what to train the back end on; None where it needs no training.
-        cohort: embeddings of other speakers' utterances, of which a mean a speaker is taken; where each id is
-            a speaker, these embeddings are the cohort. None: no normalisation.
-        speakers: utterance -> speaker of `train` and `cohort`; None: told from the paths.
+        cohort: embeddings of other speakers' utterances, of which each speaker's mean is taken; where each id is a
+            speaker, these embeddings are the cohort. None: no normalisation.
+        speakers: utterance -> speaker of `train` and `cohort`; None: from the paths.
 
     Raises:
         InputError: training embeddings without speakers, too few of them, or needed and lacking; a cohort too
@@ -244,7 +244,7 @@ def check(backend: dict[str, Any], norm: str) -> None:
 
 
 def transformed(backend: Backend, table: EmbeddingTable) -> EmbeddingTable:
-    """Return embeddings as a back end sees them: what it does not score by cosine it sees as they are."""
+    """Return embeddings as a back end compares them; unchanged for one that doesn't score by cosine."""
     if not (backend.needs_training and isinstance(backend, LinearCosine)):
         return table
     return EmbeddingTable(

@@ -1,4 +1,4 @@
-"""Scoring back ends: embeddings of two sides to a score, one a file."""
+"""Scoring back ends, one per file: the score of two sides' embeddings."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
 from speakerverif.scoring.normalization import unit, unit_means
 
-_BLOCK_VALUES = 4_000_000  # gathered values a side at a time: 32 MB in float64
+_BLOCK_VALUES = 4_000_000  # gathered values per side at a time: 32 MB in float64
 
 
 class Backend:

@@ -33,7 +33,7 @@ def class_means(
 
 
 def cholesky(covariance: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    """Return lower triangular L with L Lᵀ = covariance, or say why that `what` can't be inverted."""
+    """Return lower triangular L with L Lᵀ = covariance, or raise `InputError`: the `what` one is singular."""
     try:
         lower = linalg.cholesky(covariance, lower=True)
     except linalg.LinAlgError:

@@ -1,4 +1,4 @@
-"""Cosine similarity, by choice after subtracting the training utterances' mean embedding."""
+"""Cosine similarity, optionally after subtracting the training utterances' mean embedding."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Cosine(LinearCosine):
             self.mean = np.zeros(1)
 
     def fit(self, embeddings: NDArray, labels: NDArray) -> None:
-        """Take the mean (D,) of training embeddings (N, D); who speaks doesn't matter."""
+        """Take the mean (D,) of training embeddings (N, D); their speakers don't matter."""
         if self.subtract_mean:
             self.mean = embeddings.mean(axis=0, dtype=np.float64)
 

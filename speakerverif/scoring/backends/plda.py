@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Config:
-    """What comes before the Gaussian model, and how long it is trained.
+    """The steps before the Gaussian model, and the length of its training.
 
     `lda_dim` directions of LDA first (0: none), then `length_norm`; both after centring.
     """
@@ -77,10 +77,9 @@ class Plda(Backend):
             embeddings: (N, D) of the new domain.
             labels: int (N,), their speakers, where known: B and W are then interpolated with those of EM on
                 the new domain, begun at the trained ones (Garcia-Romero and McCree 2014). None: CORAL+ (Lee,
-                Wang and Koshinaka 2019, arXiv:1812.10260): B and W are seen through the map that turns the
-                model's total covariance into the new domain's, and take over every variance that this makes
-                larger.
-            weight: 0 keeps the trained covariances, 1 takes the new ones whole.
+                Wang and Koshinaka 2019, arXiv:1812.10260): B and W are transformed by the map that turns the model's
+                total covariance into the new domain's, and each variance that this enlarges replaces the old one.
+            weight: 0 keeps the trained covariances, 1 takes the new ones.
 
         Raises:
             InputError: weight outside [0, 1]; unlabelled data with fewer utterances than dimensions.
@@ -127,8 +126,7 @@ class Plda(Backend):
         owners(counts, len(enroll))
         means = np.add.reduceat(enrolled, np.cumsum(counts) - counts) / counts[:, None]
 
-        # Given n utterances of mean m, the test is N(shrink · m, spread); knowing nothing, it is N(0, 1 +
-        # ratio).
+        # Given n utterances of mean m, the test is N(shrink · m, spread); without any, it is N(0, 1 + ratio).
         sizes, size_of = np.unique(counts, return_inverse=True)
         shrink = sizes[:, None] * ratio / (sizes[:, None] * ratio + 1)
         spread = 1 + ratio / (sizes[:, None] * ratio + 1)
