@@ -1,4 +1,4 @@
-"""What likelihood ratios cost at every prior: Bayes-error curves, and ratios that are fair to judge."""
+"""Bayes-error curves: the cost of likelihood ratios at every prior."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class BayesError:
 
 
 def bayes_error(llrs: np.ndarray, labels: np.ndarray, log_odds: np.ndarray) -> BayesError:
-    """Return what natural-log likelihood ratios cost at every prior.
+    """Return the costs of natural-log likelihood ratios at every prior.
 
     Args:
         llrs: float (N,), finite.

@@ -83,10 +83,11 @@ def bootstrap(
 
 
 def cost_interval(curve: DetCurve, p_target: float, cost: Resampled) -> tuple[float, float] | None:
-    """Return the interval of a least detection cost; None where too few errors make it to be known.
+    """Return the interval of a least detection cost; None where it rests on too few errors.
 
     The least cost is searched for over all thresholds. Where it has fewer than `MIN_ERRORS` misses or false alarms, or
-    where one more would move it by more than `MAX_STEP`, the search finds chance, and intervals miss the true cost.
+    where one more would move it by more than `MAX_STEP`, the optimum is due to chance, and intervals miss the true
+    cost.
     """
     best = curve.min_dcf(p_target)
     targets, nontargets = int(curve.misses[-1]), int(curve.false_alarms[0])
@@ -97,7 +98,7 @@ def cost_interval(curve: DetCurve, p_target: float, cost: Resampled) -> tuple[fl
 
 
 def cost_step(targets: int, nontargets: int, p_target: float) -> float:
-    """Return by how much one more miss or false alarm moves the normalised cost, at most."""
+    """Return the most that one more miss or false alarm moves the normalised cost."""
     miss, false_alarm = bayes_costs(p_target)
     return max(miss / max(targets, 1), false_alarm / max(nontargets, 1))
 
@@ -131,7 +132,7 @@ def paired_bootstrap(
     samples: int = 1000,
     seed: int = 0,
 ) -> PairedDifference:
-    """Return how two systems' EERs differ on the same trials; the arguments are those of `bootstrap`."""
+    """Return the difference of two systems' EERs on the same trials; the arguments are those of `bootstrap`."""
     before, after = (
         bootstrap(s, labels, enroll_units, test_units, (), samples, seed).eer for s in (first, second)
     )

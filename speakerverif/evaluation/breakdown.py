@@ -1,4 +1,4 @@
-"""Error rates of the parts of a trial list: by gender, duration, language, channel, any column there is."""
+"""Error rates of the parts of a trial list: by gender, duration, language, channel or any other column."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from speakerverif.evaluation.metrics import det_curve
 from speakerverif.evaluation.records import ColumnBreakdown, GroupCost, GroupFigures
 from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
 
-MIN_TRIALS = 30  # of each class: under it no rate is told
+MIN_TRIALS = 30  # trials of each class; with fewer there is no rate
 FEW_VALUES = 8  # numbers with more distinct values than these are binned
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-NAMED_VALUES = 3  # up to so many values every pair of different ones is a group
-MAX_VALUES = 30  # with more values than these a breakdown is no breakdown
+NAMED_VALUES = 3  # up to this number of values, every pair of different ones is a group
+MAX_VALUES = 30  # with more values there is no breakdown
 NOT_GIVEN, TOO_FEW = "not given", "too few"
 
 
@@ -35,7 +35,7 @@ def breakdown(
 
     Trials whose two sides have the same value make the group of that value; others are groups of the pair of
     values, or one group where there are many. Numbers are binned by the lower of both sides, at the quartiles
-    of the trials. What a group is too small for is None:
+    of the trials. Figures that a group is too small for are None:
 
     - a rate: fewer than 30 trials of a class it needs;
     - a cost: likewise, or one more error would move it by over 0.1;
@@ -75,7 +75,7 @@ class Groups:
     Attributes:
         by: the rule, in words.
         values: distinct ones, or bins.
-        without: ids of the list whose value is not known.
+        without: ids of the list whose value is unknown.
         names: of the groups; every group has trials.
         member: int64 (N,), the group of each trial, into `names`.
     """
@@ -88,7 +88,7 @@ class Groups:
 
 
 def group_trials(trials: TrialList, column: Column, enroll_map: EnrollMap | None = None) -> Groups:
-    """Return how a column groups trials."""
+    """Return the groups that a column makes of trials."""
     values = _values(trials, column, enroll_map)
     without = sum(value is None for value in values)
     known = sorted({value for value in values if value is not None})
@@ -122,7 +122,7 @@ def group_trials(trials: TrialList, column: Column, enroll_map: EnrollMap | None
 
 
 def _values(trials: TrialList, column: Column, enroll_map: EnrollMap | None) -> list[str | None]:
-    """Return the value of every id of the list; None where it is not known."""
+    """Return the value of every id of the list; None where it is unknown."""
     if enroll_map is None:
         return [column.values.get(name) for name in trials.ids]
     found: list[str | None] = []

@@ -1,4 +1,4 @@
-"""Calibrated scores that are fair to judge: no trial is calibrated by speakers of its own."""
+"""Cross-validated calibration: no trial is calibrated on its own speakers."""
 
 from itertools import combinations_with_replacement
 
@@ -13,7 +13,7 @@ FOLDS = 5
 
 
 def held_out_llrs(scores: ScoreList, units: Units, p_target: float = 0.05, seed: int = 0) -> ScoreList:
-    """Return log likelihood ratios of labelled trials, each by a calibration that never heard its speakers.
+    """Return log likelihood ratios of labelled trials, each by a calibration fitted without its speakers.
 
     As `held_out_fusion` of this one system.
 
@@ -27,7 +27,7 @@ def held_out_llrs(scores: ScoreList, units: Units, p_target: float = 0.05, seed:
 def held_out_fusion(
     inputs: np.ndarray, labels: np.ndarray, units: Units, p_target: float = 0.05, seed: int = 0
 ) -> np.ndarray:
-    """Return log likelihood ratios (N,) of inputs (N, K), each by a fusion that never heard the trial's speakers.
+    """Return log likelihood ratios (N,) of inputs (N, K), each by a fusion fitted without the trial's speakers.
 
     The speakers are dealt into five folds. A trial whose sides are of folds i and j gets the affine
     calibration that is fitted on the trials without any speaker of i or j. So every trial is judged, by one of

@@ -41,7 +41,7 @@ def _range(ci95: Interval | None) -> str:
 
 
 def format_record(record: ScoringRecord) -> str:
-    """Return a record as text to read: the list, the table of figures, how they came about."""
+    """Return a record as text to read: the list, the table of figures, how they were computed."""
     trials = record.trial_list
     lines = [
         f"{trials.known_as or trials.name or 'trials'}: {record.trials:,} trials, "
@@ -58,7 +58,7 @@ def format_record(record: ScoringRecord) -> str:
 
 
 def _provenance(record: ScoringRecord) -> list[str]:
-    """Return how the scores and the intervals were made: what one has to know to compare the figures."""
+    """Return how the scores and the intervals were made: the facts needed to compare figures."""
     parts = [f"scores: {record.figures.score_kind}"]
     if record.crops:
         parts.append(record.crops)
@@ -85,7 +85,7 @@ def _provenance(record: ScoringRecord) -> list[str]:
 
 
 def _comparison(other: Comparison) -> str:
-    """Return how the EER differs from another system's, in percent points."""
+    """Return the difference of the EER from another system's, in percent points."""
     limits = "no interval"
     if other.difference_ci95:
         limits = "[{:+.3f}, {:+.3f}]".format(*(100 * x for x in other.difference_ci95))

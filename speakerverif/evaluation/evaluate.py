@@ -1,4 +1,4 @@
-"""Scores to the record that says how good they are."""
+"""The record of a scoring: error rates and costs of labelled scores."""
 
 import dataclasses
 import time

@@ -1,7 +1,7 @@
 """Error rates and detection costs of labelled scores; exact, NumPy only.
 
-A trial is accepted where its score >= threshold. Equal scores can't be told apart by any threshold, so they
-move together: no figure depends on the order of the trials. Everything is float64.
+A trial is accepted where its score >= threshold. No threshold separates equal scores, so they move together: no figure
+depends on the order of the trials. Everything is float64.
 """
 
 from collections.abc import Callable

@@ -46,7 +46,7 @@ def rates_at(
         threshold: on the scale of the values.
 
     Raises:
-        InputError: no searches of one of both sorts; values that aren't finite.
+        InputError: no searches by strangers, or none by enrolled speakers; values that aren't finite.
     """
     strangers, enrolled = int(np.sum(~is_enrolled)), int(np.sum(is_enrolled))
     if not strangers or not enrolled:

@@ -31,8 +31,8 @@ from speakerverif.evaluation.metrics import DetCurve, bayes_costs, with_equal_ra
 from speakerverif.evaluation.records import ListFacts, ScoringRecord
 from speakerverif.scoring.decision import bayes_threshold
 
-LEAST_MB = 256  # of which a block of text and what is made of it take most
-TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with room to spare
+LEAST_MB = 256  # most of it for a block of text and its parsed form
+TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with a margin
 PER_SCORE = 64  # bytes of memory for each score of a piece, sorted or walked through
 MOST_PARTS = 400  # files open at once, twice
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
@@ -46,14 +46,14 @@ def evaluate_on_disk(
 ) -> ScoringRecord:
     """Return the record of a scoring, as `evaluate` does without a bootstrap.
 
-    Temporary files as large as both inputs stand in the system's temporary folder meanwhile.
+    Meanwhile the system's temporary folder holds files as large as both inputs.
 
     Args:
         trials: a labelled list.
         scores: its scores, in any row order.
         kind: of the scores.
         p_targets: priors of a target trial for the detection costs.
-        memory_mb: of memory, beside what the interpreter takes, at least `LEAST_MB`.
+        memory_mb: memory in addition to the interpreter's own, at least `LEAST_MB`.
 
     Raises:
         InputError: as reading the files does, for the first part where something is wrong; no labels; files too
@@ -102,7 +102,7 @@ def _join(trials: Path, scores: Path, kind: ScoreKind, parts: int, folder: Path)
     """Write the scores of all targets and of all non-targets, in no order.
 
     Returns:
-        Facts about the list, and the number of scores that are of no trial in it.
+        Facts about the list, and the number of scores for pairs that are not in it.
     """
     with ExitStack() as stack:
         dealt = [[stack.enter_context(open(folder / f"{w}{i}", "wb")) for i in range(parts)] for w in "ts"]
@@ -133,7 +133,7 @@ def _join(trials: Path, scores: Path, kind: ScoreKind, parts: int, folder: Path)
 def _join_part(
     listed: Path, scored: Path, kind: ScoreKind, targets: IO[bytes], nontargets: IO[bytes]
 ) -> Counter[str]:
-    """Append one part's scores to the two files, and return the counts of what is odd in it."""
+    """Append one part's scores to the two files, and return the counts for its audit."""
     if not listed.stat().st_size:
         with open(scored, "rb") as file:
             return Counter(extra=sum(1 for _ in file))
@@ -212,8 +212,8 @@ def _walk(
 ) -> tuple[DetCurve, list[float], dict[float, list[int]]]:
     """Return the curve at the corners where a figure can have its optimum, and what likelihood ratios need.
 
-    Those are the corners of its convex hull, where every detection cost is least, and the two beside the equal
-    error rate.
+    Those are the corners of its convex hull, where every detection cost is least, and the two next to the equal error
+    rate.
     """
     runs = [_sort_pieces(folder / name, piece) for name in ("targets", "nontargets")]
     total = [sum(stop - start for start, stop, _ in of_class) for of_class in runs]
@@ -319,12 +319,12 @@ def _blocks(folder: Path, runs: list[list[Run]], piece: int) -> Iterator[Block]:
 def _counted(
     path: Path, numbers: Numbers, runs: list[Run], low: float, high: float
 ) -> tuple[Numbers, NDArray[np.int64]]:
-    """Return the distinct values from `low` to below `high`, and how often each stands in the file."""
+    """Return the distinct values from `low` to below `high`, and how often each occurs in the file."""
     values, counts = [np.empty(0)], [np.empty(0, np.int64)]
     for start, stop, _ in runs:
         first, end = start + np.searchsorted(numbers[start:stop], [low, high])
         some = np.fromfile(path, np.float64, int(end - first), offset=8 * int(first))
-        # Counted run by run: however often one value stands there, it takes the memory of one.
+        # Counted run by run: however often a value occurs, it takes the memory of one.
         distinct, count = np.unique(some, return_counts=True)
         values.append(distinct)
         counts.append(count)

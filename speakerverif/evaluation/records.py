@@ -210,7 +210,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ScoringRecord:
-    """A scored trial list: its figures and what one has to know to compare them with others.
+    """A scored trial list: its figures and the facts needed to compare them with others.
 
     Attributes:
         targets: target trials.
@@ -221,12 +221,12 @@ class ScoringRecord:
         crops: how much of each recording was embedded; None: unknown.
         backend: what compared the embeddings; None: unknown.
         norm: how scores were normalised; None: not at all.
-        calibration: what made likelihood ratios of the scores; None: nothing known.
+        calibration: what made likelihood ratios of the scores; None: unknown.
         model: whose embeddings they are; None: unknown.
         extra_scores: scores that the file held for pairs that are not in the list; None: not counted.
         breakdown: figures of groups of trials; None: not asked for.
         comparison: with another system; None: not asked for.
-        seconds: what the evaluation took.
+        seconds: duration of the evaluation.
     """
 
     targets: int
