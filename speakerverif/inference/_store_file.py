@@ -1,6 +1,6 @@
 """The SQLite file of an enrolment store: its tables, and transactions that many threads and processes may open.
 
-Each transaction has a connection of its own: a connection can't be shared by threads, and must not live through a
+Each transaction opens its own connection: a connection can't be shared by threads, and must not live through a
 fork. The file keeps a rollback journal, not a write-ahead log: a log would still hold a removed speaker while another
 connection is open, and can't be read from a folder that can't be written to.
 """
@@ -169,8 +169,8 @@ def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
 def _queue(path: Path) -> Iterator[None]:
     """Let one writer in at a time, in the order of arrival.
 
-    SQLite's own waiting is by trying again after a pause, which is a lottery: with hundreds of writers some wait for
-    longer than any limit. Where the system has no such lock, SQLite's is all there is.
+    SQLite itself waits by trying again after a pause, in random order: with hundreds of writers some wait for longer
+    than any limit. Where the system has no such lock, only SQLite's waiting is left.
     """
     if sys.platform == "win32":
         yield
@@ -186,7 +186,7 @@ def _queue(path: Path) -> Iterator[None]:
 
 
 def _create(path: Path, fingerprint: str) -> None:
-    """Make an empty store aside, and put it in its place unless another process was faster."""
+    """Make an empty store in a temporary file, and move it into place unless another process was faster."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}.part")
     try:

@@ -1,4 +1,4 @@
-"""The search index of an enrolment store, a file beside its database, for hundreds of thousands of speakers."""
+"""The search index of an enrolment store, a file next to its database, for hundreds of thousands of speakers."""
 
 import os
 import threading
@@ -45,7 +45,7 @@ class StoreIndex:
 
     @contextmanager
     def built(self, speakers: NDArray[np.int64], models: NDArray[np.float32]) -> Iterator[Callable[[], None]]:
-        """Build an index aside, and yield a function that puts it in place.
+        """Build an index in a temporary file, and yield a function that moves it into place.
 
         Args:
             speakers: (N,), what a search returns.

@@ -23,7 +23,7 @@ class CalibrationRequest(ListRequest):
         quality: quality measures that are further inputs: `duration`, `speech`, `magnitude`.
         p_target: the prior whose region of scores matters most.
         far: false-alarm rate whose threshold is chosen; None: no threshold.
-        model: folder of the model that the calibration is for; None: the source's, as far as it is known.
+        model: folder of the model that the calibration is for; None: the source's, where it is known.
     """
 
     quality: Sequence[str] = ()

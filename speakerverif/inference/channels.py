@@ -1,4 +1,4 @@
-"""Every channel of a recording as an utterance of its own: ids `path#1`, `path#2`."""
+"""Each channel of a recording as a separate utterance: ids `path#1`, `path#2`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,3})")
 
 
 def each_channel(utterances: Utterances, source: Source) -> list[Utterance]:
-    """Return utterances once for each channel of their files; those that name a channel as they are.
+    """Return one utterance per channel of each file; utterances that name a channel stay unchanged.
 
     A file that can't be read stays one utterance, so that the reader says why.
     """

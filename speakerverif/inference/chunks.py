@@ -19,14 +19,14 @@ from speakerverif.errors import InputError
 
 # A recording up to this long is embedded whole, as other toolkits do.
 WHOLE_S = 120.0
-# A longer one is embedded in equal pieces of at most this: as fast a second as any, in a sixth of the memory.
+# A longer one is embedded in equal pieces of at most this: no slower per second, in a sixth of the memory.
 LONGEST_PIECE_S = 20.0
 
 Utterances = Sequence[Utterance] | Manifest
 
 
 class Source(Protocol):
-    """Where recordings are read: the module `audio`, or what stands in for files with the same functions."""
+    """Where recordings are read: the module `audio`, or an object with the same functions."""
 
     def info(self, path: str, /) -> reading.AudioInfo:
         """Return rate, channels and length."""
@@ -92,9 +92,9 @@ def cut(start_s: np.ndarray, duration_s: np.ndarray, told: np.ndarray, crops: in
 
     Args:
         start_s: float64 (N,), where each begins in its file.
-        duration_s: float64 (N,); nan, where it can't be told, makes no piece.
-        told: bool (N,): the list says how long it is, not the file's header.
-        crops: 0 for whole recordings; or so many of each that is longer than one.
+        duration_s: float64 (N,); nan (unknown) makes no piece.
+        told: bool (N,): the duration is from the list, not from the file's header.
+        crops: 0 for whole recordings; else the number of crops of each recording that is longer than one.
         crop_s: length of a crop, seconds.
     """
     if crops:
@@ -120,7 +120,7 @@ def batches(duration_s: np.ndarray, batch_size: int, batch_s: float) -> Iterator
     Args:
         duration_s: float64 (P,).
         batch_size: pieces together, at most.
-        batch_s: seconds together, padding included, at most; a longer piece stands alone.
+        batch_s: seconds together, padding included, at most; a longer piece is a batch by itself.
     """
     order = np.argsort(-duration_s, kind="stable")
     first = 0
@@ -187,7 +187,7 @@ class _Reader:
 
 
 class _InTurn:
-    """The pieces of one long recording, read in one pass whoever asks for them."""
+    """The pieces of one long recording, read in one pass, whichever thread asks for them."""
 
     def __init__(self, blocks: Iterator[np.ndarray], parts: int) -> None:
         self._blocks, self._left, self._lock = enumerate(blocks), parts, Lock()
@@ -201,6 +201,6 @@ class _InTurn:
                 self._waiting[at] = samples
             self._left -= 1
             if not self._left:
-                # To the end, where damage may show; that lets go of the file, too.
+                # Read to the end, where damage may show; that closes the file, too.
                 deque(self._blocks, maxlen=0)
             return self._waiting.pop(number)

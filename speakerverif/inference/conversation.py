@@ -1,6 +1,6 @@
-"""Names for the turns of conversations: who of the enrolled speaks, and which turns one unknown voice has.
+"""Names for the turns of conversations: which enrolled speaker speaks, and which turns share an unknown voice.
 
-Who speaks when is found by a diarizer, or told by a transcript; nothing here looks for turns.
+The turns come from a diarizer or a transcript; nothing here looks for them.
 """
 
 import json
@@ -84,8 +84,8 @@ def name_turns(
     turns are joined to voices by average-linkage clustering of their scores. The mean embedding of a voice, weighted
     by the turns' lengths, is compared with everybody enrolled, and voices of nobody enrolled are joined over all
     recordings by the same clustering. By default a voice is named at the operating point of the calibration plus the
-    logarithm of the number of enrolled speakers, with whom it is compared: so strangers are named as often as the
-    operating point says for one comparison. Clustering decides pairs, at the operating point itself.
+    logarithm of the number of enrolled speakers: so strangers are named as often as the operating point states for one
+    comparison. Clustering decides pairs, at the operating point itself.
 
     Args:
         folder: the loaded model.
@@ -170,8 +170,8 @@ def read_turns(
         path: RTTM; a Kaldi folder with `segments`; Lhotse cuts; or JSON with a list `segments` of objects with `start`
             and `end` in seconds, and `speaker` where it is known, as Whisper and WhisperX write.
         audio_root: folder of the recordings.
-        recording: the one that Whisper's JSON is of; by default an audio file of the same name, in `audio_root` or
-            beside it.
+        recording: the one that Whisper's JSON is of; by default an audio file of the same name, in `audio_root` or the
+            JSON's folder.
 
     Raises:
         InputError: unreadable, wrong rows, a recording that can't be found.
@@ -286,7 +286,7 @@ def _joined(
 
 
 def _whisper_segments(path: Path) -> list[dict[str, Any]] | None:
-    """Return the segments of a transcript; None where a JSON file is something else."""
+    """Return the segments of a transcript; None where a JSON file holds something else."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 # Seconds of audio in a batch, padding included: a CPU core gains nothing by more, and memory is bounded with it.
 CORE_S, MOST_CORE_S, GPU_S = 12.0, 120.0, 600.0
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
-# How often freed memory goes back to the system, for long recordings and for others: holes add up faster where all
-# batches are large, and the next batch pays for it.
+# Seconds between returns of freed memory to the system, for long recordings and for others: memory fragments faster
+# where all batches are large, and each return slows the next batch.
 RELEASE_LONG_S, RELEASE_S = 1.0, 10.0
 WHOLE = "whole utterance"
 
@@ -134,9 +134,9 @@ def embed_waveforms(
 
 
 def _times(utterances: Utterances, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Return start and duration of every utterance in seconds, whether the list tells it, and a status.
+    """Return start and duration of every utterance in seconds, whether the list gives the duration, and a status.
 
-    A duration that the list doesn't tell is the header's; nan where the file has none.
+    A duration that the list doesn't give is the header's; nan where the file has none.
     """
     if isinstance(utterances, Manifest):
         start_s, duration_s = utterances.start_s, utterances.duration_s.copy()
@@ -159,7 +159,7 @@ def _times(utterances: Utterances, source: Source) -> tuple[np.ndarray, np.ndarr
 def _results(
     model: SpeakerModel | OnnxModel, readings: list[Reading], device: str
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (row, what became of the piece) for the pieces of one batch."""
+    """Yield (row, result) for the pieces of one batch."""
     good = [r.waveform for r in readings if r.status == "ok"]
     vectors = iter(embed_waveforms(model, good, device) if good else [])
     for one in readings:
@@ -172,7 +172,7 @@ def _results(
 
 
 def _combine(results: list[Result]) -> Result:
-    """Return a recording's embedding from its pieces': a single one as it is, several as their mean direction."""
+    """Return a recording's embedding from its pieces': a single one unchanged, several as their mean direction."""
     if len(results) == 1:
         return results[0]
     vectors = [vector for vector, _, _ in results if vector is not None]
@@ -191,7 +191,7 @@ def _table(
     status: list[str],
     fingerprint: str,
 ) -> EmbeddingTable:
-    """Return the table of what could be embedded, in the order given; the rest by name in `failed`."""
+    """Return the table of what could be embedded, in the order given; the others by name in `failed`."""
     good = np.array([one == "ok" for one in status])
     failed = {utterances[i].id: status[i] for i in np.flatnonzero(~good).tolist()}
     if failed:
@@ -215,6 +215,6 @@ def print_failures(failed: Mapping[str, str]) -> None:
 
 
 def explained(status: str) -> str:
-    """Return a status with its meaning; a reason in words as it is."""
+    """Return a status with its meaning; a reason in words unchanged."""
     meaning = REASONS.get(status)
     return f"{status} ({meaning})" if meaning else status

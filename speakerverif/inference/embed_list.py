@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbeddedList:
-    """What became of a list: how many recordings were embedded, in how many dimensions, and which were not.
+    """The outcome of a list: how many recordings were embedded, in how many dimensions, and which were not.
 
     Attributes:
         embedded: number of rows of the table.
@@ -71,8 +71,8 @@ def embed_list(
 ) -> EmbeddedList:
     """Write the table of a list's embeddings, in the list's order; goes on where a former run was stopped.
 
-    Memory doesn't grow with the list, but for the list itself. A run that was stopped at any point, and the next one,
-    write the same bytes as a run that was not: parts begin and end at the same recordings, and none is done twice.
+    Memory doesn't grow with the list, apart from the list itself. A run that was stopped at any point, and the next
+    one, write the same bytes as a run that was not: parts begin and end at the same recordings, and none is done twice.
 
     Args:
         folder: the loaded model.
@@ -209,7 +209,7 @@ def _locked(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
 
 
 def _digest(manifest: Manifest) -> str:
-    """Return a hash of all that a list says."""
+    """Return a hash of a list's content."""
     digest = hashlib.sha256(manifest.root.encode("utf-8", "surrogateescape"))
     for column in (manifest.ids, manifest.paths, manifest.start_s, manifest.duration_s, manifest.channel):
         digest.update(f"{column.dtype.str}{column.shape}".encode())
@@ -218,7 +218,7 @@ def _digest(manifest: Manifest) -> str:
 
 
 def _stale(out: Path) -> list[Path]:
-    """Return what a killed process left beside the table; none is at work on it while it is locked."""
+    """Return the files that a killed process left next to the table; no other is at work on it while it is locked."""
     target = Path(os.path.realpath(out))
     names = re.compile(re.escape(target.stem) + r"\.(npz|ark|scp|parquet)\.\d+\.part")
     return [path for path in target.parent.iterdir() if names.fullmatch(path.name)]

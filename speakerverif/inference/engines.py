@@ -1,6 +1,6 @@
 """The program that runs a model, torch or onnxruntime on an export of it, and the precision it computes in.
 
-Engine `auto` is what is faster (docs/performance.md): onnxruntime for an ONNX file and, on a CPU where it is installed,
+Engine `auto` is the faster one (docs/performance.md): onnxruntime for an ONNX file and, on a CPU where it is installed,
 for a folder whose encoder is in `FASTER_IN_ONNX`; torch for every other folder. Precision `auto`: see `precision.py`.
 """
 
@@ -37,7 +37,7 @@ def load_for_inference(
     engine: Engine = "auto",
     precision: Precision = "auto",
 ) -> ModelFolder:
-    """Return a model, run by the engine asked for; its back end, calibration and speakers stay as they are.
+    """Return a model, run by the engine asked for; its back end, calibration and speakers stay unchanged.
 
     The export that `onnx` makes of a folder is kept, under the model's fingerprint, in the user's cache folder
     (`$XDG_CACHE_HOME/speakerverif`, else `~/.cache/speakerverif`): a model folder may be read-only, or shared.
@@ -83,7 +83,7 @@ def load_for_inference(
 
 
 def _is_faster_in_onnx(folder: ModelFolder, device: str | torch.device) -> bool:
-    """Return whether a model's export is faster than the model, and all is there to make and run it."""
+    """Return whether a model's export is faster than the model, and all that it needs is installed."""
     if str(device) != "cpu" or folder.recipe.encoder["name"] not in FASTER_IN_ONNX:
         return False
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))

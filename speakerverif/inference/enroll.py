@@ -1,8 +1,8 @@
 """Checked enrolment: enough speech, one voice, nobody enrolled already under another name, no recording twice.
 
-Similarities have another scale for each model. Their limits are therefore part of the model: `enrolment.toml` in its
-folder, which `tools/enrolment_limits.py` measures on recordings of known speakers. A model without that file is
-checked for what needs no limits, and the enrolment says so (`checked`).
+The scale of similarities differs between models. Their limits are therefore part of the model: `enrolment.toml` in its
+folder, which `tools/enrolment_limits.py` measures on recordings of known speakers. A model without that file gets only
+the checks that need no limits, and the enrolment says so (`checked`).
 """
 
 import logging

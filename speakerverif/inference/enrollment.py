@@ -1,4 +1,4 @@
-"""The enrolment store: who is enrolled, by which embeddings, and who of them is most similar to a recording.
+"""The enrolment store: enrolled speakers, their embeddings, and the search for those most similar to a recording.
 
 A folder with one SQLite file. Every enrolment is a transaction that is on disk before the call returns. A `Store` may
 be used by many threads and processes at once, survives a fork, and reads a folder that can't be written to.
@@ -31,8 +31,8 @@ class Store:
 
         Args:
             folder: where it is.
-            fingerprint: of the model whose embeddings are to be enrolled and identified; None takes the store as it
-                is, to list or change its speakers.
+            fingerprint: of the model whose embeddings are to be enrolled and identified; None: any, to list or change
+                its speakers.
             create: make the folder and an empty store where there is none.
 
         Raises:
@@ -133,7 +133,7 @@ class Store:
             db.execute("UPDATE speakers SET name = ? WHERE id = ?", (new_name, speaker))
 
     def names(self) -> list[str]:
-        """Return who is enrolled, sorted."""
+        """Return the names of the enrolled speakers, sorted."""
         with self._file.reading() as db:
             return [name for (name,) in db.execute("SELECT name FROM speakers ORDER BY name")]
 
@@ -170,7 +170,7 @@ class Store:
             return _read_samples(db, _speaker(db, name, self.folder), audio=True)
 
     def samples_of(self, names: Sequence[str]) -> tuple[list[str], list[list[Sample]]]:
-        """Return those names that are enrolled at this moment, and their samples, without kept audio."""
+        """Return the names that are enrolled at this moment, and their samples, without kept audio."""
         with self._file.reading() as db:
             ids = {name: value(db, "SELECT id FROM speakers WHERE name = ?", name) for name in names}
             enrolled = [name for name in names if ids[name] is not None]
@@ -182,7 +182,7 @@ class Store:
             return value(db, "SELECT 1 FROM speakers WHERE name = ?", name) is not None
 
     def owners(self, sha256: Sequence[str]) -> dict[str, str]:
-        """Return hash -> name of the speaker for whom a recording is enrolled, for those that are."""
+        """Return hash -> name of its speaker, for the recordings that are enrolled."""
         owner = "SELECT name FROM speakers JOIN utterances ON speaker = speakers.id WHERE sha256 = ?"
         with self._file.reading() as db:
             if value(db, "PRAGMA user_version") < VERSION:
@@ -276,7 +276,7 @@ class Store:
     def replace_embeddings(
         self, fingerprint: str, people: Sequence[tuple[str, Sequence[Sample]]], changes: int
     ) -> None:
-        """Put samples of another model in place of all that is enrolled; see `enroll.migrate`.
+        """Replace all enrolled samples with those of another model; see `enroll.migrate`.
 
         Args:
             fingerprint: of the other model, from then on the store's.
@@ -310,7 +310,7 @@ class Store:
             return int(value(db, "SELECT value FROM meta WHERE key = 'changes'"))
 
     def _indexed(self, db: sqlite3.Connection, query: Embeddings, top: int) -> dict[int, float]:
-        """Return speaker -> similarity of the best by the index, and of whoever was enrolled since."""
+        """Return speaker -> similarity of the best by the index, and of all enrolled since it was built."""
         newest = value(db, "SELECT value FROM meta WHERE key = 'indexed'")
         new, models = _read_models(
             db, "WHERE speaker IN (SELECT speaker FROM utterances WHERE id > ?)", newest
@@ -319,7 +319,7 @@ class Store:
         return similar | dict(zip(new.tolist(), (models @ query[0]).tolist(), strict=True))
 
     def _models(self, db: sqlite3.Connection) -> tuple[NDArray[np.int64], Embeddings]:
-        """Return ids (speakers,) and models (speakers, D) of everybody, kept until something changes."""
+        """Return ids (speakers,) and models (speakers, D) of all speakers, kept until something changes."""
         changes = value(db, "SELECT value FROM meta WHERE key = 'changes'")
         with self._loading:
             if self._cache is None or self._cache[0] != changes:
@@ -383,7 +383,7 @@ def _blocks(
 
 
 def _best(speakers: NDArray[np.int64], models: Embeddings, query: Embeddings, top: int) -> dict[int, float]:
-    """Return speaker -> similarity of the most similar, by comparing with all."""
+    """Return speaker -> similarity of the most similar, by comparison with all models."""
     similarities = models @ query
     least = np.partition(similarities, -top)[-top] if top < len(similarities) else -np.inf
     best = np.flatnonzero(similarities >= least)

@@ -1,4 +1,4 @@
-"""Who of the enrolled speakers somebody is, or that it is none of them."""
+"""Open-set identification: the enrolled speaker of a recording, or none of them."""
 
 import math
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ class Identification:
         kind: of the scores: cosine similarities, a PLDA's, normalised ones.
         llrs: of the candidates, calibrated natural-log likelihood ratios; None without a calibration.
         llr_threshold: of the decision, a likelihood ratio; None: no decision, or one by a threshold given.
-        margin: how far the runner-up's score is below the best; None where one speaker is enrolled.
+        margin: best score less the runner-up's; None where one speaker is enrolled.
         enrolled: how many speakers are.
-        probability: that it is the best candidate, where somebody enrolled is as likely as a stranger beforehand and
-            all enrolled are alike likely; None without a calibration. See `log_odds`.
+        probability: P(best candidate) at a 50 % prior of an enrolled speaker, shared equally by all enrolled; None
+            without a calibration. See `log_odds`.
         decided: whether a decision was made.
         duration_s: of the recording.
         speech_s: active speech in it.
@@ -68,7 +68,7 @@ def identify(
     use_index: bool = False,
     device: str = "cpu",
 ) -> Identification:
-    """Return the enrolled speakers most similar to a recording, and who it is where that can be decided.
+    """Return the enrolled speakers most similar to a recording, and the decision where one can be made.
 
     A threshold is on the scale of `verify`'s: the best candidate is accepted where `verify` accepts it. A stranger has
     as many chances to be taken for somebody as there are speakers enrolled: with a false-alarm rate f per comparison,
@@ -151,15 +151,15 @@ def identify_all(
 
 
 def log_odds(llrs: NDArray[np.float64] | Sequence[float], enrolled: int, prior: float = 0.5) -> float:
-    """Return the natural-log odds that the best candidate is who speaks, against everybody else and strangers.
+    """Return the natural-log odds that the best candidate speaks, against all other enrolled speakers and strangers.
 
-    By Bayes' rule over the enrolled, alike likely, and a stranger: the best candidate's likelihood ratio times
+    By Bayes' rule over the enrolled, equally likely, and a stranger: the best candidate's likelihood ratio times
     prior / enrolled, divided by the sum of that over the others and of 1 - prior. A close runner-up and a large
     gallery lower it.
 
     Args:
         llrs: natural-log likelihood ratios (N,) of the candidates, against a stranger.
-        enrolled: how many speakers are, N or more; those who aren't candidates count as nobody.
+        enrolled: how many speakers are, N or more; those who aren't candidates add nothing to the sum.
         prior: probability that the speaker is enrolled at all.
     """
     weights = np.sort(np.asarray(llrs, np.float64))[::-1] + math.log(prior / enrolled)

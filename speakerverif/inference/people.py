@@ -1,4 +1,4 @@
-"""Recordings of many people: a folder for each, or a list that names them."""
+"""Recordings of many people: one folder per person, or a list with names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class Person:
 
 
 def person(name: str, files: Sequence[Path], model_rate: int) -> Person:
-    """Return a person of whom files are given."""
+    """Return a person whose recordings are given as files."""
     return Person(name, files, model_rate)
 
 
 def people_of_folder(folder: Path, model_rate: int) -> list[Person]:
-    """Return the people of a folder that holds a folder of recordings for each, sorted by name.
+    """Return the people of a folder that holds one folder of recordings per person, sorted by name.
 
     Audio files count, at any depth; other files and what begins with a dot do not.
 

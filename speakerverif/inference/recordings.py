@@ -49,7 +49,7 @@ class Recordings:
                 shape (samples,), (1, samples) or (samples, 1).
             sample_rate: Hz, of samples; files know their own.
             model_rate: Hz at which samples are kept.
-            channel: of files that have several, for all that name none of their own; as for `reading.read`.
+            channel: of files that have several, where their names give none; as for `reading.read`.
 
         Raises:
             InputError: samples without a rate, of several channels, or of a type that isn't sound.
@@ -133,7 +133,7 @@ class Recordings:
         yield from (samples[first : first + size] for first in range(0, len(samples), size))
 
     def _file(self, name: str, use: Callable[[str], Result]) -> Result:
-        """Return what a function of a file's path returns; its errors speak of the name, not of a scratch file."""
+        """Return what a function of a file's path returns; its errors state the name, not that of a scratch file."""
         path = str(self._copies.get(name, name))
         try:
             return use(path)
@@ -141,7 +141,7 @@ class Recordings:
             raise InputError(str(error).replace(path, name)) from error
 
     def _written(self, content: bytes) -> Path:
-        """Return a scratch file of the bytes: some decoders take nothing else. It goes with this object."""
+        """Return a scratch file of the bytes: some decoders take nothing else. It is deleted with this object."""
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="speakerverif-")
         path = Path(self._scratch.name) / f"{len(self._copies)}"
@@ -183,7 +183,7 @@ def as_samples(recording: Any, rate: int | None, wanted_rate: int, name: str) ->
         array = array / -float(np.iinfo(array.dtype).min)
     elif array.dtype.kind != "f":
         raise InputError(f"{name}: expected floats or signed integers, found {array.dtype}")
-    # A copy: reversed and strided arrays, foreign byte orders and read-only memory are nothing to a model.
+    # A copy: models can't take reversed or strided arrays, foreign byte orders or read-only memory.
     samples = np.array(array, np.float32, order="C")
     if rate == wanted_rate:
         return samples

@@ -18,10 +18,10 @@ class Sample:
 
     Attributes:
         embedding: float32 (D,).
-        path: of the file; empty where it came from memory or isn't known.
-        sha256: of the decoded samples, 64 hex digits; empty where not known.
-        duration_s: of the recording; nan where not known.
-        speech_s: active speech in it; nan where not known.
+        path: of the file; empty where it came from memory or is unknown.
+        sha256: of the decoded samples, 64 hex digits; empty where unknown.
+        duration_s: of the recording; nan where unknown.
+        speech_s: active speech in it; nan where unknown.
         audio: the file's own bytes, where they are kept.
         enrolled_at: UTC, ISO 8601; empty until it is enrolled.
     """
@@ -42,9 +42,9 @@ class EnrolledSpeaker:
     Attributes:
         name: the speaker's.
         recordings: how many are enrolled.
-        speech_s: active speech in them; None where it isn't known of every one.
+        speech_s: active speech in them; None where it is unknown for some.
         kept_audio: how many are kept in the store as audio.
-        enrolled_at: the first, UTC, ISO 8601; None where not known.
+        enrolled_at: the first, UTC, ISO 8601; None where unknown.
     """
 
     name: str
@@ -67,7 +67,7 @@ def check_name(name: str) -> None:
 
 
 def as_samples(given: NDArray[Any] | Sequence[Sample]) -> Sequence[Sample]:
-    """Return samples as they are, and embeddings (N, D) or (D,) as samples of which no more is known."""
+    """Return samples unchanged, and embeddings (N, D) or (D,) as samples without further facts."""
     if isinstance(given, np.ndarray):
         return [Sample(row) for row in np.atleast_2d(given)]
     if not given:

@@ -36,12 +36,12 @@ class Compared:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and what it was made at.
+    """A decision and its threshold.
 
     Attributes:
-        accepted: None where neither a calibration nor a threshold allows a verdict.
-        threshold: the score; None: no verdict, or quality measures count too.
-        llr_threshold: the log likelihood ratio; None: no verdict, or one by a score.
+        accepted: None where neither a calibration nor a threshold allows a decision.
+        threshold: the score; None: no decision, or quality measures count too.
+        llr_threshold: the log likelihood ratio; None: no decision, or one by a score.
     """
 
     accepted: bool | None
@@ -98,14 +98,14 @@ class Scale:
     def compare(self, people: Sequence[Sequence[Sample]], recordings: EmbeddingTable) -> Compared:
         """Return the scores of all pairs of an enrolled speaker and a recording.
 
-        They are a list of trials, so that nothing is scored another way than lists are.
+        They are scored as a list of trials, so that the scores equal those of lists.
 
         Args:
             people: the samples of each speaker, one or more.
             recordings: what to compare with them.
 
         Raises:
-            InputError: a calibration with quality measures that are not known of some recording.
+            InputError: a calibration with quality measures that are unknown for some recording.
         """
         # With a space in it no id can be that of a file or speaker in the cohort.
         models = [f"enrolled speaker {i}" for i in range(len(people))]

@@ -40,12 +40,12 @@ Place = str | Path
 
 
 class NotEmbeddedError(Exception):
-    """Recordings of the trials are there but could not be embedded: a failure, no wrong request."""
+    """Recordings of the trials are there but could not be embedded: a failure, not wrong input."""
 
 
 @dataclass(frozen=True)
 class ScoreFiles:
-    """Ready scores, a file for each system.
+    """Ready scores, one file per system.
 
     Attributes:
         paths: of `enroll test score` or `score enroll test` rows, in any order.
@@ -98,8 +98,8 @@ class ReadyEmbeddings:
 
     Attributes:
         path: of the table.
-        model: the folder of the model that made it, to score as that does; None: the built-in one where it made the
-            table, else plain cosine.
+        model: the folder of the model that made it, to score as that model does; None: the built-in one where it made
+            the table, else plain cosine.
         scoring: a scoring in place of the model's own.
     """
 
@@ -143,7 +143,7 @@ Source = ScoreFiles | ReadyEmbeddings | Recordings
 
 @dataclass(frozen=True, kw_only=True)
 class ListRequest:
-    """A trial list, where its scores come from, and what is known of its files.
+    """A trial list, the source of its scores, and facts about its files.
 
     Attributes:
         trials: the list.
@@ -241,7 +241,7 @@ def _refuse_other_model(folder: Path, fingerprint: str, table: Place) -> None:
 
 
 def _built_in(fingerprint: str) -> Path | None:
-    """Return the folder of the built-in model where it has this fingerprint and a scoring of its own."""
+    """Return the folder of the built-in model where it has this fingerprint and its own scoring."""
     folder = Path(speakerverif.__file__).parent / "default_model"
     plan = folder / SCORING
     return folder if plan.is_file() and read_toml(plan).get("fingerprint") == fingerprint else None
@@ -253,7 +253,7 @@ def quality_of(
     """Return the columns of quality measures of scored trials.
 
     Raises:
-        InputError: nothing is known of the files, or not enough.
+        InputError: facts about the files are missing or not enough.
     """
     if not names:
         return {}

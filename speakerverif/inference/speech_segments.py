@@ -33,11 +33,11 @@ class Segment:
 
 
 def find_speech(samples: NDArray[np.float32], detector: Detector = "energy") -> list[Segment]:
-    """Return the stretches of speech in a recording, in order, apart from each other.
+    """Return the stretches of speech in a recording, in order, without overlap.
 
     Args:
         samples: float32 (samples,), at 16 kHz.
-        detector: "energy" takes what is loud enough, noise and music too; "silero" knows a voice.
+        detector: "energy" takes all that is loud enough, noise and music too; "silero" finds voices.
 
     Raises:
         InputError: an unknown detector; Silero isn't installed.
@@ -147,8 +147,8 @@ def windows_of(
 ) -> list[Utterance]:
     """Return windows of recordings as utterances, their ids `id:start-end` in seconds.
 
-    A recording shorter than two windows gives one, of itself; what is left at its end, shorter than a step, is in no
-    window.
+    A recording shorter than two windows gives one, the whole recording; a remainder at the end, shorter than a step, is
+    in no window.
 
     Args:
         utterances: the recordings or parts of recordings.

@@ -1,4 +1,4 @@
-"""A store's way to another file, another store or another model."""
+"""Export of a store to a file, import into another store, and migration to another model."""
 
 import io
 import zipfile
@@ -24,7 +24,7 @@ _COLUMNS = ("speakers", "paths", "sha256", "enrolled_at")
 def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -> int:
     """Write speakers to a file of plain arrays, and return how many.
 
-    The file is an embedding table too (`EmbeddingTable.load`), its ids "name/0", "name/1", ...; besides it has
+    The file is an embedding table too (`EmbeddingTable.load`), its ids "name/0", "name/1", ...; it also has
     `speakers`, `paths`, `sha256`, `enrolled_at` (N,), and kept audio as bytes `audio` in pieces of `audio_bytes` (N,).
 
     Raises:
@@ -104,7 +104,7 @@ def migrate(
         device: where the model is.
 
     Raises:
-        InputError: recordings that are nowhere (all are named), or are other recordings than were enrolled; the
+        InputError: recordings that can't be found (all are named), or that differ from those enrolled; the
             store changed meanwhile.
     """
     changes = store.changes
@@ -140,7 +140,7 @@ def migrate(
 
 
 def _recording(sample: Sample, root: Path | None) -> Recording | None:
-    """Return where a sample's sound is; None where it is nowhere."""
+    """Return the source of a sample's audio; None where there is none."""
     if sample.audio:
         return sample.audio
     if sample.path and Path(sample.path).is_file():

@@ -140,7 +140,7 @@ def compare_embeddings(
 
     Raises:
         InputError: other shapes; values that aren't finite; a calibration with quality measures other than the
-            embeddings' magnitude, which embeddings alone don't tell.
+            embeddings' magnitude, which embeddings alone don't give.
     """
     rows, query = np.atleast_2d(np.asarray(enroll, np.float32)), np.asarray(test, np.float32)
     if rows.ndim != 2 or query.ndim != 1 or rows.shape[1] != len(query) or not len(rows):
@@ -165,7 +165,7 @@ def compare(
     threshold: float | None,
     llr_threshold: float | None,
 ) -> Verification:
-    """Return the comparison of a speaker's samples with the last of the recordings, which are all reported."""
+    """Return the comparison of a speaker's samples with the last recording; the durations of all are reported."""
     last = EmbeddingTable(
         recordings.ids[-1:],
         recordings.embeddings[-1:],

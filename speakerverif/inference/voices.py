@@ -10,10 +10,10 @@ from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring.normalization import unit
 
 WINDOW_S, STEP_S = 3.0, 1.5
-MAX_WINDOWS = 200  # per recording, evenly spread: an hour is not compared with itself a million times
-# Fewer fall into groups of one, as unlike as single windows of one voice can be.
+MAX_WINDOWS = 200  # per recording, evenly spread, so that the cost of an hour is bounded
+# Fewer make groups of one window, and single windows of one voice may be unlike.
 MIN_EMBEDDINGS = 4
-_ROUNDS = 20  # of the grouping, which ends by itself after two or three
+_ROUNDS = 20  # iterations of the grouping, which converges after two or three
 
 
 def windows(
