@@ -1,4 +1,4 @@
-"""The plain network, ready to become a graph: steps that runtimes don't have are computed in another way."""
+"""The plain network prepared for export: steps that runtimes lack are computed in another way."""
 
 import copy
 import math

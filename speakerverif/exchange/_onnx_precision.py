@@ -8,7 +8,7 @@ from typing import Any
 # What is quantised; what has no such name (features, pooling, batch norms) stays float32.
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 FLOAT32_PARTS = ("/features/", "/pooling/")
-LEAST_WEIGHTS = 1024  # smaller tensors are no room to save
+LEAST_WEIGHTS = 1024  # smaller tensors save too little
 
 
 def halved(graph: Any) -> Any:
@@ -42,7 +42,7 @@ def halved(graph: Any) -> Any:
 def quantised(graph: Any) -> Any:
     """Return a graph whose encoder multiplies 8-bit integers, with scales taken from each input.
 
-    No recordings are needed to choose scales by. (One scale a tensor: with one a channel the sums of products
+    No recordings are needed to choose scales by. (One scale per tensor: with one per channel the sums of products
     saturate on processors without VNNI.)
     """
     import onnx
@@ -63,7 +63,7 @@ def quantised(graph: Any) -> Any:
 
 
 def folded(graph: Any) -> Any:
-    """Return a graph in which what follows from weights alone is a weight: batch norms folded into kernels."""
+    """Return a graph with all that depends on weights alone computed in advance: batch norms folded into kernels."""
     import onnx
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""Sounds to compare a model and its export on: like speech, since networks make other things of noise."""
+"""Synthetic voices to compare a model and its export on: networks react to noise unlike to speech."""
 
 import math
 

@@ -10,14 +10,14 @@ from speakerverif.models.folder import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS,
 def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:
     """Upload a model folder and return the repository's address; `load_model(name)` takes it from there.
 
-    What goes up is what a model is: config, weights, head, speakers, back end, cohort, calibration and card; no log
-    and no state of training.
+    Uploaded are config, weights, head, speakers, back end, cohort, calibration and card; no log and no state of
+    training.
 
     Args:
         folder: a model folder.
         name: `org/name`.
         license: for the card, such as `cc-by-4.0`; the licence of the training data governs which it may be.
-        private: a repository made now is seen by its owner alone.
+        private: whether a repository that this call makes is visible to its owner alone.
 
     Raises:
         InputError: not a model folder, or the hub refuses.

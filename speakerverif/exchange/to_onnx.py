@@ -1,7 +1,7 @@
 """A model folder to one ONNX file: waveform in, embedding out, features inside.
 
-Batch and length are free; `num_samples` tells how long each row really is. The file says in its metadata what a
-program must know to use it, and everything that `load_model` wants to know.
+Batch and length are free; `num_samples` is the true length of each row. The file's metadata hold the facts that a
+program needs to use it, and those that `load_model` needs.
 """
 
 import base64
@@ -38,7 +38,7 @@ CHECKED_S = (0.5, 3.1)
 def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "float32") -> float:
     """Write a model as an ONNX file, and return the least cosine between its embeddings and the model's own.
 
-    Voices of two lengths, alone and in one batch, are what they are compared on before the file takes its place. Back
+    They are compared on voices of two lengths, alone and in one batch, before the file is moved into place. Back
     end, cohort and calibration go along, so that the file scores as the folder does.
 
     Args:
@@ -115,7 +115,7 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
 
 
 def metadata(folder: ModelFolder) -> dict[str, str]:
-    """Return what an exported file says about itself; the files of the folder under their names."""
+    """Return the metadata of an exported file: facts about it, and the files of the folder under their names."""
     features = to_dict(folder.recipe.features)
     facts: dict[str, Any] = {
         METADATA: __version__,
@@ -125,7 +125,7 @@ def metadata(folder: ModelFolder) -> dict[str, str]:
         "features": json.dumps(features),
         "similarity": "cosine",
     }
-    # Such a file knows no back end: a calibration of other scores than cosines would be wrong for it.
+    # Such a file has no back end: a calibration of other scores than cosines would be wrong for it.
     cosine = folder.calibration is not None and folder.calibration.scoring in ("", "cosine")
     for name in (CONFIG, SPEAKERS, *((CALIBRATION,) if cosine else ())):
         if (folder.path / name).is_file():

@@ -21,7 +21,7 @@ from speakerverif.models.model import SpeakerModel
 
 SHORTEST_S, LONGEST_S = 0.3, 3600.0  # of what an exported program takes; a shorter waveform is padded
 LARGEST_BATCH = 4096
-TEXTS = "speakerverif.json"  # the extra file, in both kinds, that says what the ONNX file's metadata say
+TEXTS = "speakerverif.json"  # the extra file, in both kinds, with the content of the ONNX file's metadata
 
 
 def export_program(folder: ModelFolder, path: str | Path) -> float:

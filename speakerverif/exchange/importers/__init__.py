@@ -42,8 +42,8 @@ def import_model(kind: str, source: str | Path, out: str | Path, assignments: Se
         assignments: `features.KEY=VALUE` or `encoder.KEY=VALUE`, in place of what the files say or leave open.
 
     Raises:
-        InputError: unknown kind, no such source, a file that is not of that kind, tensors that don't fit, or
-            something that decides the embeddings and that neither the files nor the assignments say.
+        InputError: unknown kind, no such source, a file that is not of that kind, tensors that don't fit, or a setting
+            that decides the embeddings and that neither the files nor the assignments give.
     """
     known, out = kinds(), Path(out)
     if kind not in known:
@@ -88,7 +88,7 @@ def _answered(foreign: Foreign, assignments: list[str]) -> Foreign:
 
 
 def assumptions(foreign: Foreign) -> str:
-    """Return what an imported model is taken to be, as one line: features, normalisation, pooling, layer."""
+    """Return the assumed settings of an imported model as one line: features, normalisation, pooling, layer."""
     features, encoder = foreign.features, foreign.network.encoder
     high_hz = features.high_hz if features.high_hz > 0 else features.sample_rate / 2 + features.high_hz
     parts = [

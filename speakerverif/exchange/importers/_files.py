@@ -35,7 +35,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a PyTorch or safetensors file, out of the usual wrappings.
 
     Raises:
-        InputError: no such file, damaged, or something else than tensors among them.
+        InputError: no such file, damaged, or values other than tensors among them.
     """
     return tensors_of(read_file(path), path)
 
@@ -60,7 +60,7 @@ def tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
     """Return the named tensors within what `read_file` gave; `module.`, which DataParallel adds, is left out.
 
     Raises:
-        InputError: no named tensors, or something else among them.
+        InputError: no named tensors, or other values among them.
     """
     while isinstance(loaded, dict) and not _holds_tensors(loaded):
         if "teacher" in loaded and "student" in loaded:

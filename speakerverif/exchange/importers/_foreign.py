@@ -36,7 +36,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Question:
-    """Something that decides a model's embeddings and that its files don't tell.
+    """A setting that decides a model's embeddings and that its files don't give.
 
     Attributes:
         keys: settings that answer it, such as `features.window`.

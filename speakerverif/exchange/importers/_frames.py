@@ -1,4 +1,4 @@
-"""Networks over frames as other toolkits name their tensors, and what the shapes tell: ECAPA-TDNNs, x-vectors."""
+"""ECAPA-TDNNs and x-vectors under other toolkits' tensor names, with their sizes read from the shapes."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Networks over maps as other toolkits name their tensors, and what the shapes tell.
+"""Networks over maps under other toolkits' tensor names, with their sizes read from the shapes.
 
-ResNets, ERes2Nets, CAM++ and ReDimNet of WeSpeaker and 3D-Speaker; the ResNets with excitation of SpeechBrain and
-voxceleb_trainer.
+ResNets, Res2Nets, ERes2Nets and CAM++ of WeSpeaker and 3D-Speaker; SimAM-ResNets, Gemini DF-ResNets and ReDimNets of
+WeSpeaker; the ResNets with excitation of SpeechBrain and voxceleb_trainer.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def eres2net(state: State, where: Path) -> Network:
     out = size(state, "layer4.0.conv3.weight", 0, where)
     scale = size(state, "layer4.0.conv1.weight", 0, where) // width
     parts = numbered("convs.{}", "convs.{}.conv", scale) | numbered("bns.{}", "convs.{}.norm", scale)
-    apart = {  # WeSpeaker's blocks with fusions: the first part has a name of its own
+    apart = {  # WeSpeaker's blocks with fusions: the first part has its own name
         "conv2_1": "convs.0.conv",
         "bn2_1": "convs.0.norm",
         **{f"convs.{i}": f"convs.{i + 1}.conv" for i in range(scale - 1)},
@@ -259,7 +259,7 @@ def redimnet(state: State, where: Path) -> Network:
 
 
 def _redimnet_size(state: State, where: Path, width: int) -> Size:
-    """Return what the tensors say of a ReDimNet's size."""
+    """Return a ReDimNet's size as its tensors give it."""
     channels = size(state, "backbone.stem.0.weight", 0, where)
     stages: list[Stage] = []
     now = channels
@@ -318,7 +318,7 @@ def _excited(
     names: dict[str, str],
     embedding: str,
 ) -> Network:
-    """Return what the ResNets with excitation of SpeechBrain and of voxceleb_trainer share."""
+    """Return the common part of the ResNets with excitation of SpeechBrain and voxceleb_trainer."""
     widths = [size(state, f"layer{i}.0.conv2.weight", 0, where) for i in (1, 2, 3, 4)]
     inside = size(state, "attention.0.weight", 1, where)
     excited = count(state, "layer{}.0.se.fc.0.weight", 1)

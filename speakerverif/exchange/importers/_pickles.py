@@ -12,7 +12,7 @@ import torch
 
 from speakerverif.errors import InputError
 
-# What a file of tensors calls. Storages are torch's own affair: it looks their names up before this list.
+# Functions that a file of tensors calls. torch looks up the names of storages itself, before this list.
 CALLED = {
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor"),

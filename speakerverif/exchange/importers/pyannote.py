@@ -1,4 +1,4 @@
-"""pyannote.audio's speaker models: a Lightning checkpoint, `pytorch_model.bin`, of WeSpeaker's ResNets.
+"""pyannote.audio's speaker models: a Lightning checkpoint, `pytorch_model.bin`, of one of WeSpeaker's ResNets.
 
 The features are those of its `compute_fbank`: Kaldi's on the 16-bit scale with the window of the checkpoint's
 hyperparameters, no dither, each recording's mean subtracted. The embedding is that of the whole recording, without

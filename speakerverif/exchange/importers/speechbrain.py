@@ -20,7 +20,7 @@ from speakerverif.exchange.importers._maps import speechbrain_resnet
 KIND = "speechbrain"
 FILES = ("hyperparams.yaml", "embedding_model.ckpt", "label_encoder.*")
 
-# Arguments of their classes that change nothing here, or that shapes tell anyway.
+# Arguments of their classes that change nothing here, or that the shapes give anyway.
 FBANK = {"requires_grad": False, "deltas": False, "context": False, "filter_shape": "triangular"}
 FBANK |= {"param_change_factor": 1.0, "param_rand_factor": 0.0}
 # ... and for each encoder, with the activations that it may have: theirs -> ours, the default first.
@@ -109,7 +109,7 @@ def _resolved(value: Any, settings: dict[str, Any], where: str) -> Any:
 
 
 def _check(table: dict[str, Any], expected: dict[str, Any], where: str) -> None:
-    """Raise `InputError` where an argument asks for what is not done here."""
+    """Raise `InputError` where an argument asks for something unsupported here."""
     other = [f"{key} {table[key]}" for key, value in expected.items() if table.get(key, value) != value]
     if other:
         raise InputError(f"{where}: not supported: {', '.join(other)}; expected {expected}")

@@ -37,7 +37,7 @@ def read(source: Path) -> Foreign:
     """Return the model of a checkpoint file, or of a folder that holds one.
 
     Raises:
-        InputError: a file is missing or damaged, or is a model that is not here.
+        InputError: a file is missing or damaged, or is an unsupported model.
     """
     if source.is_dir() and (source / "hyperparams.yaml").is_file():
         raise InputError(

@@ -5,7 +5,7 @@ between ten crops of 400 frames of each recording, which `--crops 10` comes near
 whole recording. Its loader has read samples in [-1, 1] since it uses soundfile, and 16-bit integers before.
 
 Its ResNetSE34L is another network: a first convolution of 7 x 7, the mean over frequencies before the pooling, one
-weight a frame, no pre-emphasis.
+weight per frame, no pre-emphasis.
 """
 
 from pathlib import Path

@@ -47,14 +47,14 @@ def read(source: Path) -> Foreign:
     """Return the model of a folder with `config.yaml` and `avg_model.pt` (in it or in its `models/`).
 
     Raises:
-        InputError: a file is missing or damaged, or describes a model that is not here.
+        InputError: a file is missing or damaged, or describes an unsupported model.
     """
     weights = find(source, "avg_model.pt", "avg_model", "models/avg_model.pt", "*.pt")
     settings_file = source / "config.yaml" if source.is_dir() else source.with_name("config.yaml")
     settings = read_yaml(settings_file)
     state = read_tensors(weights)
     network = recognised(state, LAYOUTS, weights, "WeSpeaker")
-    # Which of the poolings without weights it is, no tensor tells.
+    # No tensor shows which of the poolings without weights it is.
     expected = "ASTP" if "pool.linear1.weight" in state else "TSTP"
     default = "ASTP" if network.encoder["name"] == "ecapa" else "TSTP"
     pooling = settings.get("model_args", {}).get("pooling_func", default)
