@@ -25,14 +25,14 @@ class FeatureConfig:
     frame_shift_ms: Annotated[float, Range(0, 1_000, above=True)] = 10.0
     window: Literal["hamming", "povey", "hanning"] = "hamming"
     low_hz: Annotated[float, Range(0, 192_000)] = 20.0
-    # 0 is the Nyquist frequency; negative counts down from it, as in Kaldi.
+    # 0 is the Nyquist frequency; a negative value is relative to it, as in Kaldi.
     high_hz: Annotated[float, Range(-192_000, 192_000)] = 0.0
     # 32768 for models trained on 16-bit integer samples.
     waveform_scale: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     mean_norm: bool = True  # subtract each utterance's mean over time
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield contradictions between values, as `key: found ..., expected ...`."""
         nyquist = self.sample_rate / 2
         high = self.high_hz if self.high_hz > 0 else nyquist + self.high_hz
         if high > nyquist:
@@ -46,7 +46,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks on the features, drawn separately for each utterance of a batch."""
+    """Masks on the features, drawn separately for each utterance in a batch."""
 
     freq_masks: Annotated[int, Range(0, 100)] = 0
     max_freq_bands: Annotated[int, Range(0, 1_024)] = 10
@@ -58,13 +58,13 @@ class SpecAugmentConfig:
 class AugmentConfig:
     """Augmentation of training crops, before their features are computed.
 
-    With `probability` one of `kinds` is drawn and applied. Defaults are WeSpeaker's SNR ranges.
+    With `probability` one of `kinds` is drawn and applied. The default SNR ranges are WeSpeaker's.
     """
 
     speeds: Annotated[tuple[float, ...], Range(0.25, 4)] = (
         1.0,
-    )  # every speed other than 1 makes new speakers (pitch and tempo move)
-    # Share of crops that draw a speed; at 0 the classes of `speeds` stay.
+    )  # every speed other than 1 makes new speakers (pitch and tempo change)
+    # Share of crops that draw a speed; at 0 the number of classes is still that of `speeds`.
     speed_probability: Share = 1.0
     probability: Share = 0.0
     kinds: tuple[Literal["noise", "music", "speech", "babble", "reverb", "reverb+noise"], ...] = (
@@ -73,9 +73,9 @@ class AugmentConfig:
         "babble",
         "reverb",
     )
-    # How often each kind is drawn, in proportion; empty: all equally often.
+    # Relative frequency of each kind; empty: all equally often.
     kind_weights: Annotated[tuple[float, ...], Range(0, 1e9, above=True)] = ()
-    # Folders of recordings or lists of them (a path per line), relative to the data folder.
+    # Folders of recordings, or lists of them (one path per line), relative to the data folder.
     noise_dir: str = ""  # empty: synthetic coloured noise
     music_dir: str = ""  # empty: not drawn
     speech_dir: str = ""  # one talker in the background; empty: not drawn
@@ -86,14 +86,14 @@ class AugmentConfig:
     babble_snr_db: Decibels = (13.0, 20.0)
     babble_speakers: Annotated[tuple[int, int], Range(1, 100), Rising()] = (3, 8)
     gain_db: Decibels = (0.0, 0.0)
-    codec_probability: Share = 0.0  # share of crops passed through one of `codecs`, drawn evenly
+    codec_probability: Share = 0.0  # share of crops passed through one of `codecs`, drawn uniformly
     codecs: tuple[Literal["telephone", "gsm", "opus", "mp3", "aac"], ...] = ("telephone",)
-    # Bit rates of opus, mp3 and aac, drawn evenly between these.
+    # Bit rates of opus, mp3 and aac, drawn uniformly between these.
     codec_kbps: Annotated[tuple[float, float], Range(1, 1_000), Rising()] = (12.0, 64.0)
     spec: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield contradictions between values, as `key: found ..., expected ...`."""
         if not self.speeds or len(set(self.speeds)) < len(self.speeds):
             yield f"speeds: found {list(self.speeds)}, expected one or more, all different"
         if self.speed_probability < 1 and 1 not in self.speeds:
@@ -111,14 +111,14 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How a value grows from 0 to 1 between two points of training, counted in epochs (fractions allowed)."""
+    """Growth of a value from 0 to 1 between two points of training, in epochs (fractions allowed)."""
 
     kind: Literal["constant", "linear", "exponential"] = "constant"
     start_epoch: Epochs = 0.0
     end_epoch: Epochs = 0.0
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield contradictions between values, as `key: found ..., expected ...`."""
         if self.start_epoch > self.end_epoch:
             yield f"start_epoch: found {self.start_epoch:g}, expected at most end_epoch {self.end_epoch:g}"
 
@@ -129,13 +129,13 @@ class TrainConfig:
 
     epochs: Annotated[float, Range(0, 1_000_000, above=True)] = 10.0
     batch_size: Annotated[int, Range(1, 1_000_000)] = 32  # over all processes
-    # Batch norm over the crops of all processes, not of each: then their number changes nothing but the speed.
+    # Batch norm over the crops of all processes together: then their number changes only the speed.
     shared_batch_norm: bool = False
     # 0: shuffled crops; N: N speakers with batch_size / N crops each, which metric losses need.
     speakers_per_batch: Annotated[int, Range(0, 1_000_000)] = 0
     crop_s: Annotated[float, Range(0, 3_600, above=True)] = 2.0
-    crops_per_utterance: Annotated[int, Range(1, 100_000)] = 1  # an epoch visits every utterance this often
-    # At least; speakers of few utterances have theirs visited more often.
+    crops_per_utterance: Annotated[int, Range(1, 100_000)] = 1  # in one epoch
+    # The least number in one epoch; each utterance of a speaker with few of them gives more crops.
     crops_per_speaker: Annotated[int, Range(0, 1_000_000)] = 0
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: LearningRate = 1e-3
@@ -151,15 +151,15 @@ class TrainConfig:
     # Last_k: mean of the weights at the end of the last k epochs.
     last_k: Annotated[int, Range(1, 1_000_000)] = 10
     margin_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    # Data-loading processes of each training process; 0 loads in the training process.
+    # Data-loading processes per training process; 0 loads in the training process.
     workers: Annotated[int, Range(0, 1_024)] = 1
-    # Decoded audio each worker keeps in memory, for corpora that fit.
+    # Decoded audio that each worker keeps in memory; helps where the corpus fits.
     cache_mb: Annotated[int, Range(0, 10_000_000)] = 0
     checkpoint_minutes: Annotated[float, Range(0, 100_000)] = 5.0
     validate_every_epochs: Epochs = 0.0  # 0: never
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts something else."""
+        """Yield contradictions between values, as `key: found ..., expected ...`."""
         if self.speakers_per_batch and self.batch_size % self.speakers_per_batch:
             yield (
                 f"batch_size: found {self.batch_size}, which is not a multiple of speakers_per_batch "
@@ -173,12 +173,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The corpus (a file in `corpora/`), and what of it is used."""
+    """The corpus (a file in `corpora/`) and the parts of it that are used."""
 
     corpus: str = ""
-    # Corpora whose training utterances join in; then --data is the folder that holds all by their names.
+    # Corpora whose training utterances are added; --data is then a folder with a subfolder per corpus, by name.
     also: tuple[str, ...] = ()
-    partial: bool = False  # take a corpus that is not whole
+    partial: bool = False  # accept an incomplete corpus
     min_duration_s: Annotated[float, Range(0, 100_000)] = 0.0
     validation_trials: str = ""  # name of a trial list that `prepare` writes
 
@@ -189,14 +189,14 @@ class ScoreConfig:
 
     trials: tuple[str, ...] = ()  # names of lists that `prepare` writes; empty: all
     p_target: Annotated[tuple[float, ...], Range(1e-9, 0.999999)] = (0.01, 0.05)
-    # Against the mean embedding of every training speaker; raw and normalised figures are both reported.
+    # The cohort is the mean embedding of every training speaker; raw and normalised figures are both reported.
     norm: Literal["none", "znorm", "tnorm", "snorm", "asnorm"] = "none"
-    top_n: Annotated[int, Range(1, 10_000_000)] = 300  # asnorm: nearest of the cohort
+    top_n: Annotated[int, Range(1, 10_000_000)] = 300  # asnorm: number of nearest cohort embeddings
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run needs to know, except where the data are and where to write."""
+    """All settings of a run, except where the data are and where to write."""
 
     name: str = "speaker-model"
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
@@ -208,16 +208,16 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     finetune: dict[str, Any] = field(
         default_factory=dict
-    )  # what a second stage changes: [finetune.train] ...
+    )  # changes for a second stage: [finetune.train] ...
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
 def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recipe:
-    """Read a recipe: TOML tables over the defaults, `--set` assignments over those.
+    """Return a recipe: its TOML tables override the defaults, `--set` assignments override both.
 
-    A top-level `base = "other.toml"` names a recipe, relative to this one, that this one is a delta of. Modules from
-    outside that the recipe names are trusted from then on (see `_util.registry`): a recipe is the user's own.
+    A top-level `base = "other.toml"` names a recipe, relative to this one, whose tables this one changes. External
+    modules that the recipe names are trusted from then on (see `_util.registry`): recipes come from the user.
 
     Raises:
         InputError: unreadable file, unknown key, wrong type or value, circular `base`.
@@ -245,9 +245,9 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
 
 
 def defaults_in_force(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the values of encoder, head and back end that a recipe leaves to their defaults, by table.
+    """Return the default values that a recipe doesn't set for encoder, head and back end, by table.
 
-    They are recorded apart from the recipe's own tables, since a model's fingerprint is over the table as written.
+    They are recorded separately from the recipe's tables, since a model's fingerprint covers the tables as written.
 
     Raises:
         InputError: an unknown name, key or value in one of these tables.

@@ -1,8 +1,8 @@
-"""Memory that a training step or a batch frees stays with the process.
+"""glibc settings that keep freed memory in the process.
 
-glibc hands every large freed block back to the system, and the next step faults all its pages in again: about a
-third of a CPU training step, a tenth to a quarter of an embedding. A running program can tell it otherwise, but for
-huge pages: that setting is read once, when a program starts, so a training starts itself anew.
+By default glibc returns every large freed block to the system, and the next step faults all its pages in again: that
+takes about a third of a CPU training step, a tenth to a quarter of an embedding. A running program can change this,
+except for huge pages: that setting is read only when a program starts, so a training restarts itself.
 """
 
 import ctypes
@@ -21,32 +21,32 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what this process frees; does nothing elsewhere or where GLIBC_TUNABLES is set."""
+    """Make glibc keep memory that this process frees; no effect without glibc or where GLIBC_TUNABLES is set."""
     if platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        # One heap for all threads: with one for each that reads, the memory kept grew by 1 MB a piece of recording.
+        # One heap for all threads: with one per reading thread, kept memory grew by 1 MB per piece of recording.
         libc.mallopt(M_ARENA_MAX, 1)
 
 
 def release_freed_memory() -> None:
-    """Hand back to the system what this process freed and holds; does nothing but under glibc.
+    """Return freed memory to the system; no effect without glibc.
 
-    Kept memory gets holes: what outlives a batch lies in the room of larger things, which then need new room. For
-    hours of audio that adds up, so they have this done every second; the next batch pays for it.
+    Kept memory fragments: small blocks that outlive a batch occupy the space of larger ones, which then need new
+    memory. Over hours of audio that adds up, so it is called every second there; the next batch is slower for it.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def tunables() -> str:
-    """Return the settings as glibc reads them from the environment variable GLIBC_TUNABLES."""
+    """Return the settings in the format of the environment variable GLIBC_TUNABLES."""
     return ":".join(f"{name}={value}" for name, value in SETTINGS.items())
 
 
 def restart_with_kept_memory() -> None:
-    """Restart this Python program with glibc told to keep freed memory; does nothing elsewhere or where it is set."""
+    """Restart this program so that glibc keeps freed memory; no effect without glibc or where that is set."""
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return
     os.environ["GLIBC_TUNABLES"] = tunables()

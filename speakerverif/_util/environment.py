@@ -1,10 +1,10 @@
 """Environment variables that libraries read when they are loaded.
 
-Threads that sleep while they wait. OpenMP's threads spin between two pieces of work: on an idle machine that saves
-microseconds, but beside other programs each spinning thread takes a core from the thread that it waits for, and work
-takes ten times as long. A user who sets one of these variables (`OMP_WAIT_POLICY=ACTIVE`) keeps what was set.
+Threads sleep while they wait. By default OpenMP's threads spin between two pieces of work: on an idle machine that
+saves microseconds, but when other programs run, each spinning thread takes a core from the thread that it waits for,
+and work takes ten times as long. Variables that the user has set (`OMP_WAIT_POLICY=ACTIVE`) are left alone.
 
-No telemetry: onnxruntime and the hub's client would report their use over the network.
+Telemetry is off: onnxruntime and the hub's client would report their use over the network.
 """
 
 import os
@@ -19,7 +19,7 @@ NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def prepare() -> None:
-    """Set the variables that the user has not set; for programs, before they import NumPy or torch."""
+    """Set the variables that the user has not set; programs call it before they import NumPy or torch."""
     disable_telemetry()
     if not waits_chosen() and "torch" not in sys.modules:
         os.environ.update(SLEEPING_WAITS)
@@ -28,13 +28,13 @@ def prepare() -> None:
 
 
 def disable_telemetry() -> None:
-    """Have onnxruntime and the hub's client, imported after this, keep silent on the network."""
+    """Turn off the telemetry of onnxruntime and the hub's client; call it before they are imported."""
     for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
 
 
 def waits_chosen() -> bool:
-    """Return whether the environment says how threads wait."""
+    """Return whether the environment sets how threads wait."""
     return any(name in os.environ for name in SLEEPING_WAITS)
 
 

@@ -1,4 +1,4 @@
-"""The package's extras: what `pip install speakerverif[NAME]` adds, and what is said where one is missing."""
+"""The package's extras: modules that `pip install speakerverif[NAME]` adds, and advice where one is missing."""
 
 import importlib.util
 
@@ -22,7 +22,7 @@ def require(extra: str, purpose: str) -> None:
 
     Args:
         extra: a key of `EXTRAS`.
-        purpose: what needs it, the first words of the message.
+        purpose: the feature that needs it; begins the message.
 
     Raises:
         InputError: a module of it is missing.
@@ -33,7 +33,7 @@ def require(extra: str, purpose: str) -> None:
 
 
 def advice(module: str) -> str | None:
-    """Return one line on how to get a module that is missing, or None where no extra brings it."""
+    """Return one line on how to install a missing module, or None where no extra contains it."""
     top = module.partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     return None if extra is None else f"{top} is not installed: pip install 'speakerverif[{extra}]'"

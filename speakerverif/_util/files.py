@@ -1,4 +1,4 @@
-"""Files opened with a reason where they can't be, and written whole or not at all."""
+"""Opening files with clear errors, and writing them whole or not at all."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from typing import IO, Any
 
 from speakerverif.errors import InputError
 
-# A packed file may unpack to this much, or to this many times its own size if that is more.
+# A compressed file may unpack to this many MB, or to this many times its size if that is more.
 UNPACKED_MB, UNPACKED_RATIO = 256, 50
 
 
 def unpacked_limit(packed: int) -> int:
-    """Return the most bytes that a packed file of `packed` bytes may unpack to.
+    """Return the largest size in bytes that a compressed file of `packed` bytes may unpack to.
 
     The environment variable SPEAKERVERIF_MAX_UNPACKED_MB raises it.
 
@@ -29,7 +29,7 @@ def unpacked_limit(packed: int) -> int:
 
 
 def open_input(path: str | Path) -> IO[bytes]:
-    """Return an open binary file, or raise `InputError` that names the path and the reason."""
+    """Return a file opened for binary reading, or raise `InputError` with the path and the reason."""
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder, expected a file")
@@ -44,12 +44,12 @@ def open_input(path: str | Path) -> IO[bytes]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing beside the one that `path` names; it takes its place on success, else vanishes.
+    """Open a temporary file for writing; it replaces the file at `path` on success and is deleted otherwise.
 
-    Missing folders are made, and links are followed.
+    Missing folders are created, and links are followed.
 
     Raises:
-        InputError: the file can't be written, or not to its end (a full disk); the former one is as it was.
+        InputError: the file can't be written, or not to its end (a full disk); the old file is unchanged.
     """
     target = Path(os.path.realpath(path))
     name = (
@@ -73,11 +73,11 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Write a whole file, text as UTF-8: all of it is there afterwards, or what was before; folders are made."""
+    """Write a file, text as UTF-8, as `replacing` does: on failure the old file is unchanged."""
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | Path, record: Any) -> None:
-    """Write a record as indented JSON, as `write_atomically` writes."""
+    """Write a record as indented JSON with `write_atomically`."""
     write_atomically(path, json.dumps(record, indent=2) + "\n")

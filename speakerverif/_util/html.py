@@ -1,4 +1,4 @@
-"""HTML from templates, in which every text from outside is escaped."""
+"""HTML from templates; inserted text is escaped."""
 
 from importlib import resources
 from pathlib import Path
@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def environment(package: str, folder: str = "") -> Environment:
-    """Return an environment for the templates in a folder of a package: autoescaped, unknown names are errors."""
+    """Return a template environment for a folder of a package; it autoescapes, and unknown names are errors."""
     return Environment(
         loader=FileSystemLoader(Path(str(resources.files(package)), folder)),
         autoescape=True,

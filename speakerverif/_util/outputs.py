@@ -1,4 +1,4 @@
-"""Outputs checked before any work: none destroys an input, and each can be written."""
+"""Checks on outputs before any work: each can be written, and none overwrites an input."""
 
 import os
 import stat
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from speakerverif.errors import InputError
 
-# The files of a Kaldi folder that are read, and the file that only a model folder has.
+# Files that are read from a Kaldi folder, and the file that marks a model folder.
 KALDI_FILES = ("wav.scp", "segments", "utt2spk", "spk2utt")
 MODEL_FILE = "config.toml"
-# What `calibrate` writes into a model folder.
+# Files that `calibrate` writes into a model folder.
 WRITTEN_INTO_MODELS = ("calibration.toml",)
 RECORDINGS = frozenset(
     (
@@ -41,7 +41,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Output:
-    """Something that a command writes: the option that names it, the path, and whether it is a folder."""
+    """An output of a command: the option that names it, its path, and whether it is a folder."""
 
     option: str
     path: Path
@@ -52,14 +52,14 @@ class Output:
 
 
 def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path]) -> None:
-    """Raise `InputError` unless every output can be written without destroying anything.
+    """Raise `InputError` unless every output can be written without overwriting anything that is needed.
 
-    An output may not be one of the inputs (by whatever name, link or hard link), a recording, a device, a FIFO or a
+    An output may not be one of the inputs (under any name, link or hard link), a recording, a device, a FIFO or a
     socket, a folder where a file is expected or the reverse, another output, or below a file or an unwritable folder.
 
     Args:
-        outputs: what will be written.
-        inputs: what will be read, files and folders; those that aren't there don't matter.
+        outputs: files and folders that will be written.
+        inputs: files and folders that will be read; missing ones are ignored.
     """
     outputs = list(outputs)
     if not outputs:
@@ -74,7 +74,7 @@ def check_outputs(outputs: Iterable[Output], inputs: Iterable[Path]) -> None:
 
 
 def refuse_to_replace(outputs: Iterable[Output], recordings: Iterable[str]) -> None:
-    """Raise `InputError` where an output is one of the recordings of a list."""
+    """Raise `InputError` where an output is one of a list's recordings."""
     existing = {}
     for output in outputs:
         try:
@@ -95,7 +95,7 @@ def refuse_to_replace(outputs: Iterable[Output], recordings: Iterable[str]) -> N
 
 
 def _check_one(output: Output, read: dict[tuple[int, int], Path]) -> None:
-    # Whatever /dev/stdout is at the moment, replacing it by a file is not what is meant.
+    # Whatever /dev/stdout points to, the user doesn't want it replaced by a file.
     if output.path.absolute().parts[1:2] == ("dev",) and output.path.absolute().parts[2:3] != ("shm",):
         raise InputError(f"{output}: is a device; expected a file's name")
     try:
@@ -125,7 +125,7 @@ def _check_one(output: Output, read: dict[tuple[int, int], Path]) -> None:
 def _check_writable(output: Output, into: bool) -> None:
     place = Path(os.path.realpath(output.path))
     place = place if into else place.parent
-    # Folders that are missing are made, in the nearest one that is there.
+    # Missing folders will be created, in the nearest existing one.
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
@@ -138,7 +138,7 @@ def _check_writable(output: Output, into: bool) -> None:
 
 
 def _identities(path: Path) -> Iterator[tuple[tuple[int, int], Path]]:
-    """Yield the files that an input consists of, by device and inode."""
+    """Yield device and inode, and path, of each file of an input."""
     try:
         if path.is_dir():
             names = [path / name for name in KALDI_FILES]

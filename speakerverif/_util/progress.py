@@ -16,13 +16,13 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts work done out of `total`; a context manager.
+    """A progress counter; a context manager.
 
     Args:
         total: number of units of work.
         label: first word of the line.
         unit: the name of one unit, such as "crop".
-        done: units finished before (a resumed run).
+        done: units that an earlier run finished.
     """
 
     def __init__(self, total: int, label: str, unit: str = "file", done: int = 0) -> None:

@@ -1,6 +1,6 @@
-"""Ranges of the numbers in recipes: `channels: Annotated[int, Range(1, 16384)] = 512`.
+"""Ranges of numbers in recipes: `channels: Annotated[int, Range(1, 16384)] = 512`.
 
-`_util.toml.from_dict` checks them, and refuses what no range holds: nan, infinity, a billion channels.
+`_util.toml.from_dict` checks them, and also refuses nan and infinity.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a value may be; of a tuple, each of its values."""
+    """The allowed range of a number, or of each number in a tuple."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Range:
 
 
 class Rising:
-    """Marks a tuple of two numbers whose first must not exceed its second."""
+    """Mark of a tuple of two numbers whose first must not exceed the second."""
 
 
 Width = Annotated[int, Range(1, 16_384)]  # channels of a layer, dimensions of an embedding

@@ -1,10 +1,10 @@
-"""Encoders, heads, back ends and corpora by name: those of this package, and modules from outside.
+"""Encoders, heads, back ends and corpora by name: those of this package, and external modules.
 
 A plain name is a file of `models/encoders/`, `heads/`, `scoring/backends/` or `corpora/`. A dotted name, such as
 `my_package.my_head`, is a module that Python can import. Importing runs its code, so a dotted name is imported only if
-the user chose it: if it is imported already, if the user's recipe or command line named it, or if the environment
-variable `SPEAKERVERIF_TRUSTED_MODULES` lists it or a package that holds it. The `config.toml` of a model folder is
-data, and can only refer to such a module.
+the user trusts it: it is imported already, the user's recipe or command line names it, or the environment variable
+`SPEAKERVERIF_TRUSTED_MODULES` lists it or a package that contains it. The `config.toml` of a model folder can refer to
+a trusted module but can't make one trusted.
 """
 
 import dataclasses
@@ -40,16 +40,16 @@ _trusted: set[str] = set()
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the names of this package's modules of a kind, sorted."""
+    """Return the sorted names of this package's modules of a kind."""
     package = importlib.import_module(PACKAGES[kind])
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
 def trust(modules: Iterable[str]) -> None:
-    """Let modules be imported by their dotted names, for the rest of this process.
+    """Allow modules to be imported by their dotted names, for the rest of this process.
 
     Args:
-        modules: names of the user's choice: from a recipe or the command line, never from a model folder.
+        modules: names that the user chose, in a recipe or on the command line; never from a model folder.
     """
     _trusted.update(modules)
 
@@ -60,11 +60,11 @@ def find(kind: Kind, name: str, where: str) -> ModuleType:
     Args:
         kind: one of `PACKAGES`.
         name: one of `names(kind)`, or a dotted name.
-        where: the place to name in errors, such as `[encoder]`.
+        where: the name's source, for errors, such as `[encoder]`.
 
     Raises:
-        InputError: an unknown name (the nearest known one is suggested); a dotted name that isn't trusted, can't
-            be imported, or lacks what a module of this kind must have.
+        InputError: an unknown name (the error suggests the nearest known one); a module that isn't trusted, can't
+            be imported, or lacks a definition that its kind requires.
     """
     if "." in name:
         return _from_outside(kind, name, where)
@@ -78,7 +78,7 @@ def resolve(kind: Kind, table: dict[str, Any]) -> tuple[ModuleType, Any]:
     """Return the module that a recipe's table names, and its `Config` filled from the table's other keys.
 
     Raises:
-        InputError: what `find` raises; an unknown key, or a value of the wrong type.
+        InputError: as `find`; an unknown key or a value of the wrong type.
     """
     where, name = f"[{kind}]", str(table.get("name"))
     module = find(kind, name, where)
@@ -87,10 +87,10 @@ def resolve(kind: Kind, table: dict[str, Any]) -> tuple[ModuleType, Any]:
 
 
 def defaults(kind: Kind, table: dict[str, Any]) -> dict[str, Any]:
-    """Return the values in force that a recipe's table leaves to the defaults of the module that it names.
+    """Return the default values of a module for the keys that a recipe's table doesn't set.
 
     Raises:
-        InputError: what `resolve` raises.
+        InputError: as `resolve`.
     """
     values = to_dict(resolve(kind, table)[1])
     return {key: value for key, value in values.items() if key not in table}
@@ -121,7 +121,7 @@ def _from_outside(kind: Kind, name: str, where: str) -> ModuleType:
         raise InputError(
             f"{where}: there is no module {name}: {error}; install it, or add the folder that holds it to PYTHONPATH"
         ) from error
-    except Exception as error:  # whatever a module raises while it is imported
+    except Exception as error:  # a module may raise anything while it is imported
         raise InputError(
             f"{where}: importing {name} failed: {place_of(error)}{type(error).__name__}: {error}"
         ) from error
@@ -137,7 +137,7 @@ def _from_outside(kind: Kind, name: str, where: str) -> ModuleType:
 
 
 def place_of(error: Exception) -> str:
-    """Return `path:line: ` of the code that raised an error, for messages; empty for a syntax error, which names it."""
+    """Return `path:line: ` of the code that raised an error; empty for a syntax error, whose message has both."""
     if isinstance(error, SyntaxError):
         return ""
     frame = traceback.extract_tb(error.__traceback__)[-1]

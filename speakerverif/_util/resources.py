@@ -1,4 +1,4 @@
-"""The processor cores that this process may use, and torch set up for them."""
+"""The processor cores that this process may use, and torch's threads on them."""
 
 import ctypes
 import math
@@ -17,23 +17,23 @@ ROOT = Path("/")  # of the file system that describes this process: /proc and th
 def cores() -> int:
     """Return the number of processor cores that this process may use.
 
-    That is the number of cores it is bound to, or less where a container limits its computing time: the least quota of
-    its control group and of those that enclose it, of either version, rounded up.
+    That is the number of cores in its CPU affinity, or less where a container limits its CPU time: the smallest quota
+    of its control group and of the groups that enclose it (cgroups v1 and v2), rounded up.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min([bound, *(max(1, math.ceil(quota)) for quota in _quotas())])
 
 
 def use(threads: int | None) -> None:
-    """Set up torch for long work on the CPU: `threads` (None: as many as there are cores), freed memory kept."""
+    """Set up torch for long work on the CPU: `threads` (None: one per core), and freed memory is kept."""
     share_cores(threads)
     keep_freed_memory()
 
 
 def share_cores(threads: int | None = None) -> None:
-    """Set up torch for a processor that others use too: no more threads than cores, which sleep while they wait.
+    """Set up torch for a processor shared with other programs: at most one thread per core, asleep while waiting.
 
-    A process that is forked later computes in one thread: the threads of its parent are not in it, and OpenMP would
+    A process that is forked later computes in one thread: it doesn't inherit its parent's threads, and OpenMP would
     wait for them for ever.
 
     Args:
@@ -50,18 +50,18 @@ def share_cores(threads: int | None = None) -> None:
 
 
 class _Pool:
-    """Idle OpenMP threads, whose number makes GNU OpenMP let all its threads sleep soon while they wait.
+    """Idle OpenMP threads that make all threads of GNU OpenMP sleep soon while they wait.
 
-    How long they spin is read from the environment when torch is loaded. Afterwards one thing shortens it: where there
-    are more OpenMP threads than cores, they spin 1,000 times and not 300,000 (libgomp's config/linux/wait.h). So one
-    thread of ours has a team of its own, one larger than the number of cores, which sleeps from then on.
+    How long threads spin is read from the environment when torch is loaded. Afterwards only one thing shortens it:
+    where there are more OpenMP threads than cores, they spin 1,000 times instead of 300,000 (libgomp's
+    config/linux/wait.h). So one extra thread starts a team one larger than the number of cores, which then sleeps.
     """
 
     started = False
 
     @classmethod
     def start(cls) -> None:
-        """Start the threads, once, where the environment has not said how threads wait."""
+        """Start the threads, once, unless the environment sets how threads wait."""
         if cls.started:
             return
         cls.started = True
@@ -91,7 +91,7 @@ def check_device(device: str) -> None:
         device: "cpu", "cuda" or "cuda:0".
 
     Raises:
-        InputError: no such kind of device, or none is there.
+        InputError: an unknown kind of device, or there is no such device.
     """
     import torch
 
@@ -112,7 +112,7 @@ def _compute_in_one_thread() -> None:
 
 
 def _loaded(name: str, folder: str) -> Path | None:
-    """Return the path of a shared library that this process has loaded from such a folder (Linux)."""
+    """Return the path of a shared library that this process has loaded from a folder of this name (Linux)."""
     maps = ROOT / "proc/self/maps"
     if not maps.is_file():
         return None
@@ -121,7 +121,7 @@ def _loaded(name: str, folder: str) -> Path | None:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield the limits, in cores, of the control groups that this process is in (Linux)."""
+    """Yield the CPU quotas, in cores, of the control groups that this process is in (Linux)."""
     for folder in _control_groups():
         version_2, quota, period = (
             folder / name for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
@@ -156,7 +156,7 @@ def _control_groups() -> Iterator[Path]:
                 controllers and "cpu" not in controllers.split(",")
             ):
                 continue
-            # A container sees its own group mounted as the top; a path from outside of it does not exist within.
+            # A container sees its own group mounted as the root, where a path from outside does not exist.
             within = path.removeprefix(top) if path.startswith(top) else ""
             base = ROOT / point.lstrip("/")
             group = base / within.lstrip("/")

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from speakerverif.errors import InputError
 
 _PART = re.compile(r"(.+\.(?:tar|ark)):(\d{1,18}):(\d{1,18})|(.+\.ark):(\d{1,18})", re.DOTALL)
-# Sizes that a program writes which doesn't know the length of what it writes.
+# Sizes in headers written before the length was known.
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 class Part(NamedTuple):
-    """A stretch of an archive."""
+    """A range of bytes in an archive."""
 
     archive: str
     offset: int  # bytes
@@ -33,7 +33,7 @@ class Part(NamedTuple):
         """Return the part's bytes as an open file.
 
         Raises:
-            InputError: the archive is gone, or ends before the part does.
+            InputError: the archive is missing, or ends before the part does.
         """
         try:
             with open(self.archive, "rb") as file:
@@ -48,16 +48,16 @@ class Part(NamedTuple):
 
 
 def archive_of(path: str | Path) -> str | None:
-    """Return the archive that a path names a part of; None where it names a file of its own."""
+    """Return the archive of a path that names a part of one; None for the path of a plain file."""
     match = _PART.fullmatch(str(path))
     return (match[1] or match[4]) if match else None
 
 
 def part_of(path: str | Path) -> Part | None:
-    """Return the part of an archive that a path names; None where it names a file of its own.
+    """Return the part of an archive that a path names; None for the path of a plain file.
 
     Raises:
-        InputError: a part of a Kaldi archive named by its offset alone, where no WAV file begins.
+        InputError: the path names a part of a Kaldi archive by its offset alone, and no WAV file begins there.
     """
     match = _PART.fullmatch(str(path))
     if match is None:
@@ -68,7 +68,7 @@ def part_of(path: str | Path) -> Part | None:
 
 
 def _wav_at(archive: str, offset: int) -> Part:
-    """Return the part that holds the WAV file which begins at an offset."""
+    """Return the part with the WAV file that begins at an offset."""
     where = f"{archive}:{offset}"
     head = Part(archive, offset, 12).open().read()
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -82,10 +82,10 @@ def _wav_at(archive: str, offset: int) -> Part:
 
 
 def members(path: str | Path) -> Iterator[tuple[str, Part]]:
-    """Yield the name and the place of every file in a tar archive, in its order.
+    """Yield name and part of every file in a tar archive, in its order.
 
     Raises:
-        InputError: no such file, no tar archive, a compressed one, one that is cut off.
+        InputError: no such file, not a tar archive, a compressed or truncated one.
     """
     try:
         with tarfile.open(path, "r:") as archive:
@@ -95,7 +95,7 @@ def members(path: str | Path) -> Iterator[tuple[str, Part]]:
                     if not 0 <= member.size <= size - member.offset_data:
                         raise InputError(f"{path}: cut off within {member.name}")
                     yield member.name, Part(str(path), member.offset_data, member.size)
-            # tarfile takes a header that is cut off for the end; a whole archive ends with empty blocks.
+            # tarfile takes a truncated header for the end; a complete archive ends with empty blocks.
             if Part(str(path), archive.offset, tarfile.BLOCKSIZE).open().read().strip(b"\0"):
                 raise InputError(f"{path}: damaged: no end mark where its last file ends")
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:

@@ -24,10 +24,10 @@ _TOO_DEEP = f"tables or lists are nested more than {MAX_DEPTH} deep"
 
 @runtime_checkable
 class Related(Protocol):
-    """A dataclass whose values must go together."""
+    """A dataclass whose values may contradict each other."""
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong, as `key: found ..., expected ...`."""
+        """Yield each problem, as `key: found ..., expected ...`."""
 
 
 def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
@@ -36,11 +36,11 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     Args:
         cls: a dataclass with defaults.
         table: keys and values as TOML gives them.
-        where: what to call the table in errors, such as `ecapa.toml: [encoder]`.
+        where: the table's name in errors, such as `ecapa.toml: [encoder]`.
 
     Raises:
         InputError: unknown key (names the nearest), wrong type, value out of range or not one of the choices,
-            values that don't go together (see `Related`).
+            values that contradict each other (see `Related`).
     """
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table, found {table!r}")
@@ -93,7 +93,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _in_range(value: Any, rules: tuple[Any, ...], where: str) -> Any:
-    """Return a value that its type's annotations allow, or raise `InputError`."""
+    """Return the value if its type's annotations allow it, or raise `InputError`."""
     values = value if isinstance(value, tuple) else (value,)
     for rule in rules:
         if isinstance(rule, Range):
@@ -106,7 +106,7 @@ def _in_range(value: Any, rules: tuple[Any, ...], where: str) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass as nested plain tables, tuples as lists: what `write_toml` and JSON take."""
+    """Return a dataclass as nested plain tables, with tuples as lists, for TOML and JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -120,7 +120,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Return the tables of a TOML file.
 
     Raises:
-        InputError: no such file, or not TOML (names line and column).
+        InputError: no such file, or not TOML (with line and column).
     """
     try:
         return _shallow(tomllib.loads(Path(path).read_text("utf-8")), str(path))
@@ -133,10 +133,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _shallow(tables: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return tables whose nesting recursive functions can follow.
+    """Return the tables, checked to be shallow enough for recursive functions.
 
     Raises:
-        InputError: they are nested more than `MAX_DEPTH` deep.
+        InputError: they are nested deeper than `MAX_DEPTH`.
     """
     level: list[Any] = [tables]
     for _ in range(MAX_DEPTH):
@@ -179,9 +179,9 @@ def format_toml(tables: dict[str, Any]) -> str:
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `delta` laid over it, table by table.
+    """Return `base` updated with the values of `delta`, table by table.
 
-    A table with another `name` (another encoder, another head) replaces the former one whole.
+    A table with a different `name` (another encoder, another head) replaces the whole table in `base`.
     """
     merged = dict(base)
     for key, value in delta.items():
@@ -196,7 +196,7 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(former: dict[str, Any], tables: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield a line for each table whose other `name` has put its values back to defaults."""
+    """Yield a line for each table whose new `name` has reset its values to defaults."""
     for key, old in former.items():
         new = tables.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
@@ -208,10 +208,10 @@ def _replaced(former: dict[str, Any], tables: dict[str, Any], prefix: str = "") 
 
 
 def override(tables: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Lay `--set key.sub=value` assignments over a recipe's tables; values are TOML, bare words are strings.
+    """Return a recipe's tables updated with `--set key.sub=value` assignments; values are TOML or bare strings.
 
-    An empty table, `{}`, empties the one that is there: `finetune={}` leaves that stage out. Where another `name`
-    puts the values of a table back to defaults, a message says which.
+    An empty table, `{}`, clears the existing one: `finetune={}` removes that stage. Where a new `name` resets the
+    values of a table to defaults, a log message names them.
     """
     for text in assignments:
         key, sep, raw = text.partition("=")
