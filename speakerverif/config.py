@@ -61,9 +61,8 @@ class AugmentConfig:
     With `probability` one of `kinds` is drawn and applied. The default SNR ranges are WeSpeaker's.
     """
 
-    speeds: Annotated[tuple[float, ...], Range(0.25, 4)] = (
-        1.0,
-    )  # every speed other than 1 makes new speakers (pitch and tempo change)
+    # Every speed other than 1 makes new speakers (pitch and tempo change).
+    speeds: Annotated[tuple[float, ...], Range(0.25, 4)] = (1.0,)
     # Share of crops that draw a speed; at 0 the number of classes is still that of `speeds`.
     speed_probability: Share = 1.0
     probability: Share = 0.0
@@ -206,9 +205,7 @@ class Recipe:
     head: dict[str, Any] = field(default_factory=lambda: {"name": "am_softmax"})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    finetune: dict[str, Any] = field(
-        default_factory=dict
-    )  # changes for a second stage: [finetune.train] ...
+    finetune: dict[str, Any] = field(default_factory=dict)  # changes for a second stage: [finetune.train] ...
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     score: ScoreConfig = field(default_factory=ScoreConfig)
 

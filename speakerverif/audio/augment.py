@@ -1,8 +1,8 @@
 """Training augmentation of single crops: noise, music, babble, reverberation, codecs, gain, speed.
 
-Waveform in, waveform out, NumPy float32, no torch: this runs in data-loading processes, one crop at a time.
+NumPy float32 waveform in and out, no torch: this runs in data-loading processes, one crop at a time.
 Every random choice comes from the generator that the caller passes, built from (seed, epoch, utterance), so a
-crop sounds the same whatever worker makes it.
+crop is the same in every worker.
 """
 
 import functools
@@ -27,17 +27,17 @@ Waveform = np.ndarray  # float32 (samples,); mixing and convolving keep float64 
 ReadSpeech = Callable[[np.random.Generator, int], Waveform]
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
-TAIL_ENERGY = 1e-6  # share of a recorded response's energy that its end may hold and be cut off: -60 dB
+TAIL_ENERGY = 1e-6  # the end of a recorded response with this share of its energy is cut off: -60 dB
 BLOCK_SAMPLES = 4096  # of a convolution
 CACHE_BYTES = 64 << 20  # decoded noise, music and responses kept per folder and process: 17 minutes at 16 kHz
 
 
 class Augment:
-    """What `AugmentConfig` says, done to one crop at a time.
+    """The augmentation that an `AugmentConfig` describes, applied to one crop at a time.
 
     With `probability` one of `kinds` is drawn by `kind_weights` and applied; then, with `codec_probability`, one of
-    `codecs`: a room comes before the line that carries its sound; then the gain. `speeds` are the caller's business:
-    they change the label as well (see `speed`).
+    `codecs` (sound is transmitted after it left the room); then the gain. The caller applies `speeds`, since they
+    change the label as well (see `speed`).
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Augment:
         data_dir: Path | str = ".",
         babble: ReadSpeech | None = None,
     ) -> None:
-        """Find the recordings that the config names.
+        """Find the recordings named by the config.
 
         Args:
             config: kinds, probabilities and SNR ranges.
             sample_rate: of the crops, Hz; recordings of another rate are resampled to it.
-            data_dir: where relative `noise_dir`, `music_dir`, `speech_dir` and `rir_dir` start.
+            data_dir: folder that relative `noise_dir`, `music_dir`, `speech_dir` and `rir_dir` start from.
             babble: reads excerpts of other speech; needed where `babble` is among the kinds.
 
         Raises:
-            InputError: no recordings where the config says they are; nothing left to draw from; weights that
-                don't fit the kinds; a codec that does not work here.
+            InputError: no recordings where the config says they are; no kind to draw from; `kind_weights` that
+                don't match the kinds; a codec that does not work on this machine.
         """
         self.config, self.sample_rate, self.babble = config, sample_rate, babble
         self.noise, self.music, self.speech, self.responses = (
@@ -97,12 +97,12 @@ class Augment:
 
         Args:
             waveform: float32 (samples,) in [-1, 1], finite; never changed in place.
-            rng: the source of every random choice.
+            rng: source of every random choice.
 
         Returns:
             float32 of the same length, finite. Where mixing exceeds [-1, 1] the crop is scaled to peak 1:
-            clipping would add a distortion that nobody asked for. Digital silence gets no noise, for its SNR
-            is undefined; silent noise changes nothing.
+            clipping would add unwanted distortion. Digital silence gets no noise, since its SNR is undefined;
+            silent noise changes nothing.
         """
         config = self.config
         if rng.random() < config.probability:
@@ -147,7 +147,7 @@ class Augment:
         return self.responses.any(rng)
 
     def _babble(self, rng: np.random.Generator, num_samples: int) -> Waveform:
-        """Return several talkers at equal power, so that none stands out as a second speaker."""
+        """Return several talkers mixed at equal power, so that none sounds like a second speaker."""
         assert self.babble is not None
         low, high = self.config.babble_speakers
         talkers = np.zeros(num_samples, np.float32)
@@ -158,10 +158,10 @@ class Augment:
 
 
 class Recordings:
-    """The audio files of a folder, searched through, or of a list file, a path a line, relative to the list.
+    """The audio files anywhere in a folder, or in a list file with one path per line, relative to the list.
 
-    Files are decoded once and kept while `CACHE_BYTES` lasts; of those beyond, excerpts are read from disk. A file that
-    can't be read is left out, and logged, when it is first drawn: it must not cost a whole training.
+    Decoded files are kept up to `CACHE_BYTES`; of further files, excerpts are read from disk each time. A file that
+    can't be read is logged when it is first drawn and then left out: it must not stop a training.
     """
 
     def __init__(self, source: Path, sample_rate: int, load: Callable[[str, int], Waveform]) -> None:
@@ -171,7 +171,7 @@ class Recordings:
             self.paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
         else:
             files = source.rglob("*") if source.is_dir() else ()
-            # Hidden files are no recordings: macOS keeps notes on x.wav in ._x.wav.
+            # Hidden files are not recordings: macOS keeps metadata of x.wav in ._x.wav.
             self.paths = sorted(
                 str(path)
                 for path in files
@@ -186,18 +186,18 @@ class Recordings:
         self._unreadable: dict[str, str] = {}  # path -> reason
 
     def any(self, rng: np.random.Generator) -> Waveform:
-        """Return one whole recording, as `load` gives it."""
+        """Return one whole recording, as returned by `load`."""
         return self._draw(rng, self._whole)
 
     def excerpt(self, rng: np.random.Generator, num_samples: int) -> Waveform:
-        """Return `num_samples` of one recording from a random start; a shorter one is tiled."""
+        """Return `num_samples` samples of one recording from a random start; a shorter recording is repeated."""
         return self._draw(rng, lambda path: self._excerpt(path, rng.random(), num_samples))
 
     def _draw(self, rng: np.random.Generator, read: Callable[[str], Waveform]) -> Waveform:
-        """Return what `read` gives for a random recording that can be read.
+        """Return the result of `read` for a random readable recording.
 
         Raises:
-            InputError: none can.
+            InputError: no recording can be read.
         """
         while len(self._unreadable) < len(set(self.paths)):
             path = self.paths[rng.integers(len(self.paths))]
@@ -208,7 +208,7 @@ class Recordings:
                 except InputError as error:
                     self._unreadable[path] = str(error)
                     logger.warning(f"left out of augmentation: {error}")
-                    # What follows must not depend on whether this file was tried before.
+                    # Later draws must not depend on whether this file was tried before.
                     rng.bit_generator.state = state
         raise InputError(f"no recording for augmentation can be read: {'; '.join(self._unreadable.values())}")
 
@@ -244,7 +244,7 @@ def read_recording(path: str, sample_rate: int) -> Waveform:
 def read_response(path: str, sample_rate: int) -> Waveform:
     """Return a recorded room impulse response, ready for `convolve`.
 
-    Of several channels the first is taken: their mean is a response that no microphone had.
+    The first of several channels is used: their mean is not the response of any microphone.
 
     Raises:
         InputError: unreadable, empty or digital silence.
@@ -259,7 +259,7 @@ def _within_full_scale(waveform: Waveform) -> Waveform:
 
 
 def power(waveform: Waveform) -> float:
-    """Return the mean square over the whole crop, pauses included: what an SNR is measured on."""
+    """Return the mean square over the whole crop, pauses included; SNRs are ratios of it."""
     # Not a dot product: BLAS would start threads for it in every data-loading process.
     return float(np.square(waveform).mean()) if len(waveform) else 0.0
 
@@ -268,7 +268,7 @@ def mix(waveform: Waveform, noise: Waveform, snr_db: float) -> Waveform:
     """Return `waveform` with `noise` of the same length added at `snr_db`.
 
     The SNR is 10·log10 of the ratio of the two powers over the crop. Where either is digital silence the
-    waveform comes back as it is.
+    waveform is returned unchanged.
     """
     speech_power, noise_power = power(waveform), power(noise)
     if speech_power == 0 or noise_power == 0:
@@ -295,18 +295,18 @@ def coloured_noise(rng: np.random.Generator, num_samples: int, exponent: float) 
 
 @functools.lru_cache(maxsize=8)
 def _log_frequency(bins: int) -> Waveform:
-    """Return log of the bin number, level below a 400th of the Nyquist frequency (20 Hz at 16 kHz).
+    """Return the log of the bin number, constant below 1/400 of the Nyquist frequency (20 Hz at 16 kHz).
 
-    Without that floor nearly all of brown noise's power lies below what the ear or a filterbank hears.
+    Without that limit nearly all of brown noise's power lies below the range of the ear and of filterbanks.
     """
     return np.log(np.maximum(np.arange(bins), bins / 400)).astype(np.float32)
 
 
 def convolve(waveform: Waveform, response: Waveform) -> Waveform:
-    """Return the convolution with a response, cut to the waveform's length: aligned as the response is.
+    """Return the convolution with a response, cut to the waveform's length, without compensation of delay.
 
-    Both are cut into blocks whose products are added up where they meet: many short transforms, which stay in the
-    cache and are computed several at a time, take half the time of three long ones.
+    Partitioned overlap-add: many short transforms, which fit the cache and are computed several at a time, take half
+    the time of three long ones.
     """
     blocks, parts = (
         fft.rfft(_blocks(part), overwrite_x=True) for part in (waveform, response[: len(waveform)])
@@ -321,7 +321,7 @@ def convolve(waveform: Waveform, response: Waveform) -> Waveform:
 
 
 def _blocks(waveform: Waveform) -> Waveform:
-    """Return the waveform as rows of `BLOCK_SAMPLES`, each with as many zeros behind it."""
+    """Return the waveform as rows of `BLOCK_SAMPLES` samples, each followed by the same number of zeros."""
     rows = -(-len(waveform) // BLOCK_SAMPLES)
     blocks = np.zeros((rows, 2, BLOCK_SAMPLES), waveform.dtype)
     whole = len(waveform) // BLOCK_SAMPLES
@@ -332,11 +332,10 @@ def _blocks(waveform: Waveform) -> Waveform:
 
 
 def room_response(recorded: Waveform, where: str = "room response") -> Waveform:
-    """Return a recorded room impulse response made ready for `convolve`.
+    """Return a recorded room impulse response, ready for `convolve`.
 
-    The strongest sample, taken for the direct sound, comes first, so speech stays where it was; the tail ends
-    where less than `TAIL_ENERGY` is left of it, which saves time; the energy is 1, so the level stays about the
-    same.
+    It begins with the strongest sample, taken for the direct sound, so speech isn't delayed; the tail is cut where
+    less than `TAIL_ENERGY` remains, which saves time; the energy is 1, so the level stays about the same.
 
     Raises:
         InputError: the recording is digital silence.
@@ -361,11 +360,11 @@ def simulated_room(
         rng: source of randomness.
         sample_rate: Hz.
         t60_s: time in which the tail falls by 60 dB.
-        direct_to_reverberant_db: energy of the direct sound over the rest; drawn from -3 to 12 dB where None.
+        direct_to_reverberant_db: energy of the direct sound over the rest; None: drawn from -3 to 12 dB.
 
     Source: Polack 1988 (doctoral thesis, Le Mans): the tail is Gaussian noise under an exponential envelope.
         Departures: it starts 2 to 10 ms after the direct sound, and is low-passed by one pole at 2 to 6 kHz,
-        for walls and air take the high frequencies first. No discrete early reflections.
+        since walls and air absorb high frequencies more. No discrete early reflections.
     """
     if direct_to_reverberant_db is None:
         direct_to_reverberant_db = rng.uniform(-3.0, 12.0)
@@ -380,14 +379,14 @@ def simulated_room(
 
 
 def speed(waveform: Waveform, factor: float) -> Waveform:
-    """Return the waveform played `factor` times as fast: tempo and pitch both move, as with `sox speed`.
+    """Return the waveform played `factor` times as fast: tempo and pitch both change, as with `sox speed`.
 
-    A voice so changed counts as another speaker's; the caller labels it so. For a crop of n samples the
-    caller reads ceil(n · factor) samples: the result then has at least n, of which it keeps the first n.
+    The changed voice counts as another speaker; the caller sets the label. For a crop of n samples the caller
+    reads ceil(n · factor) samples: the result then has at least n, of which it keeps the first n.
 
     Args:
         waveform: float32 (samples,).
-        factor: above 0; taken to the nearest fraction of integers up to 100, so 0.9, 1.1 and 1.05 are exact.
+        factor: above 0; rounded to the nearest fraction of integers up to 100, so 0.9, 1.1 and 1.05 are exact.
 
     Returns:
         float32 of round(samples / factor) samples.

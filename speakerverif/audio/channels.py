@@ -1,4 +1,4 @@
-"""Channels of a recording brought to one: a named channel, or their mean where all carry the same voice."""
+"""Reduction of a recording to one channel: a chosen one, or the mean where all carry the same voice."""
 
 from typing import Literal
 
@@ -16,9 +16,9 @@ Samples = NDArray[np.float32]
 # at most MAX_LAG_S (3.4 m between two microphones). Two sides of a call stay below 0.1.
 MIN_CORRELATION = 0.5
 MAX_LAG_S = 0.01
-# Where less than this share of two channels' power is left in their mean, they cancel out.
+# Two channels cancel out where their mean keeps less than this share of their power.
 MIN_MIXED_SHARE = 0.25
-# A channel this far below the loudest is taken for silent, and below this level, where all are.
+# A channel is silent this many dB below the loudest; all are silent where the loudest has an RMS below `SILENT`.
 QUIET_DB = 40.0
 SILENT = 1e-4
 
@@ -27,7 +27,7 @@ def mono(chunk: Samples, sample_rate: int, channel: Channel) -> Samples:
     """Return frames (N, channels) as one channel, float32 (N,).
 
     Raises:
-        Damaged: there is no such channel; or None is named and the channels hold different sounds, or cancel out.
+        Damaged: there is no such channel; or `channel` is None and the channels differ or cancel out.
     """
     channels = chunk.shape[1]
     if isinstance(channel, int):
@@ -44,9 +44,9 @@ def mono(chunk: Samples, sample_rate: int, channel: Channel) -> Samples:
 
 
 def check_alike(chunk: Samples, sample_rate: int) -> None:
-    """Raise `Damaged` where the channels of frames (N, channels) hold different sounds, or cancel out when mixed."""
+    """Raise `Damaged` where the channels of frames (N, channels) differ, or cancel out when averaged."""
     if not np.isfinite(chunk).all():
-        # `speech_check` has a name for that.
+        # `speech_check` reports samples that are not finite.
         return
     power = np.square(chunk).mean(axis=0, dtype=np.float64)
     loudest = int(power.argmax())

@@ -1,7 +1,7 @@
-"""What a recording loses on its way: telephone lines, mobile networks, compressed files.
+"""Codec augmentation: telephone lines, mobile networks, compressed files.
 
-Waveform in, waveform of the same rate and length out, aligned with what went in. GSM, Opus and MP3 are encoded and
-decoded in memory by libsndfile; AAC takes two ffmpeg processes a crop, ten times the time of MP3.
+Results have the input's rate and length and are aligned with it. GSM, Opus and MP3 are encoded and decoded in memory
+by libsndfile; AAC takes two ffmpeg processes per crop, ten times the time of MP3.
 """
 
 import functools
@@ -20,14 +20,14 @@ from speakerverif.audio.resample import resample
 from speakerverif.errors import InputError
 
 Waveform = np.ndarray  # float32 (samples,)
-AAC_DELAY = 1024  # samples that ffmpeg's encoder puts in front; a bare AAC stream does not say so
+AAC_DELAY = 1024  # samples that ffmpeg's encoder adds in front; a bare AAC stream does not announce them
 
 
 def check(kinds: Iterable[str], sample_rate: int, kbps: tuple[float, float]) -> None:
-    """Try every codec at its least and its greatest bit rate, so that what is missing shows before training.
+    """Try every codec at the lowest and the highest bit rate, so that a missing codec is found before training.
 
     Raises:
-        InputError: one that does not work here, by name.
+        InputError: a codec, named, does not work on this machine.
     """
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, sample_rate // 5).astype(np.float32)
     for kind in kinds:
@@ -36,19 +36,19 @@ def check(kinds: Iterable[str], sample_rate: int, kbps: tuple[float, float]) -> 
 
 
 def transcode(waveform: Waveform, kind: str, sample_rate: int, kbps: float) -> Waveform:
-    """Return the waveform as it comes back from a codec; digital silence comes back as it is.
+    """Return the waveform encoded and decoded by a codec; digital silence is returned unchanged.
 
     Args:
         waveform: float32 (samples,) in [-1, 1].
         kind: a key of `CODECS`.
         sample_rate: Hz, of the waveform and of the result.
-        kbps: bit rate of Opus, MP3 and AAC, which come near it; the others have but one.
+        kbps: approximate bit rate of Opus, MP3 and AAC; the others have a fixed one.
 
     Returns:
         float32 of the same length.
 
     Raises:
-        InputError: the codec is not there, or not at this sample or bit rate.
+        InputError: the codec is not available, or not at this sample or bit rate.
     """
     if not waveform.any():
         return waveform
@@ -65,13 +65,13 @@ def telephone(waveform: Waveform, sample_rate: int, kbps: float = 64.0) -> Wavef
     """Return the waveform as heard through a narrow-band telephone line, at the same rate and length.
 
     Band-limited to 300-3400 Hz (Butterworth, order 8), quantised to 8 bits by the µ-law at 8 kHz: 64 kbit/s,
-    whatever `kbps` says. The line is driven at an RMS of -20 dB of full scale, as an exchange's level control
-    sees to, and the level put back afterwards, so that quiet crops don't drown in quantisation noise.
+    whatever `kbps` is. The crop is scaled to an RMS of -20 dBFS before quantisation, like the level control of a
+    telephone exchange, and back afterwards, so that quantisation noise doesn't drown quiet crops.
 
     Source: ITU-T G.711 (1988), its continuous µ = 255 curve, not the piecewise-linear tables.
     """
     rate = Fraction(8000, sample_rate)
-    # One more sample at 8 kHz, lest rounding make the way back too short.
+    # One more sample at 8 kHz, so that rounding doesn't make the result too short.
     narrow = resample(np.pad(waveform, (0, math.ceil(1 / rate))), rate)
     narrow = signal.sosfilt(_telephone_band(), narrow).astype(np.float32)
     rms = np.sqrt(np.square(narrow).mean())
@@ -103,8 +103,8 @@ def opus(waveform: Waveform, sample_rate: int, kbps: float) -> Waveform:
 
 def mp3(waveform: Waveform, sample_rate: int, kbps: float) -> Waveform:
     """Return the waveform after MP3; from 9 to 160 kbit/s at 16 to 24 kHz."""
-    # libsndfile spreads its levels over the bit rates that MPEG-1, MPEG-2 and MPEG-2.5 have; only with a mean bit
-    # rate does it write the header from which a decoder knows the delay.
+    # libsndfile maps compression levels to the bit rates of MPEG-1, MPEG-2 and MPEG-2.5. Only with an average bit
+    # rate does it write the header that gives a decoder the delay.
     greatest, least = (320, 32) if sample_rate >= 32000 else (160, 8) if sample_rate >= 16000 else (64, 8)
     level = (greatest - kbps) / (greatest - least)
     return _libsndfile(
@@ -113,7 +113,7 @@ def mp3(waveform: Waveform, sample_rate: int, kbps: float) -> Waveform:
 
 
 def aac(waveform: Waveform, sample_rate: int, kbps: float) -> Waveform:
-    """Return the waveform after AAC (MPEG-4 LC), as video platforms store sound."""
+    """Return the waveform after AAC (MPEG-4 LC), the usual codec of video platforms."""
     executable = shutil.which("ffmpeg")
     if executable is None:
         raise OSError("ffmpeg, which does it, is not installed")

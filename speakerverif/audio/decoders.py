@@ -1,6 +1,6 @@
-"""Decoders: samples out of one stream of a file, by NumPy, libsndfile or an `ffmpeg` process.
+"""Decoders of one stream of a file: NumPy, libsndfile or an `ffmpeg` process.
 
-All of them count what they decode. A stream that holds less than its header announces, or more, is an error.
+All of them count the decoded frames. A stream with fewer or more than its header announces is an error.
 """
 
 import contextlib
@@ -25,28 +25,28 @@ from speakerverif.audio.files import Location, Window
 from speakerverif.audio.streams import TOLERANCE_S, Damaged, Pcm, Stream, check_sound
 
 Samples = NDArray[np.float32]
-# What is decoded at a time, so that an hour of 48 kHz stereo needs a few MB.
+# Samples decoded at a time, so that an hour of 48 kHz stereo needs a few MB.
 CHUNK_SAMPLES = 1 << 20
-# A stream up to this many bytes that is read whole is taken into memory: decoders ask for it in small pieces.
+# A stream of at most this many bytes that is decoded whole is first read into memory: decoders read small pieces.
 MAX_BUFFERED = 16 << 20
-# An ffmpeg process that gives nothing for this long is ended, and one that takes more memory.
+# An ffmpeg process without output for this long, or with more memory than this, is killed.
 FFMPEG_STALL_S = 60.0
 FFMPEG_MEMORY = 4 << 30
-# Formats that libsndfile reads and that `containers` finds streams in: what looks damaged there isn't read on trust.
+# Formats of libsndfile that `containers` parses as well: a file that it rejects isn't passed to libsndfile.
 _PARSED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
 
 
 class _NotSoundfile(Exception):
-    """Why libsndfile can't read a file of unknown format."""
+    """The reason why libsndfile can't read a file of unknown format."""
 
 
 class Decoder(ABC):
-    """One stream, decoded from its beginning on.
+    """A decoder of one stream, from its beginning.
 
     Attributes:
         sample_rate: Hz.
-        channels: of each frame.
-        frames: how many the stream announces; None where it doesn't.
+        channels: samples per frame.
+        frames: number that the stream announces; None where it announces none.
     """
 
     sample_rate: int
@@ -58,7 +58,7 @@ class Decoder(ABC):
         """Return the next frames, float32 (frames, channels); fewer only at the end."""
 
     def skip(self, frames: int) -> int:
-        """Leave out the first frames, as many as there are, and return how many."""
+        """Skip the given number of frames, or all if there are fewer, and return the number skipped."""
         return sum(len(chunk) for chunk in self.chunks(frames))
 
     def chunks(self, frames: int | None = None) -> Iterator[Samples]:
@@ -80,7 +80,7 @@ class Decoder(ABC):
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
-        """Turn what a library raises over a file's content into `Damaged`."""
+        """Convert a library's exceptions about a file's content to `Damaged`."""
         try:
             yield
         except sf.LibsndfileError as error:
@@ -90,11 +90,11 @@ class Decoder(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class NumPyDecoder(Decoder):
-    """Uncompressed samples."""
+    """A decoder of uncompressed samples, by NumPy."""
 
     def __init__(self, file: BinaryIO, stream: Stream) -> None:
         assert stream.pcm is not None and stream.frames is not None
@@ -120,14 +120,14 @@ class NumPyDecoder(Decoder):
 
 
 class SoundfileDecoder(Decoder):
-    """What libsndfile decodes."""
+    """A decoder that uses libsndfile."""
 
     _at_end = False
 
     def __init__(self, location: Location, stream: Stream, to_end: bool) -> None:
         begin, prefix = stream.begin, stream.prefix
         if prefix and stream.frames is not None and not to_end:
-            # A part of a FLAC file is sought faster where the decoder knows the length.
+            # Seeking in FLAC is faster where the decoder knows the length.
             begin, prefix = begin - len(prefix), b""
         all_of_it = (begin, stream.end) == (0, location.end - location.begin) and not prefix
         source: Any = location.file
@@ -147,7 +147,7 @@ class SoundfileDecoder(Decoder):
             raise _NotSoundfile(str(error)) from error
         self.sample_rate, self.channels = self._sound.samplerate, self._sound.channels
         check_sound(self.sample_rate, self.channels)
-        # Frames of a FLAC stream of unknown length: as many as a number can say.
+        # For a FLAC stream of unknown length libsndfile reports the largest integer.
         self.frames = self._sound.frames if self._sound.frames < 1 << 62 else stream.frames
         if stream.container == "unknown":
             self._check_other()
@@ -158,11 +158,11 @@ class SoundfileDecoder(Decoder):
                     f"damaged: its header announces {self.frames / self.sample_rate:g} s; its packets hold "
                     f"{max(0, least) / self.sample_rate:g} to {most / self.sample_rate:g} s"
                 )
-        # NumPy scales 16-bit samples in a tenth of libsndfile's time, to the same bits.
+        # NumPy scales 16-bit samples in a tenth of libsndfile's time, with identical results.
         self._stored = "int16" if self._sound.subtype == "PCM_16" else "float32"
 
     def _check_other(self) -> None:
-        """Raise `Damaged`: `containers` doesn't know this format, or not this file as one of it."""
+        """Raise `Damaged` for a file in which `containers` found no stream."""
         name = self._sound.format_info
         if self._sound.format in _PARSED:
             raise Damaged(f"damaged in its header ({name})")
@@ -205,22 +205,22 @@ class SoundfileDecoder(Decoder):
 
 
 class _Sound(sf.SoundFile):  # type: ignore[misc]
-    """An open file that is not sought in after every read, as soundfile does with files that can be sought in."""
+    """A sound file without the seek that soundfile makes after every read of a seekable file."""
 
     def seekable(self) -> bool:
         return False
 
 
 class FfmpegDecoder(Decoder):
-    """What ffmpeg decodes: the first audio stream, from the beginning of the file on.
+    """A decoder that uses ffmpeg: the first audio stream, from the beginning of the file.
 
-    ffmpeg's own seeking lands up to 1,024 samples off in m4a, and decodes the frames there differently.
+    ffmpeg's own seeking is off by up to 1,024 samples in m4a, and decodes the frames there differently.
     """
 
     def __init__(self, location: Location, reason: str, stop_s: float | None) -> None:
         command = _ffmpeg_command(location, reason, ["-v", "error", "-xerror"])
         cut = [] if stop_s is None else ["-t", f"{stop_s:.6f}"]
-        # AU: a short header with rate and channels, then nothing but samples.
+        # AU: a short header with rate and channels, then only samples.
         command += ["-map", "0:a:0", *cut, "-c:a", "pcm_f32be", "-f", "au", "-"]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
@@ -249,7 +249,7 @@ class FfmpegDecoder(Decoder):
         return scaled(data[: whole * self._pcm.frame_bytes], self._pcm).reshape(whole, self.channels)
 
     def _read(self, count: int) -> bytes:
-        """Return the next bytes, fewer only where there are no more."""
+        """Return the next bytes, fewer only at the end."""
         blocks, left, last = [], count, time.monotonic()
         while left:
             if not select.select([self._pipe], [], [], 1.0)[0]:
@@ -264,7 +264,7 @@ class FfmpegDecoder(Decoder):
         return b"".join(blocks)
 
     def _finish(self) -> None:
-        """Raise `Damaged` where ffmpeg failed, or found something wrong with the file."""
+        """Raise `Damaged` where ffmpeg failed or reported an error."""
         status = self._process.wait()
         self._log.seek(0)
         said = list(dict.fromkeys(self._log.read(1 << 16).decode(errors="replace").strip().splitlines()))
@@ -285,10 +285,10 @@ def open_decoder(location: Location, stream: Stream, stop_s: float | None) -> De
     Args:
         location: the recording.
         stream: one of its streams.
-        stop_s: seconds after which nothing more is needed; None: it is read to its end.
+        stop_s: end of the needed part, in seconds; None: the stream is read to its end.
 
     Raises:
-        Damaged: it can't be decoded; ffmpeg is needed and not there.
+        Damaged: it can't be decoded; ffmpeg is needed and not installed.
     """
     if stream.decoder == "numpy":
         return NumPyDecoder(location.open(), stream)
@@ -303,7 +303,7 @@ def open_decoder(location: Location, stream: Stream, stop_s: float | None) -> De
 
 
 def check_length(decoder: Decoder, decoded: int) -> None:
-    """Raise `Damaged` where a stream that was decoded to its end holds less than it announces, or more."""
+    """Raise `Damaged` where a stream decoded to its end has fewer or more frames than it announces."""
     if decoder.frames is None:
         return
     rate, missing = decoder.sample_rate, decoder.frames - decoded
@@ -315,7 +315,7 @@ def check_length(decoder: Decoder, decoded: int) -> None:
 
 
 def scaled(data: bytes, pcm: Pcm) -> Samples:
-    """Return stored samples as float32 (samples,); integers of full range become [-1, 1).
+    """Return stored samples as float32 (samples,); the full range of integers is mapped to [-1, 1).
 
     Source: ITU-T G.711 (1988) for the µ-law and the A-law.
     """
@@ -353,10 +353,10 @@ _MULAW, _ALAW = _mulaw(), _alaw()
 
 
 def _ffmpeg_command(location: Location, reason: str, options: list[str]) -> list[str]:
-    """Return the command that opens a recording with ffmpeg; `reason` is why nothing else reads it.
+    """Return the command that opens a recording with ffmpeg; `reason` says why no other decoder can.
 
     Raises:
-        Damaged: ffmpeg isn't there.
+        Damaged: ffmpeg isn't installed.
     """
     executable = shutil.which("ffmpeg")
     if executable is None:
@@ -367,13 +367,13 @@ def _ffmpeg_command(location: Location, reason: str, options: list[str]) -> list
     where = f"file:{location.file}"
     if not location.whole:
         where = f"subfile,,start,{location.begin},end,{location.end},,:{where}"
-    # The whitelist keeps a playlist that poses as audio from reaching for the network.
+    # The whitelist keeps a playlist with an audio file's name from opening network connections.
     quiet = [executable, "-nostdin", "-hide_banner", "-protocol_whitelist", "file,subfile"]
     return [*quiet, *options, "-i", where]
 
 
 def _limit_memory(process: int) -> None:
-    """Keep a process from taking more than `FFMPEG_MEMORY` bytes, where the system can."""
+    """Limit a process to `FFMPEG_MEMORY` bytes, where the system supports that."""
     try:
         import resource
 

@@ -1,4 +1,4 @@
-"""Audio files opened for reading: regular files, files inside tar archives, and pipes, which are read to their end."""
+"""Opening audio files: regular files, files inside tar archives, and pipes, which are read to their end."""
 
 import atexit
 import io
@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 from speakerverif._util.tar import part_of
 from speakerverif.errors import InputError
 
-# A pipe is given up after this long without a byte, and beyond this size.
+# Reading a pipe fails after this long without a byte, and beyond this size.
 PIPE_STALL_S = 60.0
 MAX_PIPE_BYTES = 4 << 30
-# The names under which a process sees its own open files; bash's `<(command)` is one of them.
+# Names of a process's own open files; bash's `<(command)` expands to one.
 _OPEN_FILES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _KINDS = {
     stat.S_IFDIR: "is a folder",
@@ -31,13 +31,13 @@ _spooling = Lock()
 
 
 class Location(NamedTuple):
-    """Where the bytes of a recording are.
+    """The file and byte range of a recording.
 
     Attributes:
         name: the path as it was given, for messages.
         file: the regular file to open.
-        begin: of the recording in that file, bytes.
-        end: of the recording in that file, bytes.
+        begin: byte of the file where the recording begins.
+        end: byte of the file where it ends.
         version: changes when the file does.
     """
 
@@ -49,17 +49,17 @@ class Location(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether the recording is a file of its own, not a part of an archive."""
+        """Whether the recording is a whole file, not a part of an archive."""
         return part_of(self.name) is None
 
     def open(self) -> BinaryIO:
         """Return the recording, opened at its first byte.
 
         Raises:
-            InputError: gone, or not permitted, since it was located.
+            InputError: deleted, or no longer readable, since it was located.
         """
         try:
-            # A pathname that became a FIFO since must not block.
+            # Opening must not block if the file has been replaced by a FIFO.
             file = os.fdopen(os.open(self.file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
         except OSError as error:
             raise InputError(f"{self.name}: {error.strerror}") from None
@@ -69,7 +69,7 @@ class Location(NamedTuple):
 
 
 def locate(path: str | Path) -> Location:
-    """Return where the bytes of a recording are; a pipe of this process is read to its end first.
+    """Return the location of a recording; a pipe of this process is first read to its end.
 
     Raises:
         InputError: missing, empty, unreadable; a folder, device, socket or named pipe; a pipe that stalls.
@@ -101,7 +101,7 @@ def locate(path: str | Path) -> Location:
 
 
 def _spool(name: str, inode: int) -> str:
-    """Return a file with everything that comes out of a pipe; the pipe is read once, the file removed at exit."""
+    """Return a file with the content of a pipe; the pipe is read once, and the file is removed at exit."""
     with _spooling:
         if (name, inode) not in _spooled:
             with tempfile.NamedTemporaryFile(prefix="speakerverif-", delete=False) as target:
@@ -112,10 +112,10 @@ def _spool(name: str, inode: int) -> str:
 
 
 def _drain(name: str, target: "tempfile._TemporaryFileWrapper[bytes]") -> None:
-    """Write all that comes out of a pipe to a file.
+    """Copy the content of a pipe to a file.
 
     Raises:
-        InputError: unreadable, stalled or endless.
+        InputError: unreadable, stalled or too large.
     """
     try:
         source = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
@@ -142,13 +142,13 @@ def _drain(name: str, target: "tempfile._TemporaryFileWrapper[bytes]") -> None:
 
 
 class Window(io.RawIOBase):
-    """A stretch of a file as a file of its own, with other bytes in front where a decoder needs them.
+    """A byte range of a file as a file object, after a prefix where a decoder needs one.
 
     Args:
-        file: open and seekable; closed with the window.
-        begin: of the stretch, bytes.
-        end: of the stretch, bytes.
-        prefix: what comes before the stretch.
+        file: open and seekable; closed together with this object.
+        begin: first byte of the range.
+        end: byte after the last one.
+        prefix: bytes in front of the range.
     """
 
     def __init__(self, file: BinaryIO, begin: int, end: int, prefix: bytes = b"") -> None:
@@ -165,17 +165,17 @@ class Window(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the place of the next byte."""
+        """Return the position of the next byte."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place, never before the beginning, and return it."""
+        """Go to a position, at least 0, and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer: "memoryview[int]", /) -> int:  # type: ignore[override]
-        """Fill a buffer, as far as there are bytes, and return how many."""
+        """Read bytes into a buffer and return their number."""
         if self._at < len(self._prefix):
             data = self._prefix[self._at : self._at + len(buffer)]
         else:
@@ -189,7 +189,7 @@ class Window(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close the file as well."""
+        """Close this object and the file."""
         if not self.closed:
             self._file.close()
         super().close()

@@ -1,9 +1,9 @@
-"""Recordings as samples: any format, rate and channel count in, one channel of float32 at the rate asked for out.
+"""Reading recordings of any format, rate and channel count as one channel of float32 at a requested rate.
 
-What is in a file is what its decoder gives, never what a header says: a recording that holds less than it announces,
-or more, is an error, never a shorter waveform. `containers` finds the streams of a file, `decoders.py` decodes them,
-`channels.py` makes one channel of several; `docs/formats.md` lists what is read and what is refused. A path may name
-a file inside a tar archive (`speakerverif._util.tar`).
+The decoded samples count, not the header: a recording with fewer or more samples than it announces is an error, never
+a shorter waveform. `containers` finds the streams of a file, `decoders.py` decodes them, `channels.py` reduces them to
+one channel; `docs/formats.md` lists accepted and refused formats. A path may name a file inside a tar archive
+(`speakerverif._util.tar`).
 """
 
 import functools
@@ -26,21 +26,21 @@ from speakerverif.errors import InputError
 
 Samples = NDArray[np.float32]
 
-# soxr against torchaudio's default resampling: faster, errors of 1e-6 in mid band where that one's are 2e-3,
-# flat up to 0.9 of the Nyquist frequency, a stream bit for bit equal to the whole, and no torch to import.
+# soxr is faster than torchaudio's default resampling, has errors of 1e-6 in mid band instead of 2e-3, is flat up to
+# 0.9 of the Nyquist frequency, gives bit-identical results in chunks and as a whole, and needs no torch.
 QUALITY = "HQ"
-# Decoded around a part that is resampled; the filters reach 0.02 s.
+# Context decoded on both sides of a part that is resampled; the filters reach 0.02 s.
 CONTEXT_S = 0.1
-# A list rounded to centiseconds may ask for this much more than the file holds; any more is an error.
+# Times in lists may be rounded to centiseconds, so a part may end this much after the file.
 SLACK_S = 0.01
-# `read` returns no more than this at once; `blocks` has no limit.
+# Longest result of `read`; `blocks` has no limit.
 MAX_READ_S = 4 * 3600.0
 DIFFERENT_STREAMS = "holds several streams, one of {} Hz and {} channels, another of {} Hz and {}: split it"
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a file holds: Hz, channels, and its length in seconds."""
+    """A recording's sample rate in Hz, number of channels, and length in seconds."""
 
     sample_rate: int
     channels: int
@@ -50,12 +50,12 @@ class AudioInfo:
 def info(path: str | Path) -> AudioInfo:
     """Return rate, channels and length of a recording.
 
-    The length is counted: in bytes, packets or frames where a header, checked against them, tells it, else by
-    decoding the whole (FLAC written to a pipe, and whatever ffmpeg reads).
+    The length comes from the header, checked against the number of bytes, packets or frames, or else from decoding the
+    whole file (FLAC written to a pipe, and formats that only ffmpeg reads).
 
     Raises:
-        InputError: missing, empty or a folder; not audio; cut off or damaged, where that shows without decoding;
-            ffmpeg needed and not there.
+        InputError: missing, empty or a folder; not audio; truncated or damaged, where that shows without decoding;
+            ffmpeg needed and not installed.
     """
     location = locate(path)
     with _named(location):
@@ -69,26 +69,26 @@ def read(
     sample_rate: int = 16000,
     channel: Channel = None,
 ) -> Samples:
-    """Return a recording, or the part of it from `start_s` on, as one channel; only that part is decoded.
+    """Return a recording, or a part of it, as one channel; only that part is decoded.
 
-    A part equals the same samples of the whole file (where resampled, to about 1e-6).
+    A part equals the same samples of the whole file (to about 1e-6 where resampled).
 
     Args:
         path: any file that soundfile or ffmpeg reads.
         start_s: seconds from the beginning.
         duration_s: seconds; None reads to the end.
         sample_rate: Hz, of the result.
-        channel: counted from 1; "mix" averages all; None averages channels that hold the same voice and refuses
+        channel: counted from 1; "mix" averages all; None averages channels that carry the same voice and refuses
             others.
 
     Returns:
-        float32 (samples,), in [-1, 1] for integer formats; NaN and infinity in float files are passed on
-        (`speech_check.assess` names them).
+        float32 (samples,), in [-1, 1] for integer formats; NaN and infinity in float files are kept
+        (`speech_check.assess` reports them).
 
     Raises:
-        InputError: as `info`; and where the file has no samples, ends before the part does, is damaged (decodes to
-            other than its header says, or its decoder fails), is longer than `MAX_READ_S`; where there is no such
-            channel, or None was asked for and the channels differ.
+        InputError: as `info`; the file has no samples, ends before the part does, is damaged (its length differs from
+            its header, or its decoder fails); the part is longer than `MAX_READ_S`; there is no such channel, or
+            `channel` is None and the channels differ.
     """
     if not start_s >= 0 or not (duration_s is None or 0 < duration_s < math.inf):
         raise InputError(
@@ -98,7 +98,7 @@ def read(
     stop_s = None if duration_s is None else start_s + duration_s
     with _named(location), closing(_Recording(location, stop_s)) as recording:
         rate = recording.sample_rate
-        # Where samples are resampled they begin at a whole second: there the grids of any two rates meet.
+        # Resampling begins at a whole second, where the samples of any two rates coincide.
         begin_s = start_s if rate == sample_rate else float(max(0, math.floor(start_s - CONTEXT_S)))
         margin_s = 0.0 if rate == sample_rate else CONTEXT_S
         frames = None if stop_s is None else round((stop_s + margin_s - begin_s) * rate)
@@ -131,10 +131,10 @@ def blocks(
 ) -> Iterator[Samples]:
     """Yield a recording of any length in blocks of `block_s` seconds (the last may be shorter), in bounded memory.
 
-    Put together the blocks are exactly `read(path, sample_rate=sample_rate, channel=channel)`.
+    The blocks joined equal `read(path, sample_rate=sample_rate, channel=channel)` exactly.
 
     Raises:
-        InputError: as `read`; damage is found when it is reached.
+        InputError: as `read`; damage raises when it is reached.
     """
     size = round(block_s * sample_rate)
     if size < 1:
@@ -154,10 +154,10 @@ def blocks(
 
 
 def check(path: str | Path, channel: Channel = None) -> AudioInfo:
-    """Return what `info` returns, after decoding the whole recording.
+    """Return rate, channels and length, as `info`, after decoding the whole recording.
 
     Raises:
-        InputError: as `read`, of whatever length.
+        InputError: as `read`, but without a limit on the length.
     """
     location = locate(path)
     with _named(location), closing(_Recording(location, None)) as recording:
@@ -170,9 +170,9 @@ def check(path: str | Path, channel: Channel = None) -> AudioInfo:
 
 
 class Files:
-    """Recordings read from files, with one choice of channel for all that name none of their own.
+    """A reader of files with a default channel, for recordings without their own.
 
-    It takes the place of this module, as `speakerverif.inference.chunks.Source` describes.
+    It implements `speakerverif.inference.chunks.Source`.
     """
 
     info = staticmethod(info)
@@ -189,18 +189,18 @@ class Files:
         channel: Channel = None,
         /,
     ) -> Samples:
-        """Return a part of a recording; as `read`."""
+        """Return a recording or a part of it, as `read`."""
         return read(path, start_s, duration_s, sample_rate, self._channel if channel is None else channel)
 
     def blocks(
         self, path: str, block_s: float, sample_rate: int = 16000, channel: Channel = None, /
     ) -> Iterator[Samples]:
-        """Return the blocks of a recording; as `blocks`."""
+        """Return an iterator over the blocks of a recording, as `blocks`."""
         return blocks(path, block_s, sample_rate, self._channel if channel is None else channel)
 
 
 def _resampled(recording: "_Recording", sample_rate: int, channel: Channel) -> Iterator[Samples]:
-    """Yield a recording as one channel at a rate, chunk by chunk."""
+    """Yield a recording in chunks, as one channel at a rate."""
     rate = recording.sample_rate
     chunks = (mono(chunk, rate, channel) for chunk in recording.chunks(0, None))
     if rate == sample_rate:
@@ -213,11 +213,11 @@ def _resampled(recording: "_Recording", sample_rate: int, channel: Channel) -> I
 
 
 class _Recording:
-    """The streams of a file, decoded one after the other as if they were one.
+    """The streams of a file, decoded in sequence as if they were one.
 
     Args:
-        location: where it is.
-        stop_s: seconds after which nothing is needed; None: it is read to its end.
+        location: the recording.
+        stop_s: end of the needed part, in seconds; None: the recording is read to its end.
     """
 
     def __init__(self, location: Location, stop_s: float | None) -> None:
@@ -227,10 +227,10 @@ class _Recording:
         self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
 
     def chunks(self, first: int, frames: int | None) -> Iterator[Samples]:
-        """Yield frames (N, channels) from `first` on, at most `frames`; call it once.
+        """Yield frames (N, channels) from `first` on, at most `frames`; can be called once only.
 
         Raises:
-            Damaged: a stream that is decoded to its end holds less than it announces, or more.
+            Damaged: a stream decoded to its end has fewer or more frames than it announces.
         """
         left = frames
         for number, stream in enumerate(self._streams):
@@ -263,7 +263,7 @@ class _Recording:
             raise Damaged(DIFFERENT_STREAMS.format(self.sample_rate, self.channels, rate, channels))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._decoder.close()
 
 
@@ -290,7 +290,7 @@ def _counted(location: Location, stream: Stream) -> tuple[int, int, int]:
     """Return rate, channels and number of frames of a stream."""
     if stream.pcm is not None and stream.frames is not None:
         return stream.pcm.sample_rate, stream.pcm.channels, stream.frames
-    # A codec whose header can be believed needs nothing decoded.
+    # Where the header is reliable, nothing needs to be decoded.
     stop_s = None if stream.decoder == "ffmpeg" or stream.container == "unknown" else 0.0
     with closing(open_decoder(location, stream, stop_s)) as decoder:
         frames = sum(map(len, decoder.chunks())) if decoder.frames is None else decoder.frames
@@ -299,7 +299,7 @@ def _counted(location: Location, stream: Stream) -> tuple[int, int, int]:
 
 @contextmanager
 def _named(location: Location) -> Iterator[None]:
-    """Put the name of a recording in front of what is wrong with it."""
+    """Convert `Damaged` to an `InputError` that begins with the recording's name."""
     try:
         yield
     except Damaged as error:

@@ -7,21 +7,21 @@ from fractions import Fraction
 import numpy as np
 
 Waveform = np.ndarray  # float32 (samples,)
-# A sinc under a Kaiser window: flat to 0.02 dB up to 0.87 of the lower Nyquist frequency, -6 dB at CUTOFF of it, what
-# lies beyond and would be folded back at least 65 dB down. HALF_WIDTH counts samples of the lower rate.
+# A sinc with a Kaiser window: flat to 0.02 dB up to 0.87 of the lower Nyquist frequency, -6 dB at CUTOFF times it,
+# aliases at least 65 dB down. HALF_WIDTH counts samples of the lower rate.
 HALF_WIDTH, CUTOFF, KAISER_BETA = 32, 0.94, 6.5
-# About as many outputs share the inputs of a matrix's column; more would mean mostly zeros, fewer many short rows.
+# Approximate number of outputs per row of the product; with more the matrix is mostly zeros, with fewer rows are short.
 OUTPUTS = 40
-# Rows of one product. BLAS would start threads for a larger one, in every data-loading process.
+# Rows per product. BLAS would start threads for a larger one, in every data-loading process.
 ROWS = 16
 
 
 def resample(waveform: Waveform, ratio: Fraction) -> Waveform:
-    """Return the waveform with `ratio` times as many samples, the first where it was, beyond the ends silence.
+    """Return the waveform at `ratio` times the rate; the first samples coincide, and silence surrounds the input.
 
     Args:
         waveform: float32 (samples,).
-        ratio: new rate over old, of small integers: the filters take memory of their product.
+        ratio: new rate over old, of small integers: the filters take memory proportional to their product.
 
     Returns:
         float32 of round(samples · ratio) samples.
@@ -43,7 +43,7 @@ def resample(waveform: Waveform, ratio: Fraction) -> Waveform:
 
 @functools.lru_cache(maxsize=8)
 def _filters(ratio: Fraction) -> tuple[Waveform, int]:
-    """Return the weights (inputs, outputs) of a row's inputs in its outputs, and how many inputs on the next row is."""
+    """Return the weights (inputs, outputs) of one row, and the step in inputs from one row to the next."""
     outputs = ratio.numerator * max(1, OUTPUTS // ratio.numerator)
     step = int(outputs / ratio)
     scale = max(1.0, 1 / float(ratio))  # inputs to a sample of the lower rate

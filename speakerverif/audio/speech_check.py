@@ -1,26 +1,26 @@
-"""Whether a recording holds a voice, and how much of it: named reasons instead of NaN embeddings."""
+"""Speech in recordings: how much there is, and named reasons why a recording can't be embedded."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# An x-vector sees 15 frames (0.165 s) at once, and a standard deviation needs more than one such view.
+# An x-vector's context is 15 frames (0.165 s), and a standard deviation needs more than one such context.
 MIN_DURATION_S = 0.2
-# Less active speech than one syllable. The least of 1,511 recordings (see below) has 0.83 s.
+# Less than one syllable of active speech. The minimum over 1,511 recordings (see below) is 0.83 s.
 MIN_SPEECH_S = 0.1
-# The loudest frame of a recording, about ten steps of a 16-bit sample. The quietest of 1,511 recordings of
-# speechocean762 and LibriSpeech has its loudest frame at -33.
+# Minimum level of the loudest frame, about ten steps of a 16-bit sample. The quietest of 1,511 recordings of
+# speechocean762 and LibriSpeech has its loudest frame at -33 dBFS.
 SILENCE_DBFS = -70.0
-# Share of samples at full scale. Speech 20 dB over its largest undistorted gain has 0.1 to 0.35 of them
-# there; at 30 dB, 0.27 to 0.6, it is a square wave but for its pauses. The worst of the 1,511 has 0.0003.
+# Share of samples at full scale. It is 0.1 to 0.35 for speech 20 dB above its largest undistorted gain, and 0.27 to
+# 0.6 at 30 dB, where speech is a square wave except in pauses. The worst of the 1,511 has 0.0003.
 CLIPPED_SHARE = 0.25
 FULL_SCALE = 0.999
-# Float samples may exceed full scale, but not by 18 dB: such files hold integers that nobody divided by 32768.
+# Float samples may exceed full scale, but not by 18 dB: such files contain integers not divided by 32768.
 MAX_PEAK = 8.0
-# A band counts as present down to this far below the strongest one. Those recordings reach 6.4 kHz or more,
-# and through an 8 kHz channel (plain, 16 bits, mu-law) 3.97 kHz or less.
+# A band counts as present down to this many dB below the strongest one. The 1,511 recordings reach 6.4 kHz or
+# more, and 3.97 kHz or less through an 8 kHz channel (float, 16 bits, mu-law).
 BANDWIDTH_DB = 60.0
-# Below this a 16 kHz recording was a telephone call once.
+# A 16 kHz recording with less bandwidth was once a telephone call.
 NARROW_BAND_HZ = 4500.0
 
 REASONS = {
@@ -36,18 +36,18 @@ REASONS = {
 
 
 class Quality(NamedTuple):
-    """A named status, `ok` or a key of `REASONS`, and seconds of active speech (0 where not measured)."""
+    """A status, `ok` or a key of `REASONS`, and the seconds of active speech (0 where not measured)."""
 
     status: str
     speech_s: float
 
 
 def assess(waveform: Any, sample_rate: int) -> Quality:
-    """Return whether a waveform can be embedded, and how many seconds of it are active.
+    """Return whether a waveform can be embedded, and its seconds of active speech.
 
-    Activity is energy: frames of 25 ms every 10 ms count where they are 9 dB above the noise (the 10th
-    percentile of all frames) and no more than 40 dB below the speech (the 95th). Where those two are within
-    21 dB, frames count down to 12 dB below the speech, since a short crop may hold no pause; a hum is active.
+    Activity is energy: frames of 25 ms every 10 ms are active where they are 9 dB above the noise (the 10th
+    percentile of all frames) and at most 40 dB below the speech (the 95th). Where those two are within 21 dB,
+    frames down to 12 dB below the speech are active, since a short crop may have no pause; a hum is active too.
 
     Args:
         waveform: (samples,), in [-1, 1]; array or CPU tensor.
@@ -75,7 +75,7 @@ def assess(waveform: Any, sample_rate: int) -> Quality:
 
 
 def active_frames(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return which frames of 25 ms, every 10 ms, are active, bool (frames,); see `assess`.
+    """Return the activity of 25 ms frames every 10 ms, bool (frames,); see `assess`.
 
     Args:
         waveform: float32 (samples,), 25 ms or more, in [-1, 1].
@@ -91,8 +91,8 @@ def _activity_threshold(levels: np.ndarray) -> float:
 
 
 def frame_levels(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return the level of 25 ms frames every 10 ms: dBFS, float64 (frames,), never below -100."""
-    step = sample_rate // 200  # 5 ms, which frame and shift are both multiples of
+    """Return the level of 25 ms frames every 10 ms: dBFS, float64 (frames,), at least -100."""
+    step = sample_rate // 200  # 5 ms; frame and shift are multiples of it
     pieces = waveform[: len(waveform) // step * step].reshape(-1, step)
     energy = np.einsum("ij,ij->i", pieces, pieces).astype(np.float64)
     power = np.convolve(energy, np.ones(5), "valid")[::2] / (5 * step)
@@ -100,10 +100,10 @@ def frame_levels(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def bandwidth_hz(waveform: Any, sample_rate: int) -> float:
-    """Return the highest frequency in Hz that a recording holds, from its mean power spectrum.
+    """Return the highest frequency in Hz that a recording contains, from its mean power spectrum.
 
-    Telephone speech brought to 16 kHz shows as less than `NARROW_BAND_HZ`. Looks at up to 1,000 frames of 512
-    samples, evenly spread; 0 where there is nothing but silence or less than one frame.
+    Telephone speech resampled to 16 kHz gives less than `NARROW_BAND_HZ`. Up to 1,000 frames of 512 samples, evenly
+    spaced, are analysed; 0 for silence or less than one frame.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     if len(waveform) < 512:

@@ -1,17 +1,17 @@
-"""Streams of samples in audio files: where they lie, and how much their headers announce.
+"""Streams of samples in audio files: their byte ranges, and the lengths that headers announce.
 
-One file may hold several streams one after the other (chained Ogg, joined MP3 or WAV). The modules
+One file may contain several streams in sequence (chained Ogg, joined MP3 or WAV). The modules
 `speakerverif.audio.containers.*` find them; `decoders.py` turns each into samples.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-# Limits of what a header may say: beyond them it is taken for damaged, not believed.
+# Limits of the values in a header; one beyond them is taken for damaged.
 MIN_SAMPLE_RATE = 2_000
 MAX_SAMPLE_RATE = 768_000
 MAX_CHANNELS = 1_024
-# What is decoded may differ by so much from what the header announces. What can be counted in bytes is exact.
+# Greatest difference between the decoded and the announced length, for compressed audio.
 TOLERANCE_S = 0.005
 
 Decoder = Literal["numpy", "libsndfile", "ffmpeg"]
@@ -19,18 +19,18 @@ Coding = Literal["int", "float", "unsigned", "mulaw", "alaw"]
 
 
 class Damaged(Exception):
-    """What is wrong with a file, without its name."""
+    """A fault in a file; the message doesn't include the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pcm:
-    """How uncompressed samples are stored.
+    """The storage format of uncompressed samples.
 
     Attributes:
         coding: "int", "float", "unsigned" (8 bits), "mulaw" or "alaw".
-        width: bytes of a sample.
+        width: bytes per sample.
         big: whether the most significant byte comes first.
-        channels: samples of a frame.
+        channels: samples per frame.
         sample_rate: Hz.
     """
 
@@ -42,7 +42,7 @@ class Pcm:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
+        """Bytes per frame, that is, one sample of every channel."""
         return self.width * self.channels
 
 
@@ -51,14 +51,14 @@ class Stream:
     """One stream of samples.
 
     Attributes:
-        container: its format, as `docs/formats.md` calls it.
+        container: its format, as named in `docs/formats.md`.
         begin: first byte in the recording that the decoder gets.
-        end: byte behind the last.
-        decoder: which decoder reads it.
-        pcm: how the samples are stored, where no codec is needed.
-        frames: how many frames it holds; None where only decoding can tell.
+        end: byte after the last one.
+        decoder: name of the decoder that reads it.
+        pcm: storage format of the samples, where no codec is needed.
+        frames: number of frames; None where it is unknown before decoding.
         prefix: bytes that the decoder gets before the stream.
-        bounds: the least and the greatest number of frames that its packets can hold, where they were counted.
+        bounds: least and greatest number of frames that its packets can contain, where the packets were counted.
     """
 
     container: str

@@ -1,16 +1,16 @@
-"""What all parsers of headers share: reading a few bytes, and whether the announced samples are there."""
+"""Functions shared by all header parsers: reading a few bytes, and checking that the announced samples are there."""
 
 from typing import BinaryIO
 
 from speakerverif.audio.streams import Damaged, Pcm, Stream, check_sound
 
-# Chunks before the samples; a file of more is not walked through.
+# Greatest number of chunks before the samples; parsing stops there.
 MAX_CHUNKS = 4_096
 
 
 def read_at(file: BinaryIO, at: int, count: int) -> bytes:
-    """Return the bytes at a place, fewer where the file ends."""
-    # Headers send readers anywhere.
+    """Return the bytes at a position, fewer at the end of the file."""
+    # Damaged headers can give any position.
     if not 0 <= at < 1 << 63:
         return b""
     file.seek(at)
@@ -18,23 +18,23 @@ def read_at(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def is_placeholder(size: int) -> bool:
-    """Return whether a size is what programs write that don't know it yet, as when they write to a pipe.
+    """Return whether a size is a placeholder for an unknown one, as written by programs that write to a pipe.
 
-    Such are a number within 64 KiB of a power of two from 2^30 on, whole thousands of millions, and 64 bits all set.
+    Placeholders are numbers within 64 KiB of a power of two from 2^30 on, multiples of 10^9, and 64 bits all set.
     """
     near = any(abs(size - (1 << bits)) <= 1 << 16 for bits in (30, 31, 32))
     return near or size >= 1 << 62 or (size > 0 and size % 1_000_000_000 == 0)
 
 
 def samples_there(announced: int | None, there: int) -> int:
-    """Return how many bytes of samples a file has.
+    """Return the number of bytes of samples in a file.
 
     Args:
-        announced: by its header; None where it announces nothing.
-        there: between the first byte of samples and the end of the file.
+        announced: number in its header; None where there is none.
+        there: bytes from the first sample to the end of the file.
 
     Raises:
-        Damaged: fewer are there than the header announces.
+        Damaged: the file has fewer than the header announces.
     """
     if announced is None or (announced > there and is_placeholder(announced)):
         return there
@@ -46,7 +46,7 @@ def samples_there(announced: int | None, there: int) -> int:
 
 
 def uncompressed(container: str, pcm: Pcm, begin: int, announced: int | None, size: int) -> Stream:
-    """Return the stream of uncompressed samples that begin at a place of a file of `size` bytes.
+    """Return the stream of uncompressed samples that begin at byte `begin` of a file of `size` bytes.
 
     Raises:
         Damaged: a rate or number of channels beyond the limits; fewer samples than announced.

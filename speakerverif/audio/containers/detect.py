@@ -1,4 +1,4 @@
-"""Which container a file is, and the streams in it."""
+"""Detection of a file's container and the streams in it."""
 
 from collections.abc import Callable
 from typing import BinaryIO
@@ -7,7 +7,7 @@ from speakerverif.audio.containers import flac, mpeg, ogg, plain, wav
 from speakerverif.audio.containers._bytes import read_at
 from speakerverif.audio.streams import TOLERANCE_S, Damaged, Stream
 
-# More streams in one file are not looked for.
+# Greatest number of streams searched for in one file.
 MAX_STREAMS = 1_000
 Parser = Callable[[BinaryIO, int, int], tuple[Stream | list[Stream], int]]
 
@@ -36,7 +36,7 @@ _NOT_AUDIO = (
 
 
 def find_streams(file: BinaryIO, size: int) -> list[Stream]:
-    """Return the streams of an open file, one after the other; one without a decoder, where the format is unknown.
+    """Return the streams of an open file in order; a single one without a decoder where the format is unknown.
 
     Raises:
         Damaged: what is wrong with the file.
@@ -76,7 +76,7 @@ def _parser(file: BinaryIO, at: int, size: int) -> Parser | None:
 
 
 def _may_follow(file: BinaryIO, at: int, size: int, stream: Stream) -> bool:
-    """Return whether what follows a stream is nothing that could be samples: a tag, zeros, a few bytes."""
+    """Return whether the bytes after a stream can't be samples: a tag, zeros, a few bytes."""
     few = 64 if stream.pcm is None else TOLERANCE_S * stream.pcm.sample_rate * stream.pcm.frame_bytes
     if size - at <= few or mpeg.before_tags(file, size) <= at:
         return True
@@ -95,7 +95,7 @@ def _by_other_signs(file: BinaryIO, size: int) -> Stream:
     """Return the stream of a file that no parser knows.
 
     Raises:
-        Damaged: it is surely no recording: text, a picture, an archive, nothing but zeros.
+        Damaged: it is certainly not a recording: text, a picture, an archive, only zeros.
     """
     head = read_at(file, 0, 4096)
     for magic, at, name in _FFMPEG:

@@ -10,20 +10,20 @@ from speakerverif.audio.containers._bytes import read_at
 from speakerverif.audio.containers.mpeg import after_tags, before_tags
 from speakerverif.audio.streams import Damaged, Stream, check_sound
 
-_HEAD = 26  # bytes: the magic, the header of STREAMINFO, and of STREAMINFO all but the checksum
+_HEAD = 26  # bytes: the magic number, the header of STREAMINFO, and STREAMINFO without its checksum
 _TOTAL = (1 << 36) - 1
 
 
 def is_flac(head: bytes) -> bool:
-    """Return whether a file begins as a FLAC file does."""
+    """Return whether a file begins like a FLAC file."""
     return head[:4] == b"fLaC"
 
 
 def flac(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of a FLAC file that begins at a place, and where the file ends.
+    """Return the stream of a FLAC file that begins at byte `begin`, and the end of the file.
 
-    The number of samples that the header announces is taken from what the decoder sees, which then decodes all that
-    is there.
+    The announced number of samples is removed from the header that the decoder gets, so that it decodes all samples
+    that are there.
 
     Raises:
         Damaged: what is wrong with its header.

@@ -1,6 +1,6 @@
 """Frames of MP3 files and of bare AAC (ADTS) and AMR streams, and the tags around them.
 
-Each frame tells how long it is, so that all of them can be counted without decoding.
+Each frame contains its length, so all frames can be counted without decoding.
 
 Source: ISO/IEC 11172-3 2.4.1.3 and 13818-3 (MPEG audio), 14496-3 1.A.2 (ADTS), RFC 4867 section 5 (AMR).
 """
@@ -13,7 +13,7 @@ from speakerverif.audio.containers._bytes import read_at
 from speakerverif.audio.streams import Damaged, Stream
 
 _BLOCK = 1 << 16
-# kbit/s by (MPEG 1, layer): the header's index is one less than the place here.
+# kbit/s by (MPEG 1, layer): index 1 in the header is the first entry here.
 _KBPS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -23,9 +23,9 @@ _KBPS = {
 }
 _KBPS[False, 3] = _KBPS[False, 2]
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-# Bytes between frames that decoders pass over: padding, and tags in the middle of joined files.
+# Greatest number of bytes between frames that decoders skip: padding, and tags in the middle of joined files.
 MAX_JUNK = 1 << 14
-# What a decoder takes off at the beginning and the end: its own delay, and what the LAME tag names.
+# Greatest number of samples that a decoder trims at both ends: its own delay, and the values of the LAME tag.
 _MAX_TRIM = 529 + 2 * 4095
 _AMR = {
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1),
@@ -43,7 +43,7 @@ class _Frame:
 
 
 def after_tags(file: BinaryIO, begin: int, size: int) -> int:
-    """Return the place behind the ID3 tags that a file begins with."""
+    """Return the end of the ID3 tags at the beginning of a file."""
     while (head := read_at(file, begin, 10))[:3] == b"ID3" and len(head) == 10:
         length = sum((byte & 0x7F) << 7 * i for i, byte in enumerate(reversed(head[6:10])))
         begin += 10 + length + (10 if head[5] & 0x10 else 0)
@@ -53,7 +53,7 @@ def after_tags(file: BinaryIO, begin: int, size: int) -> int:
 
 
 def before_tags(file: BinaryIO, size: int) -> int:
-    """Return the place of the ID3v1 and APE tags that a file ends with, else its end."""
+    """Return the beginning of the ID3v1 and APE tags at the end of a file, or else its end."""
     while True:
         if size >= 128 and read_at(file, size - 128, 3) == b"TAG":
             size -= 128
@@ -69,7 +69,7 @@ def before_tags(file: BinaryIO, size: int) -> int:
 
 
 def is_mp3(file: BinaryIO, begin: int, size: int) -> bool:
-    """Return whether two frames of MPEG audio begin at a place, or somewhere behind an ID3 tag."""
+    """Return whether two frames of MPEG audio begin at byte `begin`, or anywhere after an ID3 tag there."""
     if read_at(file, begin, 3) != b"ID3" and _frame(read_at(file, begin, 4), 0) is None:
         return False
     first = _next_frame(file, begin, size)
@@ -77,13 +77,13 @@ def is_mp3(file: BinaryIO, begin: int, size: int) -> bool:
 
 
 def mp3(file: BinaryIO, begin: int, size: int) -> tuple[list[Stream], int]:
-    """Return the streams of an MP3 file that begins at a place, and its end.
+    """Return the streams of an MP3 file that begins at byte `begin`, and its end.
 
-    A stream ends where another with a length of its own begins (joined files), or with the last frame. One without a
-    length gets a Xing header with the number of its frames: decoders guess it otherwise, and stop there.
+    A stream ends where another that announces its length begins (joined files), or with the last frame. A stream
+    without a length gets a Xing header with its number of frames: decoders would guess that number, and stop there.
 
     Raises:
-        Damaged: fewer frames than announced; a last frame that is not whole; something else between frames.
+        Damaged: fewer frames than announced; a truncated last frame; something else between frames.
     """
     at, end = after_tags(file, begin, size), before_tags(file, size)
     streams: list[_Mp3] = []
@@ -122,7 +122,7 @@ def mp3(file: BinaryIO, begin: int, size: int) -> tuple[list[Stream], int]:
 
 @dataclass
 class _Mp3:
-    """One stream of MP3 frames, as far as it was read."""
+    """One stream of MP3 frames, as far as it has been read."""
 
     first: _Frame
     begin: int
@@ -132,14 +132,14 @@ class _Mp3:
 
     @property
     def full(self) -> bool:
-        """Whether it has all frames that it announced."""
+        """Whether all announced frames have been read."""
         return bool(self.announced) and self.frames == self.announced
 
     def stream(self, file: BinaryIO) -> Stream:
-        """Return it as a stream.
+        """Return the finished stream.
 
         Raises:
-            Damaged: it has fewer frames than it announced, or none.
+            Damaged: it has fewer frames than announced, or none.
         """
         if self.announced and self.frames < self.announced:
             raise Damaged(
@@ -148,14 +148,14 @@ class _Mp3:
         if not self.frames:
             raise Damaged("holds no samples")
         prefix = b"" if self.announced else _xing(read_at(file, self.begin, 4), self.frames)
-        # A header that announces nothing is left out: the decoder would take it for the stream's own.
+        # A header that announces no length is left out: the decoder would read it instead of the one added here.
         begin = self.begin + (self.first.length if self.announced == 0 else 0)
         most = self.frames * self.first.samples
         return Stream("MP3", begin, self.end, "libsndfile", prefix=prefix, bounds=(most - _MAX_TRIM, most))
 
 
 def _frame(data: bytes, at: int) -> _Frame | None:
-    """Return the frame whose header is at a place, or None where none is."""
+    """Return the frame whose header is at a position, or None where there is none."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
@@ -173,7 +173,7 @@ def _frame(data: bytes, at: int) -> _Frame | None:
 
 
 def _next_frame(file: BinaryIO, at: int, end: int) -> int:
-    """Return the place of the next two frames in a row, or -1 where none begin within `MAX_JUNK` bytes."""
+    """Return the position of the next two consecutive frames, or -1 if none begin within `MAX_JUNK` bytes."""
     begin = after_tags(file, at, end)
     data = read_at(file, begin, MAX_JUNK + 8192)
     for i in range(min(MAX_JUNK, len(data) - 4)):
@@ -187,18 +187,18 @@ def _next_frame(file: BinaryIO, at: int, end: int) -> int:
 
 
 def _is_padding(data: bytes) -> bool:
-    """Return whether what is between two frames is nothing but zeros, or a tag."""
+    """Return whether the bytes between two frames are only zeros, or a tag."""
     return not data.strip(b"\0") or data[:3] in (b"ID3", b"TAG") or data[:8] == b"APETAGEX"
 
 
 def _offset(head: bytes) -> int:
-    """Return where a Xing header is in a frame: behind the side information."""
+    """Return the offset of a Xing header in a frame: after the side information."""
     mono, mpeg1 = head[3] >> 6 == 3, head[1] >> 3 & 3 == 3
     return 4 + ((17 if mono else 32) if mpeg1 else (9 if mono else 17))
 
 
 def _announced(data: bytes, frame: _Frame) -> int | None:
-    """Return how many frames follow by a frame's Xing, Info or VBRI header; 0: not told; None: it is no header."""
+    """Return the number of frames in a Xing, Info or VBRI header; 0: it has none; None: not such a header."""
     if frame.key[1] != 3:
         return None
     at = _offset(data)
@@ -211,8 +211,8 @@ def _announced(data: bytes, frame: _Frame) -> int | None:
 
 
 def _xing(head: bytes, frames: int) -> bytes:
-    """Return a frame with a Xing header that announces a number of frames, for a stream that begins with `head`."""
-    # No checksum, and a bit rate that surely leaves room.
+    """Return a frame with a Xing header that announces `frames`, for a stream that begins with `head`."""
+    # No checksum, and a bit rate whose frames are long enough for the header.
     head = bytes([head[0], head[1] | 1, 0x80 | head[2] & 0x0D, head[3]])
     frame = _frame(head, 0)
     if frame is None or frame.key[1] != 3:
@@ -224,15 +224,15 @@ def _xing(head: bytes, frames: int) -> bytes:
 
 
 def is_adts(head: bytes) -> bool:
-    """Return whether a file (behind its tags) begins with an ADTS frame, of a bare AAC stream."""
+    """Return whether a file (after its tags) begins with an ADTS frame of a bare AAC stream."""
     return len(head) >= 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
 
 
 def adts(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of an ADTS file that begins at a place, and its end.
+    """Return the stream of an ADTS file that begins at byte `begin`, and its end.
 
     Raises:
-        Damaged: a last frame that is not whole; something else between frames.
+        Damaged: a truncated last frame; something else between frames.
     """
     at, end = after_tags(file, begin, size), before_tags(file, size)
     while at < end:
@@ -255,15 +255,15 @@ def adts(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def is_amr(head: bytes) -> bool:
-    """Return whether a file begins as an AMR file does, narrow or wide band."""
+    """Return whether a file begins like an AMR file, narrow or wide band."""
     return head.startswith(tuple(_AMR))
 
 
 def amr(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of an AMR file that begins at a place, and its end.
+    """Return the stream of an AMR file that begins at byte `begin`, and its end.
 
     Raises:
-        Damaged: a last frame that is not whole.
+        Damaged: a truncated last frame.
     """
     magic = next(magic for magic in _AMR if read_at(file, begin, 9).startswith(magic))
     lengths, at = _AMR[magic], begin + len(magic)

@@ -1,4 +1,4 @@
-"""Pages of Ogg files: Vorbis, Opus, FLAC and Speex; several streams one after the other (chained) are all found.
+"""Pages of Ogg files: Vorbis, Opus, FLAC and Speex, and chains of several streams.
 
 Source: RFC 3533 (pages), RFC 7845 (Opus), RFC 5334 (codecs).
 """
@@ -12,15 +12,15 @@ from speakerverif.audio.streams import Damaged, Stream, check_sound
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _FIRST = 2  # flag of a stream's first page
-# The most samples that a packet can hold: Opus 120 ms at 48 kHz, Vorbis half of its longest block.
+# Greatest number of samples per packet: Opus 120 ms at 48 kHz, Vorbis half of its longest block.
 _MOST_SAMPLES = {"Ogg Opus": 5_760, "Ogg Vorbis": 4_096, "Ogg FLAC": 65_535, "Ogg Speex": 6_400}
-# Packets before the first samples.
+# Number of packets before the first samples.
 _HEADER_PACKETS = {"Ogg Opus": 2, "Ogg Vorbis": 3, "Ogg FLAC": 2, "Ogg Speex": 2}
 
 
 @dataclass
 class _Link:
-    """One stream of a chain, as far as it was read."""
+    """One stream of a chain, as far as it has been read."""
 
     begin: int
     codecs: list[str]
@@ -32,16 +32,16 @@ class _Link:
 
 
 def is_ogg(head: bytes) -> bool:
-    """Return whether a file begins as an Ogg file does."""
+    """Return whether a file begins like an Ogg file."""
     return head[:4] == b"OggS"
 
 
 def ogg(file: BinaryIO, begin: int, size: int) -> tuple[list[Stream], int]:
-    """Return the streams of an Ogg file that begins at a place, and where the last page ends.
+    """Return the streams of an Ogg file that begins at byte `begin`, and the end of its last page.
 
     Raises:
-        Damaged: a page that is not whole, pages that are missing; no samples behind the headers; a length that the
-            packets can't hold.
+        Damaged: a truncated page, missing pages; no samples after the headers; a length that the packets can't
+            contain.
     """
     links: list[_Link] = []
     at = begin
@@ -56,7 +56,7 @@ def ogg(file: BinaryIO, begin: int, size: int) -> tuple[list[Stream], int]:
             raise Damaged("cut off: its last Ogg page is not whole")
         if flags & _FIRST:
             codec = _codec(read_at(file, at + _HEADER.size + segments, min(sum(sizes), 64)))
-            # All first pages of a chain's link come before its other pages.
+            # In each link of a chain, the first pages of all streams come before other pages.
             if not links or links[-1].packets > len(links[-1].codecs):
                 links.append(_Link(at, []))
             links[-1].codecs.append(codec)
@@ -85,7 +85,7 @@ def _stream(link: _Link) -> Stream:
     """Return the stream of a link.
 
     Raises:
-        Damaged: the position of its last page can't be right.
+        Damaged: the granule position of its last page is impossible.
     """
     if len(link.codecs) != 1 or link.codecs[0] not in _MOST_SAMPLES:
         return Stream("Ogg", link.begin, link.end, "ffmpeg")
@@ -101,7 +101,7 @@ def _stream(link: _Link) -> Stream:
 
 
 def _codec(packet: bytes) -> str:
-    """Return the name of the codec whose first packet begins so.
+    """Return the name of the codec of a first packet.
 
     Raises:
         Damaged: it announces a rate or a number of channels beyond the limits.

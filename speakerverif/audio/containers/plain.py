@@ -8,7 +8,7 @@ from typing import BinaryIO
 from speakerverif.audio.containers._bytes import MAX_CHUNKS, read_at, samples_there, uncompressed
 from speakerverif.audio.streams import Coding, Damaged, Pcm, Stream, check_sound
 
-# How the kinds of AIFF-C are stored, whether big-endian, and the bytes of a sample (0: as the header says).
+# For each compression type of AIFF-C: coding, whether big-endian, bytes per sample (0: given in the header).
 _AIFF: dict[bytes, tuple[Coding, bool, int]] = {
     b"NONE": ("int", True, 0),
     b"twos": ("int", True, 0),
@@ -37,12 +37,12 @@ _SPHERE_HEADER = 1 << 16
 
 
 def is_aiff(head: bytes) -> bool:
-    """Return whether a file begins as an AIFF or AIFF-C file does."""
+    """Return whether a file begins like an AIFF or AIFF-C file."""
     return head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
 
 
 def aiff(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of an AIFF file that begins at a place, and where the file ends.
+    """Return the stream of an AIFF file that begins at byte `begin`, and the end of the file.
 
     Raises:
         Damaged: what is wrong with its header; fewer samples than announced.
@@ -63,7 +63,7 @@ def aiff(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
     if len(common) < 18 or samples is None:
         raise Damaged("cut off in its header: no samples follow")
     channels, frames, bits, exponent, mantissa = struct.unpack_from(">hIhHQ", common)
-    # An 80-bit number, as the Motorola 68881 had them; beyond the range of a double it is no rate.
+    # An 80-bit extended-precision number (Motorola 68881); beyond the range of a double it isn't a valid rate.
     rate = math.ldexp(mantissa, min(exponent, 0x4FFF) - 16383 - 63) if exponent < 0x4100 else math.inf
     check_sound(rate, channels)
     kind = common[18:22] if len(common) >= 22 else b"NONE"
@@ -83,12 +83,12 @@ def aiff(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def is_au(head: bytes) -> bool:
-    """Return whether a file begins as an AU file does, of either byte order."""
+    """Return whether a file begins like an AU file, of either byte order."""
     return head[:4] in (b".snd", b"dns.")
 
 
 def au(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of an AU file that begins at a place, and where the file ends; as `aiff`."""
+    """Return the stream of an AU file that begins at byte `begin`, and the end of the file; as `aiff`."""
     head = read_at(file, begin, 24)
     big = head[:4] == b".snd"
     if len(head) < 24:
@@ -105,12 +105,12 @@ def au(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def is_caf(head: bytes) -> bool:
-    """Return whether a file begins as an Apple Core Audio file does."""
+    """Return whether a file begins like an Apple Core Audio file."""
     return head[:6] == b"caff\0\1"
 
 
 def caf(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of a Core Audio file that begins at a place, and where the file ends; as `aiff`."""
+    """Return the stream of a Core Audio file that begins at byte `begin`, and the end of the file; as `aiff`."""
     at, description = begin + 8, b""
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 12)
@@ -146,7 +146,7 @@ def caf(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def _caf_end(file: BinaryIO, at: int, size: int) -> int:
-    """Return where the chunks of a CAF file end that begin behind its samples."""
+    """Return the end of the chunks after the samples of a CAF file."""
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 12)
         if len(head) < 12 or is_caf(head):
@@ -159,12 +159,12 @@ def _caf_end(file: BinaryIO, at: int, size: int) -> int:
 
 
 def is_sphere(head: bytes) -> bool:
-    """Return whether a file begins as a NIST SPHERE file does."""
+    """Return whether a file begins like a NIST SPHERE file."""
     return head[:8] == b"NIST_1A\n"
 
 
 def sphere(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of a NIST SPHERE file that begins at a place, and where the file ends; as `aiff`."""
+    """Return the stream of a NIST SPHERE file that begins at byte `begin`, and the end of the file; as `aiff`."""
     try:
         length = int(read_at(file, begin + 8, 8))
     except ValueError:
@@ -181,7 +181,7 @@ def sphere(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
     kind = fields.get("sample_coding", "pcm")
     coding = _SPHERE.get(kind)
     if coding is None:
-        # "pcm,embedded-shorten": ffmpeg reads it.
+        # Such as "pcm,embedded-shorten", which ffmpeg reads.
         return Stream("SPHERE", begin, size, "ffmpeg"), size
     if width not in ((1, 2, 3, 4) if coding == "int" else (1,)):
         raise Damaged(f"its header announces samples of {width} bytes")

@@ -14,26 +14,26 @@ from speakerverif.audio.streams import Coding, Damaged, Decoder, Pcm, Stream, ch
 
 _CODINGS: dict[int, Coding] = {1: "int", 3: "float", 6: "alaw", 7: "mulaw"}
 _EXTENSIBLE = 0xFFFE
-# Format tags of what libsndfile decodes: Microsoft's ADPCM, IMA's, GSM 06.10.
+# Format tags that libsndfile decodes: Microsoft ADPCM, IMA ADPCM, GSM 06.10.
 _LIBSNDFILE = (0x02, 0x11, 0x31)
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 
 
 def is_wav(head: bytes) -> bool:
-    """Return whether a file begins as a WAV file does."""
+    """Return whether a file begins like a WAV file."""
     return head[:4] in _MAGIC and head[8:12] == b"WAVE"
 
 
 def is_wave64(head: bytes) -> bool:
-    """Return whether a file begins as a Sony Wave64 file does."""
+    """Return whether a file begins like a Sony Wave64 file."""
     return head[:12] == b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"
 
 
 def wav(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of a WAV file that begins at a place, and where the file ends.
+    """Return the stream of a WAV file that begins at byte `begin`, and the end of the file.
 
-    A size of 0, as a recorder that was killed leaves it, and the placeholders of programs that write to a pipe mean
-    all that follows; sizes that wrapped around at 4 GiB are completed.
+    A size of 0, left by a recorder that was killed, and the placeholders of programs that write to a pipe mean the
+    rest of the file; sizes that wrapped around at 4 GiB are corrected.
 
     Raises:
         Damaged: what is wrong with its header; fewer samples than announced.
@@ -74,7 +74,7 @@ def wav(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def wave64(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
-    """Return the stream of a Sony Wave64 file that begins at a place, and where the file ends; as `wav`."""
+    """Return the stream of a Sony Wave64 file that begins at byte `begin`, and the end of the file; as `wav`."""
     at, form = begin + 40, b""
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 24)
@@ -95,9 +95,7 @@ def wave64(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
 
 
 def chunks_to_end(file: BinaryIO, at: int, size: int, order: str) -> int:
-    """Return the end of the chunks that begin at a place, where they lead exactly to the end of the file or to the
-    header of a further WAV file; else 0.
-    """
+    """Return the end of the chunks that begin at `at`; 0 unless they end at the file's end or at a WAV header."""
     for _ in range(MAX_CHUNKS):
         head = read_at(file, at, 12)
         if at >= size or is_wav(head):
