@@ -1,4 +1,4 @@
-"""The columns of an embedding table, checked whole before a table is made of them, whatever file they are from."""
+"""The columns of an embedding table from any file format, checked before the table is built."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ _SURROGATES = (0xD800, 0xDFFF)
 
 
 class TableColumns(NamedTuple):
-    """What a table holds, N rows.
+    """The columns of a table with N rows.
 
     Attributes:
         ids: distinct, not empty, without control characters.
         embeddings: float32 (N, dim), finite.
         durations: float32 (N,), seconds; nan where unknown.
-        speech: float32 (N,), likewise.
-        status: one text per row.
+        speech: float32 (N,), seconds of active speech; nan where unknown.
+        status: one string per row.
         fingerprint: of the model; empty where unknown.
     """
 
@@ -37,15 +37,15 @@ class TableColumns(NamedTuple):
 
 
 def checked(where: str, arrays: dict[str, NDArray[Any]]) -> TableColumns:
-    """Return the columns of a table.
+    """Return the columns of a table, checked.
 
     Args:
         where: the file, for messages.
-        arrays: by the names in `NAMES`; only `ids` and `embeddings` are needed.
+        arrays: by the names in `NAMES`; only `ids` and `embeddings` are required.
 
     Raises:
-        InputError: a column is missing, of another type or shape, or holds what no table may: an id twice, a number
-            that isn't finite, text that isn't Unicode.
+        InputError: a column is missing, has another type or shape, or an invalid value: a repeated id, a number that
+            isn't finite, text that isn't Unicode.
     """
     missing = [name for name in ("ids", "embeddings") if name not in arrays]
     if missing:

@@ -1,4 +1,4 @@
-"""The text format of manifests, parsed to NumPy columns; and the checks of what any list says of a recording."""
+"""The text format of manifests, parsed to NumPy columns; and checks on the utterances of any list."""
 
 import math
 import os
@@ -30,16 +30,16 @@ FIELDS = ("id", "path", "speaker", "start_s", "duration_s", "channel")
 TEXTS, NEEDED = FIELDS[:3], FIELDS[:3]
 # Longer than any recording, in seconds (115 days): a start or a duration beyond it is a mistake.
 LONGEST_S = 1e7
-# libsndfile opens no file of more channels.
+# Greatest number of channels in a file that libsndfile opens.
 MAX_CHANNEL = 1024
-# Relative paths are looked for beside the list by this many of its rows.
+# Number of rows whose relative paths are searched for in the list's folder.
 LOOKED_FOR = 1000
 _CONTROL = frozenset(map(chr, [*range(32), *range(127, 160)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One piece of speech. The path, not its basename, is the identity: VoxCeleb repeats basenames."""
+    """A part of a recording with one speaker. Ids are paths, not basenames: VoxCeleb repeats basenames."""
 
     id: str
     path: str
@@ -47,12 +47,12 @@ class Utterance:
     start_s: float = 0.0
     # None: to the end of the file.
     duration_s: float | None = None
-    # Counted from 1; None where the list names none.
+    # Counted from 1; None where the list gives none.
     channel: int | None = None
 
 
 class Listed(NamedTuple):
-    """An utterance and the line of the list that names it."""
+    """An utterance and its line in the list."""
 
     line: int
     utterance: Utterance
@@ -63,11 +63,11 @@ class Columns(NamedTuple):
 
     Attributes:
         ids: UTF-8 bytes, dtype S of a multiple of 8 bytes.
-        paths: bytes of the file's name, likewise.
-        speakers: UTF-8 bytes, likewise; empty where unknown.
+        paths: bytes of the file's path, same dtype.
+        speakers: UTF-8 bytes, same dtype; empty where unknown.
         start_s: float64, seconds.
-        duration_s: float64, seconds; nan is to the end of the file.
-        channel: int16, from 1; 0 where the list names none.
+        duration_s: float64, seconds; nan means to the end of the file.
+        channel: int16, from 1; 0 where the list gives none.
     """
 
     ids: Texts
@@ -79,10 +79,10 @@ class Columns(NamedTuple):
 
 
 def columns_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> tuple[Columns, Places]:
-    """Return checked utterances as columns, and the line of each; they are never all held as objects.
+    """Return checked utterances as columns, and the line of each; only a block of them is held as objects.
 
     Raises:
-        InputError: wrong rows (reported together, those in `wrong` too), no utterances, an id used twice.
+        InputError: wrong rows (reported together with those in `wrong`), no utterances, a repeated id.
     """
     parts: list[Columns] = []
     lines: list[Places] = []
@@ -106,7 +106,7 @@ def columns_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> tuple[Co
 
 
 def fault_of(utterance: Utterance) -> str:
-    """Return what is wrong with an utterance, or nothing."""
+    """Return a description of the fault of an utterance; empty if there is none."""
     for name, text in (("id", utterance.id), ("speaker", utterance.speaker), ("path", utterance.path)):
         raw = text.encode("utf-8", "surrogateescape")
         if name != "path" and any(0xDC80 <= ord(c) <= 0xDCFF for c in text):
@@ -134,10 +134,10 @@ def channel_of(text: str, first: int = 1) -> int:
 
     Args:
         text: a whole number.
-        first: the number of the first channel where the text comes from.
+        first: number of the first channel in the format that the text comes from.
 
     Raises:
-        ValueError: another text.
+        ValueError: the text is not the number of a channel.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise ValueError(f"{text[:40]!r} is no channel's number")
@@ -148,7 +148,7 @@ def parse_manifest(path: str | Path) -> tuple[Columns, Places]:
     """Return the columns of a manifest, and the line of each row.
 
     Raises:
-        InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id used twice.
+        InputError: unreadable or empty file, unknown header, wrong rows (reported together), a repeated id.
     """
     wrong = WrongRows()
     parts: list[Columns] = []
@@ -176,8 +176,8 @@ def parse_manifest(path: str | Path) -> tuple[Columns, Places]:
 def root_of(path: Path, audio_root: Path | None, paths: Texts) -> str:
     """Return the folder that a list's relative paths start from.
 
-    It is the one given, else the list's own, or the current folder where some of the files lie there and none of
-    the first `LOOKED_FOR` beside the list.
+    It is `audio_root` if given; else the current folder, if some of the first `LOOKED_FOR` files are there and none in
+    the list's folder; else the list's folder.
     """
     if audio_root is not None:
         return str(audio_root)
@@ -189,7 +189,7 @@ def root_of(path: Path, audio_root: Path | None, paths: Texts) -> str:
 
 
 def refuse_unreadable_paths(columns: Columns, line: Places, root: str, path: Path) -> None:
-    """Raise `InputError` where a path is not UTF-8 and no file has that name: then the list's encoding is wrong."""
+    """Raise `InputError` where a path is not UTF-8 and no such file exists: then the list's encoding is wrong."""
     for i in np.flatnonzero(_not_utf8(columns.paths)).tolist():
         raw = columns.paths[i]
         name = raw.decode("utf-8", "surrogateescape")
@@ -198,12 +198,12 @@ def refuse_unreadable_paths(columns: Columns, line: Places, root: str, path: Pat
 
 
 def is_there(path: str | Path) -> bool:
-    """Return whether there is such a file; a name that no file can have, one that is too long say, has none."""
+    """Return whether a file exists; False for an impossible name, such as one that is too long."""
     return os.path.exists(path)  # noqa: PTH110 (Path.exists raises where a name is too long)
 
 
 def _relative(raw: bytes) -> str:
-    """Return the file that a relative path names; nothing for an absolute one."""
+    """Return a relative path as text; empty for an absolute path."""
     name = raw.decode("utf-8", "surrogateescape")
     name = archive_of(name) or name
     return "" if os.path.isabs(name) else name  # noqa: PTH117 (Path is slow, a million times)
@@ -225,7 +225,7 @@ def columns_of_utterances(utterances: list[Utterance]) -> Columns:
 
 
 def _padded(texts: list[bytes]) -> Texts:
-    """Return texts as an array of a width that is a multiple of 8 bytes."""
+    """Return texts as an array whose itemsize is a multiple of 8 bytes."""
     width = max(1, max(map(len, texts), default=1))
     return np.array(texts, f"S{-(-width // 8) * 8}")
 
@@ -251,7 +251,7 @@ def _header(line: bytes, path: str | Path) -> list[str]:
 
 
 def _parsed(rows: Rows, names: list[str], wrong: WrongRows, utf8: bool) -> Columns:
-    """Return the columns of a block's rows, all of them; wrong ones are noted in `wrong`."""
+    """Return the columns of all rows of a block; wrong rows are also added to `wrong`."""
     place = {name: names.index(name) for name in names}
     texts = [rows.column(place[name]) for name in TEXTS]
     rows.refuse((texts[0] == b"") | (texts[1] == b""), "empty id or path", wrong)

@@ -1,6 +1,6 @@
-"""NumPy archives (`.npz`) read without trust, and written piece by piece.
+"""Safe reading of NumPy archives (`.npz`), and writing them piece by piece.
 
-Nothing is unpickled, and what an archive announces is checked before memory is taken for it.
+Nothing is unpickled, and announced sizes are checked before memory is allocated.
 """
 
 import io
@@ -21,16 +21,16 @@ from speakerverif._util.files import open_input, unpacked_limit
 from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
 
-# Booleans, whole and decimal numbers, bytes and text; no objects, structures, dates or complex numbers.
+# Allowed dtypes: booleans, integers, floats, bytes and text; no objects, structures, dates or complex numbers.
 KINDS = "biufSU"
 
 
 def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return those of the named arrays that an archive holds; others are not looked at.
+    """Return the named arrays that an archive contains; other arrays are ignored.
 
     Raises:
-        InputError: unreadable, damaged or no archive, two arrays of one name, one of objects or structures, or
-            arrays that unpack to more than the limit (`unpacked_limit`).
+        InputError: unreadable, damaged or not an archive, two arrays of one name, an array of objects or structures,
+            or arrays that unpack to more than the limit (`unpacked_limit`).
     """
     try:
         with open_input(path) as file, zipfile.ZipFile(file) as archive:
@@ -50,8 +50,8 @@ def write_arrays(
     """Write an uncompressed archive, as `numpy.savez` does, of arrays given piece by piece.
 
     Args:
-        file: where to.
-        arrays: name -> type, shape, and pieces that follow each other along the first axis.
+        file: open for binary writing.
+        arrays: name -> dtype, shape, and pieces to concatenate along the first axis.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, (dtype, shape, pieces) in arrays.items():
@@ -90,7 +90,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> NDArr
         if any(size < 0 for size in shape):
             raise InputError(f"{where}: shape {shape}")
         announced = math.prod(shape) * dtype.itemsize
-        # The archive's own directory was checked against the limit; the array must be all of its member.
+        # Member sizes were checked against the limit before; an array can't be larger than its member.
         if announced > info.file_size:
             raise InputError(
                 f"{where}: {shape} of {dtype} are {announced:,} bytes, {info.file_size:,} are there"

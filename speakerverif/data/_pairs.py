@@ -13,7 +13,7 @@ def read_pairs(path: str | Path, values_hold_blanks: bool = False) -> dict[str, 
 
     Args:
         path: the file.
-        values_hold_blanks: the value is all that follows the key, a path as a rule; else it is one word.
+        values_hold_blanks: the value is the rest of the line, usually a path; else it is one word.
 
     Raises:
         InputError: unreadable or empty file, wrong rows (reported together), a key with two values.

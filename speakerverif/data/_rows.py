@@ -1,4 +1,4 @@
-"""Rows of columns, held as the places of their fields in a block of text: no Python object for any row."""
+"""Rows of columns, stored as positions of fields in a block of text: no Python object per row."""
 
 from bisect import insort
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from speakerverif.data import _text
 from speakerverif.errors import InputError
 
-# Fields become columns of one width, so that a single long one would cost memory for all.
+# Columns are fixed-width arrays, so a single long field takes memory in every row.
 LONGEST_FIELD = 1024
-# Follows a text in memory: a field is read as wide as the longest one.
+# Appended to a text in memory: every field is read at the width of the longest one.
 PADDING = bytes(LONGEST_FIELD)
-# What separates fields: any blanks, or each tab by itself, so that fields may hold spaces or nothing.
+# Separator of fields: any run of blanks, or a single tab, so that fields may contain spaces or be empty.
 Separator = Literal["blanks", "tab"]
-# 2^64 over the golden ratio: odd, its bits well mixed.
+# 2^64 / golden ratio, rounded to an odd number: its bits are well mixed.
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-# Keep the first n bytes of a little-endian word.
+# Mask n keeps the first n bytes of a little-endian word.
 _MASKS = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 _TAB, _LINE_FEED, _SPACE = 9, 10, 32
 
@@ -29,7 +29,7 @@ Texts = NDArray[np.bytes_]
 
 
 class WrongRows:
-    """Counts rows that can't be read, and keeps the first few to show."""
+    """The number of unreadable rows, and the first few of them to show."""
 
     SHOWN = 5
 
@@ -38,7 +38,7 @@ class WrongRows:
         self.first: list[tuple[int, str]] = []  # (line, message), by line
 
     def add(self, line: int, text: bytes, why: str) -> None:
-        """Take in one wrong row: its line number (from 1), its text, what is wrong with it."""
+        """Add a wrong row: its line number (from 1), its text, and the reason."""
         self.count += 1
         if len(self.first) < self.SHOWN or line < self.first[-1][0]:
             shown = text.strip().decode("utf-8", "backslashreplace")
@@ -58,12 +58,12 @@ class Rows:
     def __init__(
         self, text: bytes, first_line: int, separator: Separator = "blanks", where: str | Path = ""
     ) -> None:
-        """Find lines and fields.
+        """Find the lines and fields.
 
         Args:
             text: whole lines, the last with its line feed.
             first_line: number of the first line.
-            separator: of fields. Rows separated by tabs may have empty fields.
+            separator: of fields; fields separated by tabs may be empty.
             where: the file, for messages.
         """
         self._text = b"\n" + text + PADDING
@@ -82,7 +82,7 @@ class Rows:
 
     @property
     def lines(self) -> Places:
-        """The number of each kept row's line, int64 (len(self),)."""
+        """The line number of each kept row, int64 (len(self),)."""
         return self._line + self._first_line
 
     def most_common_width(self) -> int:
@@ -90,7 +90,7 @@ class Rows:
         return int(np.bincount(self.count_on_line[self._line]).argmax())
 
     def keep_width(self, width: int, wrong: WrongRows) -> None:
-        """Drop the rows without `width` columns, noting them in `wrong`; blank lines don't count."""
+        """Drop the rows that don't have `width` columns, and add them to `wrong` unless they are blank."""
         count = self.count_on_line
         for i in np.flatnonzero((count != width) & (count != 0)).tolist():
             why = f"{count[i]} {'column' if count[i] == 1 else 'columns'}, expected {width}"
@@ -100,19 +100,19 @@ class Rows:
         self._start, self._end = (places[kept].reshape(-1, width) for places in (self._start, self._end))
 
     def drop(self, bad: Mask, why: str, wrong: WrongRows) -> None:
-        """Drop the kept rows where `bad`, bool (len(self),), noting them in `wrong`."""
+        """Drop the kept rows where `bad`, bool (len(self),), is True, and add them to `wrong`."""
         if not bad.any():
             return
         self.refuse(bad, why, wrong)
         self._line, self._start, self._end = self._line[~bad], self._start[~bad], self._end[~bad]
 
     def refuse(self, bad: Mask, why: str, wrong: WrongRows) -> None:
-        """Note the kept rows where `bad`, bool (len(self),), in `wrong`, and keep them."""
+        """Add the kept rows where `bad`, bool (len(self),), is True to `wrong`, and keep them."""
         for i in self._line[bad].tolist():
             wrong.add(self._first_line + i, self._line_text(i), why)
 
     def columns(self, which: slice | list[int]) -> Texts:
-        """Return the fields of the chosen columns of the kept rows, dtype S, (len(self), columns).
+        """Return the fields in the given columns of the kept rows, dtype S, (len(self), columns).
 
         Raises:
             InputError: a field is longer than `LONGEST_FIELD` bytes.
@@ -141,7 +141,7 @@ class Rows:
 
 
 def _by_blanks(codes: NDArray[np.uint8]) -> tuple[Places, Places]:
-    """Return begin and end of every field; the first code is a line feed, as is the last."""
+    """Return begin and end of every field; the first and the last code are line feeds."""
     blank = codes <= _SPACE
     edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
     return edges[0::2], edges[1::2]
@@ -153,7 +153,7 @@ def _by_tabs(codes: NDArray[np.uint8]) -> tuple[Places, Places]:
     newline = codes == _LINE_FEED
     edges = np.flatnonzero((codes == _TAB) | newline)
     start, end = edges[:-1] + 1, edges[1:]
-    # Of the words between two tabs the first tells where the field begins, and the last where it ends.
+    # A field between two tabs begins with its first word and ends with its last.
     first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(words, end) - 1
     filled = first <= last
     begin, stop = start.copy(), start.copy()
@@ -167,11 +167,11 @@ def gather(text: bytes, start: Places, length: Places) -> Texts:
     """Return pieces of a text as fixed-width strings, dtype S of a multiple of 8 bytes, in the shape of `start`.
 
     Args:
-        text: ends in `PADDING`.
-        start: int, where each piece begins.
-        length: int, likewise, in bytes, at most `LONGEST_FIELD`.
+        text: ends with `PADDING`.
+        start: int, position of each piece.
+        length: int, same shape, length of each piece in bytes, at most `LONGEST_FIELD`.
     """
-    # As many bytes as the longest has, from wherever each begins; what lies behind a piece's end is masked to zero.
+    # Every piece is read at the width of the longest; bytes after its end are set to zero.
     count = -(-int(length.max(initial=1)) // 8)
     pieces: NDArray[np.void] = np.ndarray(len(text) - 8 * count + 1, f"V{8 * count}", text, strides=1)[
         np.ascontiguousarray(start)
@@ -183,7 +183,7 @@ def gather(text: bytes, start: Places, length: Places) -> Texts:
 
 
 def floats(texts: Texts) -> NDArray[np.float64]:
-    """Return texts, dtype S (N,), as float64 (N,): nan where one is no finite decimal number."""
+    """Return texts, dtype S (N,), as float64 (N,): nan where a text is not a finite decimal number."""
     tokens = texts.tolist()
     if b"_" in b"".join(tokens):  # Python reads 1_000 as a number
         return np.array([_float(token) for token in tokens])
@@ -203,10 +203,10 @@ def _float(token: bytes) -> float:
 
 
 def distinct(texts: Texts) -> tuple[Texts, Places]:
-    """Return the distinct texts as they first appear, dtype S (K,), and which of them each is, int64 (N,).
+    """Return the distinct texts in order of appearance, dtype S (K,), and each text's index into them, int64 (N,).
 
-    This is `np.unique` many times as fast: 64-bit hashes are sorted in place of texts, and every text is then
-    compared with the one that its hash names.
+    Much faster than `np.unique`: 64-bit hashes are sorted instead of texts, and every text is then compared with the
+    first text that has its hash.
 
     Args:
         texts: dtype S of a multiple of 8 bytes, (N,), contiguous.
@@ -231,18 +231,18 @@ def distinct(texts: Texts) -> tuple[Texts, Places]:
 
 
 def merge(parts: list[tuple[Texts, Places]]) -> tuple[Texts, list[Places]]:
-    """Return what `distinct` would of all parts together, given what it returned for each of them."""
+    """Return the distinct texts of all parts, and each part's indices into them, given `distinct` of each part."""
     names, which = distinct(np.concatenate([texts for texts, _ in parts]))
     starts = np.cumsum([0] + [len(texts) for texts, _ in parts])
     return names, [which[start + places] for start, (_, places) in zip(starts, parts, strict=False)]
 
 
 def refuse_repeated_ids(ids: Texts, line: Places, path: str | Path) -> None:
-    """Raise `InputError` where an id is used twice, naming both lines.
+    """Raise `InputError` with both line numbers where an id is used twice.
 
     Args:
         ids: dtype S of a multiple of 8 bytes, (N,).
-        line: int64 (N,), the line of each.
+        line: int64 (N,), line number of each id.
         path: the list.
     """
     names, which = distinct(np.ascontiguousarray(ids))
@@ -263,10 +263,10 @@ def read_rows(path: str | Path, digest: Any = None) -> Iterator[Rows]:
 
     Args:
         path: the file.
-        digest: a hashlib object that is given every byte.
+        digest: a hashlib object, updated with every byte.
 
     Raises:
-        InputError: as `_text.blocks`, or nothing in it.
+        InputError: as `_text.blocks`; an empty file.
     """
     empty = True
     for block in _text.blocks(path, digest):

@@ -1,4 +1,4 @@
-"""The one way that text lists are read: UTF-8, checked, in bounded memory, with the number of every line."""
+"""Reading of text lists: checked UTF-8, in bounded memory, with line numbers."""
 
 import csv
 import gzip
@@ -11,17 +11,17 @@ from typing import IO, Any, NamedTuple, cast
 from speakerverif._util.files import open_input, unpacked_limit
 from speakerverif.errors import InputError
 
-# Large enough for NumPy to pay, small enough to stay in the processor's cache.
+# Large enough to benefit from NumPy, small enough for the processor's cache.
 BLOCK_BYTES = 1 << 23
 LONGEST_LINE = 1 << 20  # bytes
 BLANKS = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-# Every C0 control character but the tab, the line feed and the carriage return; and DEL.
+# Every C0 control character except tab, line feed and carriage return; and DEL.
 _CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
 # A C0 control character, a C1 one in UTF-8, or a carriage return within a line.
 _FORBIDDEN = re.compile(rb"[%b]|\xc2[\x80-\x9f]|\r(?!\n)" % re.escape(_CONTROL))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-# How other files begin, and what they are.
+# First bytes of other kinds of files, and their names.
 _MAGIC = {
     b"\xff\xfe\0\0": "UTF-32 text; save it as UTF-8",
     b"\0\0\xfe\xff": "UTF-32 text; save it as UTF-8",
@@ -42,7 +42,7 @@ class Block(NamedTuple):
     Attributes:
         first_line: number of the first line, from 1.
         text: the lines, each with its line feed.
-        utf8: the text is UTF-8; where not, some path in it is named in another encoding.
+        utf8: whether the text is UTF-8; if not, some path in it has another encoding.
     """
 
     first_line: int
@@ -55,8 +55,8 @@ class Line(NamedTuple):
 
     Attributes:
         number: from 1.
-        text: without blanks around it.
-        whole: with them, without the line's end.
+        text: stripped of blanks.
+        whole: with blanks, without the line's end.
     """
 
     number: int
@@ -65,12 +65,12 @@ class Line(NamedTuple):
 
     @property
     def fields(self) -> list[str]:
-        """What spaces and tabs separate; other Unicode blanks belong to names."""
+        """The fields separated by spaces and tabs; other Unicode blanks are part of names."""
         return re.split(r"[ \t]+", self.text)
 
     @property
     def columns(self) -> list[str]:
-        """What tabs separate, without blanks around it; columns may be empty and hold spaces."""
+        """The columns separated by tabs, stripped of blanks; they may be empty and contain spaces."""
         return [column.strip(BLANKS) for column in self.whole.split("\t")]
 
     @property
@@ -84,11 +84,11 @@ def blocks(path: str | Path, digest: Any = None, raw_paths: bool = False) -> Ite
 
     Args:
         path: the file. A UTF-8 byte-order mark and carriage returns at line ends are allowed.
-        digest: a hashlib object that is given every byte.
-        raw_paths: the file holds paths, which may be in any encoding.
+        digest: a hashlib object, updated with every byte.
+        raw_paths: the file contains paths, which may have any encoding.
 
     Raises:
-        InputError: unreadable; another encoding than UTF-8 (by name, with the line); a control character; a line of
+        InputError: unreadable; an encoding other than UTF-8 (named, with the line); a control character; a line of
             more than `LONGEST_LINE` bytes; a gzip file that is damaged or unpacks to more than the limit.
     """
     line = 1
@@ -110,9 +110,9 @@ def blocks(path: str | Path, digest: Any = None, raw_paths: bool = False) -> Ite
 
 
 def lines(path: str | Path, raw_paths: bool = False) -> Iterator[Line]:
-    """Yield the lines that are not blank; arguments and errors as of `blocks`.
+    """Yield the lines that are not blank; arguments and errors as for `blocks`.
 
-    Bytes that are not UTF-8, in paths, become surrogates, as Python names such files.
+    Bytes of paths that are not UTF-8 become surrogates, as in Python's file names.
     """
     for block in blocks(path, raw_paths=raw_paths):
         text = block.text.decode("utf-8", "surrogateescape")
@@ -122,10 +122,10 @@ def lines(path: str | Path, raw_paths: bool = False) -> Iterator[Line]:
 
 
 def csv_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number of the first line and fields of every row of a comma-separated file; blank lines are left out.
+    """Yield number of the first line and fields of every row of a CSV file, except blank lines.
 
     Raises:
-        InputError: as `blocks`; a quote that is not closed, or anything else that is not CSV.
+        InputError: as `blocks`; an unclosed quote or other invalid CSV.
     """
     texts = (
         line + "\n" for block in blocks(path) for line in block.text.decode().removesuffix("\n").split("\n")
@@ -145,7 +145,7 @@ def number(text: str) -> float:
     """Return a decimal number.
 
     Raises:
-        ValueError: another text, nan, infinity, or a number beyond float64.
+        ValueError: not a number, nan, infinity, or a number beyond the range of float64.
     """
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a decimal number")
@@ -156,7 +156,7 @@ def number(text: str) -> float:
 
 
 def wrong_encoding(text: bytes) -> str:
-    """Return what is wrong with bytes that are not UTF-8, and what they may be."""
+    """Return a description of bytes that are not UTF-8, with their likely encoding."""
     start = next((i for i, byte in enumerate(text) if byte > 127), 0)
     shown = text[max(0, start - 20) : start + 20].decode("latin-1")
     return f"not UTF-8; as Latin-1 it would read {shown!r}: convert it, `iconv -f latin1 -t utf-8`"
@@ -200,7 +200,7 @@ def _check_magic(block: bytes, path: str | Path) -> None:
 def _check_characters(block: bytes, first_line: int, path: str | Path) -> None:
     for found in _FORBIDDEN.finditer(block):
         if found[0][0] == 0xC2 and not _is_utf8(block):
-            continue  # in another encoding that byte is a letter
+            continue  # in another encoding that byte may be a letter
         line = first_line + block.count(b"\n", 0, found.start())
         if found[0] == b"\0":
             what = "a NUL byte; expected UTF-8 text: is it UTF-16, or no text at all?"

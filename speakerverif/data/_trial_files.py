@@ -20,20 +20,20 @@ FORMATS = (
     "'enroll test'; separated by blanks, or by tabs where ids hold spaces"
 )
 SCORE_FORMATS = "'enroll test score' or 'score enroll test', and maybe a label before or after them"
-# The word for a target trial and the word for a non-target trial: VoxCeleb and CN-Celeb, Kaldi and NIST, VOiCES.
+# Labels of target and non-target trials: VoxCeleb and CN-Celeb, Kaldi and NIST, VOiCES.
 LABELS = ((b"1", b"0"), (b"target", b"nontarget"), (b"tgt", b"imp"))
-# Names of columns in a header, such as those of NIST's keys and score files.
+# Column names in headers, such as those of NIST's keys and score files.
 ENROLL = {"enroll", "enroll_id", "enrollment", "model", "modelid", "model_id"}
 TEST = {"test", "test_id", "segment", "segmentid", "segment_id"}
 LABEL = {"label", "target", "targettype", "target_type"}
 SCORE = {"score", "llr"}
 SIDE = {"side", "channel"}
-# The format is recognised by this many rows.
+# Number of rows from which the format is recognised.
 EXAMINED = 1000
 
 
 class Labels(NamedTuple):
-    """The column of labels and its two words."""
+    """The column of labels, and the labels of target and non-target trials."""
 
     column: int
     target: bytes
@@ -42,7 +42,7 @@ class Labels(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which column of a file holds what.
+    """The columns of a file.
 
     Attributes:
         separator: of columns.
@@ -51,7 +51,7 @@ class Layout:
         test: column of the test ids.
         labels: column of the labels, None where there is none.
         score: column of the scores, None where there is none.
-        side: column that names a channel of the test segment, None where there is none.
+        side: column of the test segment's channel, None where there is none.
     """
 
     separator: Separator
@@ -63,10 +63,10 @@ class Layout:
     side: int | None = None
 
     def pairs(self, rows: Rows) -> Texts:
-        """Return the enroll and the test ids of rows of this width, dtype S (len(rows), 2).
+        """Return the enroll and test ids of rows of this width, dtype S (len(rows), 2).
 
         Raises:
-            InputError: rows of more than one side, which no id tells apart.
+            InputError: rows with different sides, since ids don't include the side.
         """
         if self.side is not None and len(rows):
             sides = rows.column(self.side)
@@ -83,7 +83,7 @@ class ScoreRows(NamedTuple):
     """The rows of a score file.
 
     Attributes:
-        keys: int64 (M,), pairs as `TrialList.pair_keys` numbers them; -1 where an id is not in the list.
+        keys: int64 (M,), pairs numbered as by `TrialList.pair_keys`; -1 where an id is not in the list.
         scores: float64 (M,), finite.
         labels: bool (M,), True for targets; None where the file has none.
     """
@@ -98,7 +98,7 @@ def parse_trials(
 ) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.int32], Mask | None, str]:
     """Return distinct ids, enroll and test int32 (N,), labels bool (N,) or None, and the file's sha256.
 
-    Columns and format are what most of the first rows have; rows that differ go to `wrong`.
+    Most of the first rows determine columns and format; rows that differ go to `wrong`.
     """
     digest = hashlib.sha256()
     ids: list[tuple[Texts, Places]] = []
@@ -119,7 +119,7 @@ def trial_rows(path: str | Path, wrong: WrongRows, digest: Any = None) -> Iterat
     """Yield the rows of a trial list in blocks, and their layout; rows of another width go to `wrong`.
 
     Raises:
-        InputError: unreadable or empty file, no telling which format it is.
+        InputError: unreadable or empty file, unrecognised format.
     """
     yield from _laid_out(path, wrong, digest, _trial_layouts(), FORMATS, needs_score=False)
 
@@ -129,20 +129,20 @@ def score_rows(path: str | Path, wrong: WrongRows, ids: Set[bytes]) -> Iterator[
 
     Args:
         path: the file.
-        wrong: takes the rows that can't be read.
-        ids: some ids of the trial list; they tell columns of numbers apart.
+        wrong: collects the rows that can't be read.
+        ids: some ids of the trial list, to distinguish columns of numbers from ids.
 
     Raises:
-        InputError: unreadable or empty file, no telling which format it is.
+        InputError: unreadable or empty file, unrecognised format.
     """
     yield from _laid_out(path, wrong, None, _score_layouts(), SCORE_FORMATS, needs_score=True, ids=ids)
 
 
 def parse_scores(path: str | Path, ids: Sequence[str]) -> ScoreRows:
-    """Return the scores of a file, numbered as the trials of a list with these ids.
+    """Return the scores in a file, with keys as in a trial list with these ids.
 
     Raises:
-        InputError: unreadable or empty file, wrong rows (reported together), no telling which is the score.
+        InputError: unreadable or empty file, wrong rows (reported together), unclear which column is the score.
     """
     known = np.array([text.encode() for text in ids], np.bytes_)
     known = known.astype(f"S{-(-known.itemsize // 8) * 8}")
@@ -161,14 +161,14 @@ def parse_scores(path: str | Path, ids: Sequence[str]) -> ScoreRows:
         values.append(scores[~bad])
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
-    # The list's ids come first, so that whatever is numbered above them is not in the list.
+    # The list's ids come first, so any greater number is an id that is not in the list.
     pairs = np.concatenate(merge(parts)[1][1:]).reshape(-1, 2)
     keys = np.where((pairs < len(ids)).all(1), pairs[:, 0] * len(ids) + pairs[:, 1], -1)
     return ScoreRows(keys, np.concatenate(values), np.concatenate(labels) if labelled else None)
 
 
 def read_labels(rows: Rows, labels: Labels, wrong: WrongRows) -> Mask:
-    """Return the labels, bool (len(rows),), of the rows that have one; drop the others, noting them in `wrong`."""
+    """Return the labels, bool (len(rows),), after dropping rows without a valid one, which go to `wrong`."""
     words = rows.column(labels.column)
     target: Mask = words == labels.target
     labelled = target | (words == labels.nontarget)
@@ -235,7 +235,7 @@ def _laid_out(
 
 
 def _blocks(path: str | Path, digest: Any) -> Iterator[Block]:
-    """Yield a file's blocks; one of comma-separated rows as if it were separated by tabs."""
+    """Yield a file's blocks; comma-separated rows are converted to tab-separated ones."""
     if Path(path).suffix != ".csv":
         yield from _text.blocks(path, digest)
         return
@@ -253,13 +253,13 @@ def _blocks(path: str | Path, digest: Any) -> Iterator[Block]:
         if fields:
             if any("\t" in field or "\n" in field for field in fields):
                 raise InputError(f"{path}:{number}: a tab or a line break within a field")
-            # Blank lines keep the numbers right.
+            # Blank lines keep the line numbers right.
             text += b"\n" * (number - line) + "\t".join(fields).encode() + b"\n"
             line = number + 1
 
 
 def _layout_by_header(block: Block, path: str | Path, needs_score: bool) -> tuple[Layout, Block] | None:
-    """Return the layout that the first line names and the block without that line; None where it names none."""
+    """Return the layout in the header line, and the block without that line; None where there is no header."""
     start = len(block.text) - len(block.text.lstrip())
     start = block.text.rfind(b"\n", 0, start) + 1
     end = block.text.index(b"\n", start)
@@ -293,10 +293,10 @@ def _layout_by_header(block: Block, path: str | Path, needs_score: bool) -> tupl
 def _layout_by_content(
     block: Block, layouts: list[Layout], expected: str, path: str | Path, ids: Set[bytes]
 ) -> Layout:
-    """Return the layout that most of the first rows have.
+    """Return the layout that fits most of the first rows.
 
     Raises:
-        InputError: none of them, or several equally.
+        InputError: no layout fits, or several fit equally well.
     """
     end = -1
     for _ in range(EXAMINED):
@@ -316,7 +316,7 @@ def _layout_by_content(
                     counts.append((fits, replace(layout, separator=separator)))
     best = max(count for count, _ in counts)
     chosen = [layout for count, layout in counts if count == best]
-    # A tab can separate alone where all rows read the same; where they read otherwise, blanks come first.
+    # Tabs and blanks may both fit as separators; if the results differ, blanks are preferred.
     by_blanks = [layout for layout in chosen if layout.separator == "blanks"]
     by_tabs = [layout for layout in chosen if layout.separator == "tab"]
     both = [replace(layout, separator="tab") for layout in by_blanks]
@@ -336,7 +336,7 @@ def _layout_by_content(
 
 
 def _fitting(rows: Rows, layout: Layout) -> int:
-    """Return how many rows have what a layout says."""
+    """Return the number of rows that fit a layout."""
     fits = np.ones(len(rows), np.bool_)
     if layout.labels is not None:
         words = rows.column(layout.labels.column)
@@ -347,7 +347,7 @@ def _fitting(rows: Rows, layout: Layout) -> int:
 
 
 def _by_ids(text: bytes, first_line: int, layouts: list[Layout], ids: Set[bytes]) -> list[Layout]:
-    """Return the layouts whose columns of ids hold most ids of the list: ids may be numbers themselves."""
+    """Return the layouts whose id columns contain most ids of the list; needed where ids are numbers."""
     counts = []
     for layout in layouts:
         rows = Rows(text, first_line, layout.separator)

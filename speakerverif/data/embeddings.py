@@ -19,7 +19,7 @@ from speakerverif.errors import InputError
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Embeddings of utterances, by id, and the fingerprint of the model that made them.
+    """Embeddings of utterances by id, with the fingerprint of the model that computed them.
 
     Attributes:
         ids: N distinct ids.
@@ -47,10 +47,10 @@ class EmbeddingTable:
         return dict(zip(self.ids, range(len(self.ids)), strict=True))
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
-        """Return int64 rows of the ids.
+        """Return the row indices of ids, int64.
 
         Raises:
-            InputError: ids that are not in the table, all counted and the first few named.
+            InputError: ids that are not in the table, with their number and the first few.
         """
         rows = np.fromiter(map(self._row.get, ids, repeat(-1)), np.int64, len(ids))
         missing = list(dict.fromkeys(ids[i] for i in np.flatnonzero(rows < 0).tolist()))
@@ -64,24 +64,24 @@ class EmbeddingTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "EmbeddingTable":
-        """Return the table of an `.npz` file; only `ids` and `embeddings` must be in it.
+        """Return the table in an `.npz` file; only `ids` and `embeddings` are required.
 
         Raises:
-            InputError: as `_npz.read_arrays` and `_columns.checked`: the table is checked whole.
+            InputError: as `_npz.read_arrays` and `_columns.checked`.
         """
         return cls.checked(str(path), read_arrays(path, _columns.NAMES))
 
     @classmethod
     def checked(cls, where: str, arrays: dict[str, NDArray[Any]]) -> "EmbeddingTable":
-        """Return the table of columns by name, as `_columns.checked` checks them."""
+        """Return a table of the given columns by name; errors as `_columns.checked`."""
         return cls(*_columns.checked(where, arrays))
 
 
 def save_parts(parts: Sequence[EmbeddingTable], path: str | Path) -> None:
-    """Write tables that follow each other as one `.npz` file, the same bytes however they are parted.
+    """Write consecutive parts of a table to one `.npz` file, whose bytes don't depend on the division into parts.
 
     Args:
-        parts: at least one; gone through once per column, so that they may be read from disk each time.
+        parts: at least one; iterated once per column, so they may be read from disk each time.
         path: the file.
     """
     rows = sum(map(len, parts))

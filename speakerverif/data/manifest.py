@@ -27,7 +27,7 @@ __all__ = ["Manifest", "Utterance"]
 
 
 class Manifest:
-    """Utterances as NumPy columns: a million of them are cheap to hold and to share between processes."""
+    """Utterances as NumPy columns, which take little memory and are cheap to share between processes."""
 
     def __init__(
         self,
@@ -39,23 +39,23 @@ class Manifest:
         root: str = "",
         channel: NDArray[np.int16] | None = None,
     ) -> None:
-        """Hold the columns.
+        """Store the columns.
 
         Args:
             ids: UTF-8 bytes, dtype S, (N,).
-            paths: bytes of the files' names, dtype S, (N,); relative ones are relative to `root`.
+            paths: bytes of the files' paths, dtype S, (N,); relative ones start from `root`.
             speakers: UTF-8 bytes, dtype S, (N,).
             start_s: float64 (N,), seconds.
-            duration_s: float64 (N,), seconds; nan is to the end of the file.
-            root: the folder of relative paths; empty is the current one.
-            channel: int16 (N,), counted from 1; 0, or None for all, where the list names none.
+            duration_s: float64 (N,), seconds; nan means to the end of the file.
+            root: the folder of relative paths; empty means the current one.
+            channel: int16 (N,), counted from 1; 0 where the list gives none; None: 0 for all.
         """
         self.ids, self.paths, self.start_s, self.duration_s, self.root = ids, paths, start_s, duration_s, root
         self.channel = np.zeros(len(ids), np.int16) if channel is None else channel
         names, which = distinct(speakers.astype(f"S{-(-speakers.itemsize // 8) * 8}"))
         order = np.argsort(names)
         self._vocabulary = names[order]
-        # int64 (N,) into `speakers`.
+        # Indices into `speakers`, int64 (N,).
         self.speaker_index: NDArray[np.int64] = np.argsort(order)[which]
 
     @property
@@ -82,7 +82,7 @@ class Manifest:
         return (self[i] for i in range(len(self)))
 
     def select(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> "Manifest":
-        """Return the utterances that a boolean mask (N,) or an array of indices picks, in that order."""
+        """Return the utterances selected by a boolean mask (N,) or an array of indices, in that order."""
         speakers = self._vocabulary[self.speaker_index[which]]
         times = self.start_s[which], self.duration_s[which]
         return Manifest(self.ids[which], self.paths[which], speakers, *times, self.root, self.channel[which])
@@ -92,7 +92,7 @@ class Manifest:
         """Return the utterances of several corpora, in their order.
 
         Raises:
-            InputError: an id stands in two of them, or a speaker: the same name need not be the same person.
+            InputError: an id or a speaker is in two of them: the same name need not be the same person.
         """
         named: dict[str, Manifest] = {}
         for manifest in manifests:
@@ -106,10 +106,10 @@ class Manifest:
 
     @classmethod
     def from_utterances(cls, utterances: Iterable[Utterance]) -> "Manifest":
-        """Return the utterances as columns.
+        """Return a manifest of utterances.
 
         Raises:
-            InputError: an id is used twice.
+            InputError: a repeated id.
         """
         rows = list(utterances)
         refuse_repeated([u.id for u in rows], "utterances", range(1, len(rows) + 1))
@@ -117,22 +117,22 @@ class Manifest:
 
     @classmethod
     def of_columns(cls, columns: Columns, root: str) -> "Manifest":
-        """Return the utterances of columns, whose relative paths start from `root`."""
+        """Return a manifest of columns whose relative paths start from `root`."""
         ids, paths, speakers, start_s, duration_s, channel = columns
         return cls(ids, paths, speakers, start_s, duration_s, root, channel)
 
     @classmethod
     def read(cls, path: str | Path, audio_root: str | Path | None = None) -> "Manifest":
-        """Return the manifest of a TSV file with the header `id path speaker [start_s duration_s channel]`.
+        """Return the manifest in a TSV file with the header `id path speaker [start_s duration_s channel]`.
 
-        An empty duration is to the end of the file, an empty channel is none.
+        An empty duration means to the end of the file, an empty channel means none is chosen.
 
         Args:
             path: the file.
-            audio_root: folder that relative paths start from; None: the manifest's own, see `root_of`.
+            audio_root: folder that relative paths start from; None: the manifest's folder, see `root_of`.
 
         Raises:
-            InputError: unreadable or empty file, unknown header, wrong rows (reported together), an id used twice.
+            InputError: unreadable or empty file, unknown header, wrong rows (reported together), a repeated id.
         """
         columns, line = parse_manifest(path)
         root = root_of(Path(path), None if audio_root is None else Path(audio_root), columns.paths)
@@ -141,7 +141,7 @@ class Manifest:
 
     def write(self, path: str | Path) -> None:
         """Write the TSV file; paths inside its folder are written relative to it, others absolute."""
-        # Links stay as they are.
+        # Links are not resolved.
         folder = os.path.abspath(Path(path).parent)  # noqa: PTH100
         names = FIELDS if self.channel.any() else FIELDS[:-1]
         with replacing(path) as file:

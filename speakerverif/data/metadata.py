@@ -1,4 +1,4 @@
-"""What is known of the recordings besides their speaker: gender, age, duration, language, channel, anything."""
+"""Metadata of recordings: gender, age, duration, language, channel or any other attribute."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from speakerverif.errors import InputError
 
 @dataclass(frozen=True)
 class Column:
-    """One thing known of the recordings.
+    """One attribute of the recordings.
 
     Attributes:
-        name: what it is, `gender`, say.
-        values: id of a file -> value as text; files of which it is not known are absent.
+        name: of the attribute, such as `gender`.
+        values: id of a file -> value as text; files without a known value are absent.
     """
 
     name: str
@@ -33,18 +33,18 @@ def read_columns(
     """Return the columns of text files, by the ids of the recordings.
 
     A file is tab-separated with a header that begins with `id`, or has two columns `key value` without a
-    header, as Kaldi's `spk2gender` and `utt2dur`. Keys may be ids of recordings, utterances that the `wav.scp`
-    beside the file leads to recordings, or speakers; what matches most recordings is taken.
+    header, like Kaldi's `spk2gender` and `utt2dur`. Keys may be recordings, utterances that a `wav.scp` in the
+    same folder maps to recordings, or speakers; the kind of key that matches most recordings is used.
 
     Args:
-        sources: paths; `NAME=PATH` names the column of a two-column file, else its own name does: `spk2gender`
-            is `gender`.
+        sources: paths; `NAME=PATH` names the column of a two-column file, whose default name comes from the
+            file's: `gender` for `spk2gender`.
         files: ids of the recordings.
-        speakers: id of a recording -> speaker; None: told from the paths. The `utt2spk` beside a file is looked
-            at too.
+        speakers: id of a recording -> speaker; None: taken from the paths. An `utt2spk` in a file's folder is
+            used too.
 
     Raises:
-        InputError: unreadable files, wrong rows, two columns of one name, no recording found under any key.
+        InputError: unreadable files, wrong rows, two columns with one name, keys that match no recording.
     """
     if speakers is None:
         speakers = dict(zip(files, speakers_by_path(files), strict=True))
@@ -61,7 +61,7 @@ def read_columns(
 
 
 def durations_of(table: EmbeddingTable) -> list[Column]:
-    """Return the durations that were measured when a table was embedded, in seconds; none where none were."""
+    """Return the durations in a table, in seconds, as a column; an empty list where it has none."""
     known = {name: f"{s:.3f}" for name, s in zip(table.ids, table.durations, strict=True) if math.isfinite(s)}
     return [Column("duration (s)", known)] if known else []
 
@@ -111,7 +111,7 @@ def _tables(path: Path, name: str) -> dict[str, dict[str, str]]:
 def _by_file(
     path: Path, by_key: Mapping[str, str], files: Sequence[str], speakers: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return id of a recording -> value, by the sort of key that matches most recordings."""
+    """Return id of a recording -> value, by the kind of key that matches most recordings."""
     scp, utt2spk = path.parent / "wav.scp", path.parent / "utt2spk"
     keys = [{name: name for name in files}, speakers]
     if scp.is_file():

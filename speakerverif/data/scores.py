@@ -17,13 +17,13 @@ ScoreKind = Literal["cosine", "plda", "normalized", "llr"]
 
 @dataclass(frozen=True)
 class ScoreList:
-    """A score for every trial; higher means more likely the same speaker.
+    """Scores of all trials; higher means more likely the same speaker.
 
     Attributes:
-        trials: the list scored.
+        trials: the scored list.
         scores: float64 (N,), finite.
-        kind: what the scores are; only `llr` are natural-log likelihood ratios.
-        extra: scores that the file held for pairs that are not in the list.
+        kind: of the scores; only `llr` are natural-log likelihood ratios.
+        extra: number of scores in the file for pairs that are not in the list.
     """
 
     trials: TrialList
@@ -43,14 +43,14 @@ class ScoreList:
 
     @classmethod
     def read(cls, path: str | Path, trials: TrialList, kind: ScoreKind = "cosine") -> "ScoreList":
-        """Return the scores of a file of `enroll test score` or `score enroll test`, in any row order.
+        """Return the scores in a file with rows `enroll test score` or `score enroll test`, in any order.
 
-        A column of labels before or after them must agree with the list's.
+        Labels, in a column before or after these, must agree with the list's.
 
         Raises:
             InputError: unreadable or empty file, wrong rows, scores that are not finite, a pair with two
-                different scores, trials without a score, labels other than the list's (all of one sort reported
-                together).
+                different scores, trials without a score, labels that differ from the list's (all errors of one
+                kind are reported together).
         """
         keys, values, labels = parse_scores(path, trials.ids)
         wanted = trials.pair_keys()
@@ -79,7 +79,7 @@ class ScoreList:
         return cls(trials, values[at], kind, int(extra))
 
     def write(self, path: str | Path) -> None:
-        """Write `enroll test score` rows; reading them back gives the same numbers exactly."""
+        """Write `enroll test score` rows; reading them gives exactly the same numbers."""
         rows = zip(self.trials.enroll_ids(), self.trials.test_ids(), self.scores.tolist(), strict=True)
         with replacing(path) as file:
             file.writelines(f"{enroll} {test} {score!r}\n".encode() for enroll, test, score in rows)

@@ -24,15 +24,15 @@ Source = Literal["table", "paths", "target trials"]
 
 @dataclass(frozen=True)
 class Units:
-    """Whose recordings the trials compare: what the bootstrap draws.
+    """The units that the bootstrap resamples: speakers, or files where speakers are unknown.
 
     Attributes:
         kind: `speaker`, or `file` where speakers are unknown.
         names: the units, sorted.
-        enroll: int64 (N,), the unit of each trial's enroll side, into `names`.
-        test: int64 (N,), that of the test side.
-        source: how the speakers are known; None where they are not. Those that the target trials tell are named by
-            one of their files.
+        enroll: int64 (N,), index into `names` of each trial's enroll side.
+        test: int64 (N,), index into `names` of each trial's test side.
+        source: where the speakers come from; None where they are unknown. Speakers inferred from target trials have
+            the name of one of their files.
     """
 
     kind: Literal["speaker", "file"]
@@ -45,16 +45,15 @@ class Units:
 def units_of(
     trials: TrialList, speakers: Mapping[str, str] | None = None, enroll_map: EnrollMap | None = None
 ) -> Units:
-    """Return the speaker of both sides of every trial, or the file where speakers are unknown.
+    """Return the speakers of both sides of all trials, or the files where speakers are unknown.
 
-    Without a table of speakers, the speaker is the first path component that differs between files. Where that yields
-    one speaker or as many speakers as files, the speakers are the sets of files that target trials link, directly or
-    through others. Where the list has no labels, or where a non-target trial has both its files in one such set,
-    speakers are unknown.
+    Without a table of speakers, the speaker is the first path component that differs between files. If that gives a
+    single speaker or as many speakers as files, speakers are the sets of files connected by target trials, directly or
+    indirectly. If the list has no labels, or a non-target trial has both files in one such set, speakers are unknown.
 
     Args:
         trials: the list.
-        speakers: id of a file -> speaker, as `read_speakers` gives it.
+        speakers: id of a file -> speaker, as returned by `read_speakers`.
         enroll_map: enrolled model -> ids of its files.
 
     Raises:
@@ -81,7 +80,7 @@ def units_of(
 
 
 def _linked(trials: TrialList, files: Sequence[str], enroll_map: EnrollMap | None) -> list[str] | None:
-    """Return for every file the name of the set of files that target trials link it with; None: see `units_of`."""
+    """Return, for every file, the name of its set of files connected by target trials; None: see `units_of`."""
     if trials.labels is None or not trials.labels.any():
         return None
     from scipy import sparse
@@ -90,7 +89,7 @@ def _linked(trials: TrialList, files: Sequence[str], enroll_map: EnrollMap | Non
     if enroll_map is None:
         enroll, test, size = trials.enroll, trials.test, len(files)
         links = np.empty((2, 0), np.int64)
-    else:  # a model is a node of its own, linked with its files
+    else:  # a model is a separate node, connected to its files
         place = {name: i for i, name in enumerate(files)}
         models = {model: len(files) + i for i, model in enumerate(enroll_map)}
         enroll = _places(models, trials.ids)[trials.enroll]
@@ -109,18 +108,18 @@ def _linked(trials: TrialList, files: Sequence[str], enroll_map: EnrollMap | Non
 
 
 def _places(places: Mapping[str, int], names: Sequence[str]) -> np.ndarray:
-    """Return int64: the place of every name, -1 where it has none."""
+    """Return the index of every name, int64; -1 where it has none."""
     return np.array([places.get(name, -1) for name in names], np.int64)
 
 
 def _numbers(names: Sequence[str], owners: Iterable[str | None]) -> np.ndarray:
-    """Return int64: the place of every owner among the names, -1 for nobody."""
+    """Return the index of every owner in `names`, int64; -1 for None."""
     number: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: -1}
     return np.fromiter(map(number.__getitem__, owners), np.int64)
 
 
 def files_of(trials: TrialList, enroll_map: EnrollMap | None = None) -> list[str]:
-    """Return the ids of all files that the trials compare; models that are not in the map have none."""
+    """Return the ids of all files that the trials compare; models missing from the map have none."""
     if enroll_map is None:
         return list(trials.ids)
     tests, models = ([trials.ids[i] for i in used(codes)] for codes in (trials.test, trials.enroll))
@@ -135,13 +134,13 @@ def used(codes: np.ndarray) -> list[int]:
 def speakers_of(
     files: Sequence[str], speakers: Mapping[str, str] | None, where: str
 ) -> dict[str, str] | None:
-    """Return file -> speaker, from a table or else from the paths; None where the paths don't tell.
+    """Return file -> speaker, from a table or else from the paths; None where these don't show speakers.
 
     Args:
         files: their ids.
-        speakers: id of a file -> speaker; None: it is the first path component that differs between the files,
-            unless that yields one speaker or one a file.
-        where: what holds the files, for the error.
+        speakers: id of a file -> speaker; None: the first path component that differs between the files, unless
+            that gives a single speaker or one speaker per file.
+        where: the list that contains the files, for the error.
 
     Raises:
         InputError: files whose speaker is not in `speakers`.
@@ -151,7 +150,7 @@ def speakers_of(
 
 
 def _owners(files: Sequence[str], speakers: Mapping[str, str] | None, where: str) -> list[str] | None:
-    """Return the speaker of every file, or raise, as `speakers_of`."""
+    """Return the speaker of every file; arguments and errors as for `speakers_of`."""
     if speakers is None:
         owners = speakers_by_path(files)
         return None if len(set(owners)) in (1, len(files)) else owners
@@ -162,8 +161,8 @@ def _owners(files: Sequence[str], speakers: Mapping[str, str] | None, where: str
 
 
 def speakers_by_path(files: Sequence[str]) -> list[str]:
-    """Return for every file the first path component that differs between the files."""
-    # All names that lie between two in alphabetical order begin with what those two share.
+    """Return, for every file, the first path component that differs between the files."""
+    # The common prefix of the first and the last name in sorted order is common to all names.
     first, last = min(files).split("/"), max(files).split("/")
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last, strict=False)))
     return [name.split("/", shared + 1)[shared] for name in files]
@@ -172,7 +171,7 @@ def speakers_by_path(files: Sequence[str]) -> list[str]:
 def _owners_of_models(
     trials: TrialList, enroll_map: EnrollMap, owner: Mapping[str, str], kind: str
 ) -> dict[str, str]:
-    """Return enrolled model -> speaker of its files; where files are the units, the model is one of its own."""
+    """Return enrolled model -> speaker of its files; where files are the units, the model itself is a unit."""
     models = [trials.ids[i] for i in used(trials.enroll)]
     if kind == "file":
         return {model: model for model in models}
@@ -185,11 +184,10 @@ def _owners_of_models(
 def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
     """Return file -> speaker from Kaldi's `utt2spk`, or from a manifest.
 
-    Where the keys of a `utt2spk` are not the files' ids, they are joined through the `wav.scp` beside it
-    (`utt path`).
+    Where the keys of a `utt2spk` are not the files' ids, the `wav.scp` in its folder maps them (`utt path`).
 
     Raises:
-        InputError: unreadable files, wrong rows, a key twice with different values.
+        InputError: unreadable files, wrong rows, a key with two values.
     """
     with open_input(path) as file:
         if file.read(3 + len(b"id\tpath\t")).removeprefix(b"\xef\xbb\xbf").startswith(b"id\tpath\t"):
@@ -203,7 +201,7 @@ def read_speakers(path: str | Path, files: Sequence[str]) -> dict[str, str]:
 
 
 def read_speaker_tables(paths: Sequence[str | Path], files: Sequence[str]) -> dict[str, str] | None:
-    """Return file -> speaker of several tables, each as `read_speakers` takes it; None where there is no table.
+    """Return file -> speaker from several tables of the formats of `read_speakers`; None for no tables.
 
     Raises:
         InputError: as `read_speakers`; a file with different speakers in two tables.
@@ -221,10 +219,10 @@ def read_speaker_tables(paths: Sequence[str | Path], files: Sequence[str]) -> di
 def read_enroll_map(path: str | Path) -> dict[str, list[str]]:
     """Return enrolled model -> ids of its files, from lines `model file file ...` (Kaldi's `spk2utt`).
 
-    Blanks separate, or tabs where a line holds one.
+    The separator is blanks, or tabs in a line that contains one.
 
     Raises:
-        InputError: unreadable file, a model without files, a model twice.
+        InputError: unreadable file, a model without files, a repeated model.
     """
     models: dict[str, list[str]] = {}
     where: dict[str, int] = {}

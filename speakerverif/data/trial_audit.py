@@ -1,4 +1,4 @@
-"""Audit of a trial list: which published list it is, and what is odd in it."""
+"""Audit of a trial list: the published list that it matches, and its anomalies."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ KNOWN_FILES = {
 }
 
 
-KNOWN_COUNTS = {  # trials of lists over VoxCeleb1
+KNOWN_COUNTS = {  # numbers of trials in lists over VoxCeleb1
     37720: "VoxCeleb1-O (original)",
     37611: "VoxCeleb1-O (cleaned)",
     581480: "VoxCeleb1-E (original)",
@@ -32,14 +32,14 @@ _VOXCELEB1_FILE = re.compile("id1[^/]*/[^/]*/[^/]*")
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a trial list; none of it is changed or left out.
+    """The findings of an audit; the list itself is not changed.
 
     Attributes:
-        known_as: the published list that this is, or None.
-        self_pairs: trials of a file against itself, or against a model enrolled with it.
-        duplicates: rows that repeat an earlier (enroll, test) pair.
-        mirrored: pairs that also stand there with their sides swapped.
-        examples: a few of the rows counted, as text.
+        known_as: name of the matching published list, or None.
+        self_pairs: number of trials of a file against itself, or against a model enrolled with it.
+        duplicates: number of rows that repeat an earlier (enroll, test) pair.
+        mirrored: number of pairs that are also in the list with swapped sides.
+        examples: a few of these rows, as text.
     """
 
     known_as: str | None
@@ -54,17 +54,17 @@ class Audit:
 
 
 def audit(trials: TrialList, enroll_map: EnrollMap | None = None) -> Audit:
-    """Return what is odd in a trial list.
+    """Return the audit of a trial list.
 
     Raises:
-        InputError: a pair stands there both as target and as non-target.
+        InputError: a pair is both a target and a non-target.
     """
     size = len(trials.ids)
     ordered = trials.pair_keys()
     either = np.minimum(ordered, trials.test.astype(np.int64) * size + trials.enroll)
     order = np.argsort(either)
     equal = np.diff(either[order]) == 0
-    # Rows whose pair stands there more than once, in the order of the list: as a rule a small part of it.
+    # Rows whose pair occurs more than once, in the order of the list; usually a small part of it.
     several = np.sort(order[np.append(equal, False) | np.append(False, equal)])
     first, first_either = (np.unique(keys[several], return_index=True)[1] for keys in (ordered, either))
     duplicates = np.delete(several, first)
@@ -82,7 +82,7 @@ def audit(trials: TrialList, enroll_map: EnrollMap | None = None) -> Audit:
 
 
 def _refuse_both_labels(trials: TrialList, rows: np.ndarray, keys: np.ndarray) -> None:
-    """Raise `InputError` where rows of one key, which is a pair in either order, have different labels."""
+    """Raise `InputError` where rows with the same key (a pair in either order) have different labels."""
     if trials.labels is None:
         return
     pairs, where = np.unique(keys, return_inverse=True)
@@ -97,7 +97,7 @@ def _refuse_both_labels(trials: TrialList, rows: np.ndarray, keys: np.ndarray) -
 
 
 def known_list(trials: TrialList) -> str | None:
-    """Return the name of the published list with these bytes, or else with as many VoxCeleb1 trials."""
+    """Return the name of the published list with the same hash, or else with the same number of VoxCeleb1 trials."""
     if trials.sha256 in KNOWN_FILES:
         return KNOWN_FILES[trials.sha256]
     name = KNOWN_COUNTS.get(len(trials))

@@ -1,4 +1,4 @@
-"""Trial lists: pairs of an enroll and a test side, with labels where they are known."""
+"""Trial lists: pairs of an enroll and a test side, with labels where known."""
 
 from dataclasses import dataclass
 from itertools import repeat
@@ -14,14 +14,14 @@ from speakerverif.errors import InputError
 
 @dataclass(frozen=True)
 class TrialList:
-    """Pairs of ids, as columns, with the answers where they are known.
+    """Pairs of ids, as columns, with labels where known.
 
     Attributes:
-        ids: every id that stands in the list, once.
-        enroll: int32 (N,) into `ids`.
-        test: int32 (N,) into `ids`.
-        labels: bool (N,), True is target; None where the list has no labels.
-        name: where the list was read.
+        ids: the distinct ids in the list.
+        enroll: int32 (N,), indices into `ids`.
+        test: int32 (N,), indices into `ids`.
+        labels: bool (N,), True for targets; None where the list has no labels.
+        name: path that the list was read from.
         sha256: of the file's bytes; empty where it was not read from a file.
     """
 
@@ -36,15 +36,15 @@ class TrialList:
         return len(self.enroll)
 
     def enroll_ids(self) -> list[str]:
-        """Return the enroll id of every trial."""
+        """Return the enroll ids of all trials."""
         return [self.ids[i] for i in self.enroll.tolist()]
 
     def test_ids(self) -> list[str]:
-        """Return the test id of every trial."""
+        """Return the test ids of all trials."""
         return [self.ids[i] for i in self.test.tolist()]
 
     def pair_keys(self) -> np.ndarray:
-        """Return int64 (N,): a number for each (enroll, test) pair, equal where the pairs are equal."""
+        """Return a number for each (enroll, test) pair, int64 (N,), equal where the pairs are equal."""
         keys: np.ndarray = self.enroll.astype(np.int64) * len(self.ids) + self.test
         return keys
 
@@ -54,18 +54,18 @@ class TrialList:
 
     @classmethod
     def read(cls, path: str | Path, wrong: WrongRows | None = None) -> "TrialList":
-        """Return the trials of a text file.
+        """Return the trials in a text file.
 
         The format is decided once for the whole file: VoxCeleb's `label enroll test` with labels 0 and 1,
         Kaldi's `enroll test target|nontarget`, or `enroll test` without labels.
 
         Args:
             path: the file.
-            wrong: takes the rows that can't be read, so that a caller can report them together with what
-                else is wrong. Without it they raise.
+            wrong: collects the rows that can't be read, so that a caller can report them together with other
+                errors. Without it they raise.
 
         Raises:
-            InputError: unreadable or empty file, wrong rows, no telling which format it is.
+            InputError: unreadable or empty file, wrong rows, unrecognised format.
         """
         problems = WrongRows() if wrong is None else wrong
         ids, enroll, test, labels, sha256 = parse_trials(path, problems)

@@ -1,4 +1,4 @@
-"""Embedding tables as Kaldi's archives (`.ark`) of vectors, and their indices (`.scp`)."""
+"""Embedding tables as Kaldi archives (`.ark`) of vectors, and their indices (`.scp`)."""
 
 import re
 import struct
@@ -19,7 +19,7 @@ from speakerverif.errors import InputError
 Vector = NDArray[np.float32]
 
 BINARY = b"\0B"
-# Binary vectors, of float and of double, and their types.
+# Tokens of binary vectors of float and double, and their dtypes.
 TYPES = {b"FV ": "<f4", b"DV ": "<f8"}
 LONGEST_TEXT = 1 << 24  # bytes of one vector written as text
 _PLACE = re.compile(r"(.+):(\d{1,18})(?:\[(\d{1,9}):(\d{1,9})\])?")
@@ -31,10 +31,10 @@ class _Row(NamedTuple):
 
 
 def read(path: Path) -> EmbeddingTable:
-    """Return the vectors of a binary or text archive.
+    """Return the vectors in a binary or text archive.
 
     Raises:
-        InputError: unreadable, damaged, vectors of different lengths, numbers that aren't finite, an id twice.
+        InputError: unreadable, damaged, vectors of different lengths, numbers that aren't finite, a repeated id.
     """
     return _table(_archive(path), path)
 
@@ -42,20 +42,20 @@ def read(path: Path) -> EmbeddingTable:
 def read_index(path: Path) -> EmbeddingTable:
     """Return the vectors that an index names, `id archive:offset` or `id archive:offset[first:last]`.
 
-    An archive that is not where the index says is looked for beside the index. A range counts from 0 and includes
-    both ends, as Kaldi's do.
+    An archive that is not where the index says is searched for in the index's folder. As in Kaldi, a range counts
+    from 0 and includes both ends.
 
     Raises:
-        InputError: as `read`; a row that names no vector (a command, for example, which Kaldi would run).
+        InputError: as `read`; a row that names no vector (for example a command, which Kaldi would run).
     """
     return _table(_indexed(path), path)
 
 
 def write(parts: Sequence[EmbeddingTable], path: Path) -> None:
-    """Write binary float vectors, and beside the archive an index of where each begins.
+    """Write an archive of binary float vectors, and in the same folder an index of their offsets.
 
     Raises:
-        InputError: an id with a blank, which an archive can't hold.
+        InputError: an id with a blank, which an archive can't represent.
     """
     for part in parts:
         blank = [name for name in part.ids if not name or len(re.split(r"\s", name)) != 1]
@@ -123,7 +123,7 @@ def _indexed(path: Path) -> Iterator[_Row]:
 
 
 def _name(file: IO[bytes], path: Path) -> str | None:
-    """Return the id that comes next; None at the end."""
+    """Return the next id; None at the end."""
     name = b""
     while (byte := file.read(1)) not in (b"", b" "):
         if byte != b"\n" or name:  # the line feed after a text vector
@@ -141,7 +141,7 @@ def _name(file: IO[bytes], path: Path) -> str | None:
 
 
 def _vector(file: IO[bytes], where: str) -> Vector:
-    """Return the vector that begins here: binary float or double, or text in brackets."""
+    """Return the next vector: binary float or double, or text in brackets."""
     mark = file.read(2)
     if mark == BINARY:
         kind, head = file.read(3), file.read(5)

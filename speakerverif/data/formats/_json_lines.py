@@ -15,7 +15,7 @@ _EXPECTED = 'expected a JSON object with "key" and "wav" (WeSpeaker), or a cut w
 
 
 def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
-    """Yield the utterances; rows that are none are noted in `wrong`."""
+    """Yield the utterances; invalid rows go to `wrong`."""
     for line in _text.lines(path):
         try:
             row = _object(line.text)
@@ -29,7 +29,7 @@ def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
 
 
 def _raw(row: dict[str, Any]) -> Utterance:
-    """Return WeSpeaker's {"key", "wav", "spk"}."""
+    """Return the utterance of WeSpeaker's {"key", "wav", "spk"}."""
     texts = row["key"], row["wav"], row.get("spk", "")
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("not texts")

@@ -1,4 +1,4 @@
-"""Kaldi's data folders: `wav.scp`, and `segments` and `utt2spk` where they are there."""
+"""Kaldi's data folders: `wav.scp`, and optionally `segments` and `utt2spk`."""
 
 import re
 import struct
@@ -17,7 +17,7 @@ _RANGE = re.compile(r"(.+\.ark:\d+)\[(\d+):(\d+)\]")
 
 
 class _Recording(NamedTuple):
-    """A row of `wav.scp`: its line, its path, and the stretch of the file that it is."""
+    """A row of `wav.scp`: its line, its path, and the part of the file that it refers to."""
 
     line: int
     path: str
@@ -28,8 +28,8 @@ class _Recording(NamedTuple):
 def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
     """Yield a folder's utterances: those of `segments`, else the recordings of `wav.scp`.
 
-    A path may be that of a WAV file in an archive, `wav.ark:offset`, and a stretch of its samples, from 0 and both
-    ends included, `wav.ark:offset[first:last]`. `segments` may name a channel, from 0.
+    A path may name a WAV file in an archive, `wav.ark:offset`, or a range of its samples, `wav.ark:offset[first:last]`,
+    counted from 0 and including both ends. `segments` may have a column of channels, counted from 0.
 
     Raises:
         InputError: unreadable files, and wrong rows of all files, reported together.
@@ -99,7 +99,7 @@ def _recordings(folder: Path, root: Path | None, wrong: WrongRows) -> dict[str, 
 
 
 def _recording(line: int, path: str, folder: Path, root: Path | None) -> _Recording:
-    """Return a row of wav.scp; a range of samples becomes a stretch in seconds, by the rate in the WAV header."""
+    """Return a row of `wav.scp`; the rate in the WAV header converts a range of samples to seconds."""
     match = _RANGE.fullmatch(path)
     if match is None:
         if path.endswith("]") and ".ark:" in path:
@@ -107,7 +107,7 @@ def _recording(line: int, path: str, folder: Path, root: Path | None) -> _Record
         return _Recording(line, path)
     archive = archive_of(match[1])
     assert archive is not None
-    # Where the archive lies is settled here, because its header has to be read.
+    # The archive is located here, because its header has to be read.
     candidates = [folder / archive, Path(archive)] if root is None else [root / archive]
     where = next(filter(is_there, candidates), candidates[0])
     offset = match[1].removeprefix(archive)
@@ -119,7 +119,7 @@ def _recording(line: int, path: str, folder: Path, root: Path | None) -> _Record
 
 
 def _sample_rate(path: str) -> int:
-    """Return the rate in the header of a WAV file in an archive."""
+    """Return the sample rate in the header of a WAV file in an archive."""
     part = part_of(path)
     assert part is not None
     head = part._replace(length=min(part.length, 1 << 12)).open().read()

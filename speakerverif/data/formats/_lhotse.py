@@ -1,4 +1,4 @@
-"""Lhotse's cuts, read from their JSON alone: nothing is transformed, downloaded or run."""
+"""Lhotse's cuts, read from their JSON only: nothing is transformed, downloaded or executed."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from speakerverif.errors import InputError
 
 
 def lhotse_cut(row: dict[str, Any]) -> Utterance:
-    """Return the utterance of a cut, a stretch of one file with the one speaker of its supervisions.
+    """Return the utterance of a cut: a part of one file, with the single speaker of its supervisions.
 
     Raises:
-        InputError: a cut of several recordings or speakers, of something that is no file, or one that Lhotse would
-            change as it reads it.
-        KeyError, TypeError, ValueError, IndexError: not what Lhotse writes.
+        InputError: a cut with several recordings or speakers, with a source other than a file, or with transforms
+            that Lhotse would apply.
+        KeyError, TypeError, ValueError, IndexError: not in Lhotse's format.
     """
     kind, recording = row.get("type", "MonoCut"), row["recording"]
     if kind not in ("MonoCut", "MultiCut", "Cut"):
@@ -50,5 +50,5 @@ def _text(value: Any) -> str:
 
 
 def _name(change: Any) -> str:
-    """Return what a transform is called; Lhotse writes it under `name`."""
+    """Return the name of a transform, which Lhotse writes under `name`."""
     return str(change.get("name", change)) if isinstance(change, dict) else str(change)

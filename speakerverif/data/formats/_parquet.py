@@ -19,15 +19,15 @@ COLUMNS = {
     "speech_s": "speech",
     "status": "status",
 }
-# Numbers read at once.
+# Greatest count of embedding values read at once.
 BATCH_NUMBERS = 1 << 22
 
 
 def read(path: Path) -> EmbeddingTable:
-    """Return a file's table; only `id` and `embedding` must be in it.
+    """Return the table in a file; only `id` and `embedding` are required.
 
     Raises:
-        InputError: unreadable, damaged, columns missing or of other types, more bytes than the limit allows.
+        InputError: unreadable, damaged, missing columns, wrong types, more bytes than the limit.
     """
     arrow, parquet = _pyarrow(path)
     with open_input(path) as file:
@@ -42,7 +42,7 @@ def read(path: Path) -> EmbeddingTable:
 
 
 def write(parts: Sequence[EmbeddingTable], path: Path) -> None:
-    """Write tables that follow each other, one row group each."""
+    """Write consecutive parts of a table, one row group per part."""
     arrow, parquet = _pyarrow(path)
     width = parts[0].embeddings.shape[1]
     schema = arrow.schema(
@@ -100,7 +100,7 @@ def _read(arrow: Any, file: Any, path: Path) -> EmbeddingTable:
 
 
 def _numbers(metadata: Any) -> int:
-    """Return how many numbers all embeddings have, as the file announces it."""
+    """Return the total count of embedding values that the file announces."""
     columns = (
         (metadata.row_group(g).column(c))
         for g in range(metadata.num_row_groups)

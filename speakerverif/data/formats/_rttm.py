@@ -1,4 +1,4 @@
-"""Diarizations as RTTM files: every SPEAKER row is an utterance."""
+"""Diarizations in RTTM files: every SPEAKER row is an utterance."""
 
 import os
 from collections import defaultdict
@@ -10,14 +10,14 @@ from speakerverif.data._manifest_files import Listed, Utterance, channel_of
 from speakerverif.data._rows import WrongRows
 from speakerverif.errors import InputError
 
-# Rows of other kinds that the format knows, which tell nothing of who speaks when.
+# Other row types of the format, which don't describe who speaks when.
 OTHER_ROWS = frozenset(
     (
         *("SPKR-INFO", "SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER"),
         *("EDIT", "SU", "CB", "IP", "A/P"),
     )
 )
-# What lies beside a recording under its name and is none.
+# Endings of other files with a recording's name in the same folder.
 NOTES = frozenset(
     (".rttm", ".txt", ".lab", ".json", ".csv", ".uem", ".stm", ".ctm", ".textgrid", ".xml", ".md")
 )
@@ -27,10 +27,10 @@ _EXPECTED = "expected 'SPEAKER file channel start duration ... speaker'"
 def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
     """Yield the SPEAKER rows of a diarization; ids are `recording-start-end-speaker`, in milliseconds.
 
-    Recordings are found by their names without the ending, in the audio root or else beside the file.
+    Recordings are found by their names without the ending, in the audio root or else in the file's folder.
 
     Raises:
-        InputError: unreadable, no recording of a name, or several.
+        InputError: unreadable; no recording with a name, or several.
     """
     folder = path.parent if root is None else root
     folders: dict[Path, dict[str, list[str]]] = {}
@@ -59,7 +59,7 @@ def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
 
 
 def _recording(name: str, folder: Path, folders: dict[Path, dict[str, list[str]]], where: str) -> str:
-    """Return the one file of a name, absolute."""
+    """Return the absolute path of the only file with a name."""
     place, stem = (folder / name).parent, Path(name).name
     if place not in folders:
         folders[place] = _by_stem(place)
@@ -73,7 +73,7 @@ def _recording(name: str, folder: Path, folders: dict[Path, dict[str, list[str]]
 
 
 def _by_stem(folder: Path) -> dict[str, list[str]]:
-    """Return the names of the recordings in a folder, by their names without the ending."""
+    """Return name without ending -> names of the recordings in a folder."""
     names: dict[str, list[str]] = defaultdict(list)
     try:
         with os.scandir(folder) as entries:

@@ -9,13 +9,13 @@ from speakerverif.data._manifest_files import Listed, Utterance
 from speakerverif.data._rows import WrongRows
 from speakerverif.errors import InputError
 
-# Its recipes count `start` and `stop` in samples at this rate, whatever the file's.
+# SpeechBrain's recipes count `start` and `stop` in samples at this rate, whatever the file's rate.
 SAMPLE_RATE = 16000
 _PLACEHOLDERS = ("$data_root/", "{data_root}/")
 
 
 def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
-    """Yield the rows of a CSV with the columns ID and wav, and start, stop, spk_id where it has them.
+    """Yield the rows of a CSV with the columns ID and wav, and optionally start, stop and spk_id.
 
     Raises:
         InputError: unreadable, other columns, or `$data_root` without an audio root.
@@ -53,7 +53,7 @@ def _samples(text: str) -> float | None:
 
 
 def _within(path: str, root: Path | None, where: str) -> str:
-    """Return a path without the placeholder of the corpus's folder."""
+    """Return a path with the placeholder of the corpus's folder resolved."""
     for placeholder in _PLACEHOLDERS:
         if path.startswith(placeholder):
             if root is None:

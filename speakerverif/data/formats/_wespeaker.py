@@ -1,4 +1,4 @@
-"""WeSpeaker's lists: raw ones, one JSON object per line, and lists of shards, one tar archive per line."""
+"""WeSpeaker's lists: raw lists, one JSON object per line, and lists of shards, one tar archive per line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from speakerverif.data._rows import WrongRows
 from speakerverif.data.formats import _json_lines
 from speakerverif.errors import InputError
 
-# A shard holds these beside a recording, under its name.
+# Endings of other members of a shard with a recording's name.
 NOTES = (".spk", ".vad")
 LONGEST_SPEAKER = 1024  # bytes
 
 
 def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
-    """Yield the utterances of a raw list or of a list of shards; rows that can't be read are noted in `wrong`."""
+    """Yield the utterances of a raw list or a list of shards; rows that can't be read go to `wrong`."""
     first = next(_text.lines(path, raw_paths=True), None)
     if first is not None and first.text.startswith("{"):
         yield from _json_lines.read(path, root, wrong)
@@ -40,7 +40,7 @@ def _utterances(shard: Path) -> Iterator[Utterance]:
     for name, part in recordings:
         key = name.removesuffix(Path(name).suffix)
         speaker = _speaker(speakers[key], name) if key in speakers else ""
-        # Where the shard lies is settled here: its table of contents had to be read.
+        # The shard is located here: its headers had to be read.
         yield Utterance(key, str(part._replace(archive=str(shard.absolute()))), speaker)
 
 

@@ -1,4 +1,4 @@
-"""Lists of recordings as other toolkits write them, read as a `Manifest`.
+"""Lists of recordings in other toolkits' formats, read as a `Manifest`.
 
 Nothing in a list is executed: a wav.scp entry that is a command is an error, where Kaldi would run it.
 """
@@ -12,7 +12,7 @@ from speakerverif.data.formats import _json_lines, _kaldi, _rttm, _speechbrain, 
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 
-# Yields a list's utterances with their lines, given its path and `audio_root`; wrong rows are noted.
+# Yields a list's utterances with their lines, given its path and `audio_root`; collects wrong rows.
 Reader = Callable[[Path, Path | None, WrongRows], Iterator[Listed]]
 READERS: dict[str, Reader] = {
     ".csv": _speechbrain.read,
@@ -24,20 +24,20 @@ READERS: dict[str, Reader] = {
 
 
 def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
-    """Return the utterances of a list; its name says of which kind it is.
+    """Return the utterances of a list; its name determines the format.
 
     A folder with `wav.scp` (and `segments`, `utt2spk`) is Kaldi's; `.csv` SpeechBrain's; `.list` WeSpeaker's, of
     recordings or of shards; `.jsonl` and `.json` Lhotse's cuts or WeSpeaker's raw list, one object per line;
-    `.rttm` a diarization; anything else our own TSV. Any but a folder may be gzipped (`.gz`).
+    `.rttm` a diarization; any other name our TSV. Files may be gzipped (`.gz`).
 
     Args:
         path: the file or folder.
-        audio_root: folder that relative paths start from, and `$data_root` of a CSV. Without it that is the list's
-            folder, or the current one where none of the first files lies beside the list.
+        audio_root: folder that relative paths start from, and `$data_root` of a CSV. None: the list's folder, or the
+            current one where some of the first files are there and none in the list's folder.
 
     Raises:
-        InputError: unreadable, not UTF-8, wrong rows (reported together), an id used twice (naming both lines), a
-            recording that can't be told.
+        InputError: unreadable, not UTF-8, wrong rows (reported together), a repeated id (with both lines), a
+            recording that can't be identified.
     """
     path = Path(path)
     root = None if audio_root is None else Path(audio_root)
@@ -55,7 +55,7 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Man
 
 
 def read_training_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
-    """Return the utterances of a list to train on; as `read_manifest`.
+    """Return the utterances of a training list, as `read_manifest`.
 
     Raises:
         InputError: utterances without a speaker.

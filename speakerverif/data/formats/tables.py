@@ -1,4 +1,4 @@
-"""Embedding tables in files of several formats; the name's ending says which."""
+"""Embedding tables in files of several formats, chosen by the name's ending."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,32 +17,32 @@ WRITERS = {".npz": save_parts, ".ark": _archives.write, ".parquet": _parquet.wri
 
 
 def read_table(path: str | Path) -> EmbeddingTable:
-    """Return the table of an `.npz`, `.ark`, `.scp` or `.parquet` file; any other is taken for an `.npz`.
+    """Return the table in an `.npz`, `.ark`, `.scp` or `.parquet` file; other endings are read as `.npz`.
 
     Raises:
         InputError: unreadable, damaged, another format; vectors of different lengths, numbers that aren't finite,
-            an id twice.
+            a repeated id.
     """
     path = Path(path)
     return READERS.get(path.suffix, EmbeddingTable.load)(path)
 
 
 def write_table(table: EmbeddingTable, path: str | Path) -> None:
-    """Write a table; as `write_tables`."""
+    """Write a table, as `write_tables`."""
     write_tables([table], path)
 
 
 def write_tables(parts: Sequence[EmbeddingTable], path: str | Path) -> None:
-    """Write tables that follow each other as one, as the name says: `.npz`, `.ark` (and its `.scp`) or `.parquet`.
+    """Write consecutive parts of a table as `.npz`, `.ark` (with its `.scp`) or `.parquet`, by the name's ending.
 
-    An archive holds ids and vectors only.
+    An archive contains only ids and vectors.
 
     Args:
-        parts: at least one; gone through several times, so that they may be read from disk each time.
+        parts: at least one; iterated several times, so they may be read from disk each time.
         path: the file.
 
     Raises:
-        InputError: another ending, an id that an archive can't hold, no pyarrow, or the file can't be written.
+        InputError: another ending, an id that an archive can't represent, no pyarrow, or the file can't be written.
     """
     path = Path(path)
     check_ending(path)
@@ -50,7 +50,7 @@ def write_tables(parts: Sequence[EmbeddingTable], path: str | Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Raise `InputError` unless a table can be written under this name."""
+    """Raise `InputError` unless a table can be written under a name."""
     if path.suffix == ".scp":
         raise InputError(
             f"{path}: name the archive, {path.with_suffix('.ark').name}; its .scp is written along with it"
