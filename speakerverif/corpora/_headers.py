@@ -1,6 +1,6 @@
-"""How long a recording is, from a few bytes of its file: what a million files can afford.
+"""Durations of recordings from a few bytes per file, fast enough for a million files.
 
-Plain WAV and MP4 are read here with four system calls a file; all else goes through `reading.info`, which would
+Plain WAV and MP4 are read here with four system calls per file; other formats use `reading.info`, which would
 decode MP4.
 """
 
@@ -14,19 +14,19 @@ from speakerverif.audio.containers import wav
 from speakerverif.audio.streams import Damaged
 from speakerverif.errors import InputError
 
-# Enough for the chunks before the samples, in nearly all files.
+# Contains all chunks before the samples in nearly all files.
 HEAD_BYTES = 4096
 
 
 def duration_s(path: str) -> float:
-    """Return the seconds of audio in a file.
+    """Return the duration of a file in seconds.
 
-    For MP4 that is the movie header's duration, in milliseconds: what is heard, without the encoder's delay that
-    the track's own duration counts in (1,024 samples for AAC). Older ffmpeg decodes the last frame's padding too, up
-    to 0.064 s at 16 kHz, so never less than this comes out.
+    For MP4 that is the duration in the movie header, to the millisecond, which excludes the encoder's delay (1,024
+    samples for AAC) that the track's duration includes. Decoding never gives less; older ffmpeg also decodes the
+    padding of the last frame, up to 0.064 s at 16 kHz.
 
     Raises:
-        InputError: missing, empty, cut off, without samples, or not audio; the message begins with that reason.
+        InputError: missing, empty, truncated, without samples, or not audio; the message begins with that reason.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -52,7 +52,7 @@ def duration_s(path: str) -> float:
 
 
 def _wav(head: bytes, size: int) -> float | None:
-    """Return the seconds of a WAV file of `size` bytes that begins with `head`, or None where more must be read."""
+    """Return the duration of a WAV file of `size` bytes that begins with `head`; None if `head` is too short."""
     if not wav.is_wav(head):
         return None
     try:
@@ -65,7 +65,7 @@ def _wav(head: bytes, size: int) -> float | None:
 
 
 def _counted_s(path: str) -> float:
-    """Return the seconds that `reading.info` finds, or raise `InputError` that begins with what is wrong."""
+    """Return the duration from `reading.info`, or raise an `InputError` that begins with the fault."""
     try:
         return reading.info(path).duration_s
     except InputError as error:
@@ -75,7 +75,7 @@ def _counted_s(path: str) -> float:
 
 
 def _mp4(file: int, size: int) -> float:
-    """Return the seconds that the movie header of an open MP4 file announces."""
+    """Return the duration in the movie header of an open MP4 file, in seconds."""
     for name, begin, end in _boxes(file, 0, size):
         if name != b"moov":
             continue
@@ -90,7 +90,7 @@ def _mp4(file: int, size: int) -> float:
 
 
 def _boxes(file: int, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, begin and end of the contents of every MP4 box between two places of a file."""
+    """Yield name, and begin and end of the contents, of every MP4 box in a byte range of a file."""
     while at + 8 <= end:
         head = os.pread(file, 16, at)
         length, name = struct.unpack_from(">I4s", head)

@@ -1,4 +1,4 @@
-"""m4a to WAV, once, because training reads every recording many times: parallel, and resumable file by file."""
+"""Parallel, resumable conversion of m4a to WAV, done once because training reads every recording many times."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 
 RATE = 16000
 BYTES_PER_S = 2 * RATE
-SHORTER_S = 0.1  # how much less than its header announces may come out of a recording
+SHORTER_S = 0.1  # a decoded recording may be this much shorter than its header announces
 CHUNK = 4096  # utterances handed to the threads at a time
 
 
 def convert(source: Path, target: Path, folder: Path) -> list[tuple[str, str]]:
-    """Write the manifest `target`: that of `source` with its m4a files decoded into `folder`/<id>.
+    """Decode the m4a files of the manifest `source` into `folder`/<id>, and write the manifest `target` with them.
 
-    Files that are there are kept; a file appears under its name only when it is whole. Where all was done for this
-    very `source` before, nothing is done.
+    Existing files are kept; a file gets its name only when it is complete. Nothing is done if the conversion of the
+    same `source` was finished before.
 
     Returns:
-        Recordings that could not be decoded, and are not in `target`: (what ffmpeg said, path).
+        Recordings that could not be decoded, and are not in `target`: (message of ffmpeg, path).
 
     Raises:
-        InputError: no ffmpeg, or not enough room on the disk.
+        InputError: no ffmpeg, or not enough free disk space.
     """
     record, digest = target.with_suffix(".json"), hashlib.sha256(source.read_bytes()).hexdigest()
     if target.is_file() and record.is_file() and json.loads(record.read_text("utf-8"))["source"] == digest:
@@ -64,7 +64,7 @@ def convert(source: Path, target: Path, folder: Path) -> list[tuple[str, str]]:
 
 
 def require_ffmpeg(count: int) -> None:
-    """Raise `InputError` where there are m4a files and nothing to decode them with."""
+    """Raise `InputError` where there are m4a files but no ffmpeg."""
     if count and shutil.which("ffmpeg") is None:
         raise InputError(
             f"{count:,} recordings are m4a, and ffmpeg, which decodes them, is not installed: "
@@ -73,7 +73,7 @@ def require_ffmpeg(count: int) -> None:
 
 
 def _means(manifest: Manifest, folder: Path) -> str:
-    """Return what is about to be done, or refuse before hours of work what can't end well."""
+    """Return a description of the conversion, or raise `InputError` if it can't succeed."""
     folder.mkdir(parents=True, exist_ok=True)
     compressed = [i for i in range(len(manifest)) if manifest.paths[i].endswith(b".m4a")]
     left = [i for i in compressed if not (folder / manifest[i].id).is_file()]
@@ -88,14 +88,14 @@ def _means(manifest: Manifest, folder: Path) -> str:
 
 
 def _converted(folder: Path, utterance: Utterance) -> tuple[str, float, str]:
-    """Return where the WAV of an utterance is, its seconds, and what went wrong."""
+    """Return the path of an utterance's WAV file, its duration in seconds, and an error message or nothing."""
     if not utterance.path.endswith(".m4a"):
         return utterance.path, float(utterance.duration_s or 0), ""
     target = folder / utterance.id
     try:
         try:
             return str(target), duration_s(str(target)), ""
-        except InputError:  # not there, or left by a machine that went down
+        except InputError:  # missing, or left incomplete by a crash of the machine
             samples = reading.read(utterance.path, sample_rate=RATE)
     except InputError as error:
         return "", 0.0, str(error).removeprefix(f"{utterance.path}: ")

@@ -1,4 +1,4 @@
-"""A corpus's name and folder to its lists: the one way to the files of `corpora/`."""
+"""Preparation of a corpus, given its name and folder, by the modules in `corpora/`."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ PREPARED = "prepared.json"
 
 
 def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepared | PreparedRecordings:
-    """Check a corpus tree and write its lists under `out`: manifests and trials, or those of noises and rooms.
+    """Check a corpus and write its lists under `out`: manifests and trials, or noises and room responses.
 
     Args:
         corpus: a file in `corpora/`.
         root: the corpus's folder.
-        out: where the lists go.
-        options: what the corpus's `prepare` takes besides.
+        out: folder for the lists.
+        options: further arguments of the corpus's `prepare`.
 
     Raises:
-        InputError: unknown corpus or option, or a tree that is not what it should be.
+        InputError: unknown corpus or option, or a folder with other contents than expected.
     """
     module = registry.find("corpus", corpus, "corpus")
     strange = [name for name in options if name not in inspect.signature(module.prepare).parameters]
@@ -41,15 +41,15 @@ def prepare(corpus: str, root: Path | None, out: Path, **options: Any) -> Prepar
 
 
 def prepare_joined(corpora: Sequence[str], folder: Path | None, out: Path) -> Prepared:
-    """Prepare several corpora; the training utterances of all are those of the first, whose trials alone count.
+    """Prepare several corpora, with the training utterances of all and the trials of the first.
 
     Args:
         corpora: files in `corpora/`, at least two.
-        folder: holds each by its name: the corpus, or what `prepare` wrote for it.
-        out: where the joined lists go, and those of each corpus into a folder of its name.
+        folder: has a subfolder per corpus, by name: the corpus, or its prepared lists.
+        out: folder for the joined lists, and for a subfolder per corpus with its lists.
 
     Raises:
-        InputError: what `prepare` raises; a corpus without speakers; a speaker or an utterance in two of them.
+        InputError: as `prepare`; a corpus without speakers; a speaker or an utterance in two of them.
     """
     if folder is None:
         raise InputError(f"where are {', '.join(corpora)}? name the folder that holds them with --data DIR")
@@ -68,24 +68,24 @@ def prepare_joined(corpora: Sequence[str], folder: Path | None, out: Path) -> Pr
 
 
 def lists_folder(corpus: str, data_dir: Path | None, own: Path) -> Path:
-    """Return `data_dir`/`corpus` where `prepare` has written its lists there, else `own`, where they shall go."""
+    """Return `data_dir`/`corpus` if it has prepared lists, else `own`, where they will be written."""
     if data_dir is not None and (data_dir / corpus / PREPARED).is_file():
         return data_dir / corpus
     return own
 
 
 def lists_of(recipe: Recipe, data_dir: Path | None, own: Path) -> Path:
-    """Return the folder of the recipe's lists: prepared before in `data_dir`, or `own`, where joined ones are."""
+    """Return the folder of the recipe's lists: in `data_dir` if prepared there, else `own`, as for joined lists."""
     return own if recipe.data.also else lists_folder(recipe.data.corpus, data_dir, own)
 
 
 def prepare_recipe(
     recipe: Recipe, data_dir: Path | None, out: Path, places: dict[str, Any] | None = None
 ) -> None:
-    """Prepare the recipe's corpus, or corpora, into `out`.
+    """Prepare the recipe's corpus or corpora in `out`.
 
     Raises:
-        InputError: what `prepare` raises; several corpora with options that belong to one.
+        InputError: as `prepare`; several corpora with options of a single one.
     """
     options = {**(places or {}), **options_of(recipe)}
     if not recipe.data.also:
@@ -99,5 +99,5 @@ def prepare_recipe(
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe tells the `prepare` of its corpus."""
+    """Return a recipe's options for the `prepare` of its corpus."""
     return {"partial": True} if recipe.data.partial else {}

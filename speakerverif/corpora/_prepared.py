@@ -1,4 +1,4 @@
-"""What preparing a corpus comes to, and what every corpus module does alike on the way."""
+"""Records of a prepared corpus, and functions shared by the corpus modules."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 
-# Folders and files that systems leave in a tree: an unpacked Mac archive, a Synology NAS, Windows, a file system.
+# Folders and files left by systems: an unpacked Mac archive, a Synology NAS, Windows, a file system.
 JUNK = frozenset(("__MACOSX", "@eaDir", "#recycle", "Thumbs.db", "desktop.ini", "lost+found"))
 
 Mask = NDArray[np.bool_]
@@ -27,18 +27,17 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus ready for use: what every `prepare(root, out)` returns."""
+    """A corpus ready for use, as returned by every `prepare(root, out)`."""
 
     train: Path  # manifest of the training utterances
     trials: dict[str, Path]  # name -> trial list, whose ids are paths relative to `audio_root`
     audio_root: Path
-    notes: list[str] = field(default_factory=list)  # what a reader of the results must know
-    test: Path | None = (
-        None  # manifest of the trials' utterances, where their ids are no paths below `audio_root`
-    )
+    notes: list[str] = field(default_factory=list)  # facts needed to interpret the results
+    # Manifest of the trials' utterances, where their ids are not paths below `audio_root`.
+    test: Path | None = None
 
     def utterances(self, ids: Iterable[str]) -> list[Utterance]:
-        """Return the utterances of a trial list's ids, whole files.
+        """Return whole files as utterances, for the ids in a trial list.
 
         Raises:
             InputError: ids that are not in the manifest `test`.
@@ -56,7 +55,7 @@ class Prepared:
         return [Utterance(i, manifest[row[i]].path, "") for i in wanted]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, for the stages of a recipe that come later."""
+        """Write the record as JSON, for later stages of a recipe."""
         trials = {name: str(where) for name, where in self.trials.items()}
         fields = {
             "train": str(self.train),
@@ -69,10 +68,10 @@ class Prepared:
 
     @staticmethod
     def load(path: Path) -> "Prepared":
-        """Return what `save` wrote.
+        """Return the record in a file that `save` wrote.
 
         Raises:
-            InputError: nothing was prepared there, or the file is damaged.
+            InputError: there is no such file, or it is damaged.
         """
         if not path.is_file():
             raise InputError(
@@ -97,7 +96,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class PreparedRecordings:
-    """A corpus of noise, music or room responses, without speakers to train on: lists of its recordings."""
+    """Lists of the recordings of a corpus of noise, music or room responses, which has no speakers to train on."""
 
     lists: dict[str, Path]  # name -> list file that `augment.noise_dir`, `music_dir` or `rir_dir` may name
     audio_root: Path
@@ -108,7 +107,7 @@ def durations(paths: Sequence[Path]) -> list[float]:
     """Return the duration in seconds of every file, from its header.
 
     Raises:
-        InputError: files that are missing, empty or unreadable, all counted together, the first few named.
+        InputError: files that are missing, empty or unreadable, with their number and the first few.
     """
 
     def examine(path: Path) -> tuple[float, str]:
@@ -142,10 +141,10 @@ def kaldi_table(path: Path, shape: str) -> dict[str, str]:
 
     Args:
         path: the file.
-        shape: what the corpus's folder should hold, for the error.
+        shape: expected contents of the corpus's folder, for the error.
 
     Raises:
-        InputError: no such file, a row that is no pair, a key twice.
+        InputError: no such file, a row that is not a pair, a repeated key.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {shape}")
@@ -161,32 +160,32 @@ def kaldi_table(path: Path, shape: str) -> dict[str, str]:
 
 
 def recordings_in(folder: Path, pattern: str = "*.wav") -> list[Path]:
-    """Return the recordings anywhere in a folder, sorted, without what a Mac or a NAS leaves beside them."""
+    """Return the recordings anywhere in a folder, sorted, without files that a Mac or a NAS has added."""
     return sorted(
         path for path in folder.rglob(pattern) if not any(map(is_junk, path.relative_to(folder).parts))
     )
 
 
 def is_junk(name: str) -> bool:
-    """Return whether a file or folder is hidden (`._a.wav`, AppleDouble, is), or a system's own."""
+    """Return whether a file or folder is hidden (such as AppleDouble's `._a.wav`) or belongs to a system."""
     return name.startswith(".") or name in JUNK
 
 
 def balanced_trials(
     ids: Sequence[str], targets: Mask, nontargets: Mask, num_trials: int, rng: np.random.Generator, name: str
 ) -> TrialList:
-    """Return a shuffled list of as many target as non-target trials, no pair twice, mirrored ones included.
+    """Return a shuffled list of equally many target and non-target trials, each unordered pair at most once.
 
     Args:
-        ids: what the trials call the N utterances.
-        targets: bool (N, N), symmetric, the pairs that may be target trials.
-        nontargets: likewise for non-target trials.
-        num_trials: how many in all; fewer where the pairs run out.
+        ids: of the N utterances.
+        targets: bool (N, N), symmetric, pairs allowed as target trials.
+        nontargets: bool (N, N), symmetric, pairs allowed as non-target trials.
+        num_trials: number of trials in all; fewer if there are not enough pairs.
         rng: draws pairs, sides and order.
         name: of the list.
 
     Raises:
-        InputError: no pair that may be a target trial, or none that may be a non-target.
+        InputError: no pair allowed as a target trial, or none as a non-target trial.
     """
     pairs = [np.argwhere(np.triu(mask, 1)) for mask in (targets, nontargets)]
     each = min(num_trials // 2, *(len(p) for p in pairs))
@@ -205,7 +204,7 @@ def balanced_trials(
 def write_lists(
     files: dict[str, list[Path]], expected: dict[str, int], root: Path, out: Path
 ) -> PreparedRecordings:
-    """Check every file and write `out`/<name>.txt, absolute paths a line, and the counts in `prepare.json`.
+    """Check every file and write `out`/<name>.txt, one absolute path per line, and the counts in `prepare.json`.
 
     Raises:
         InputError: as `durations`.
@@ -225,6 +224,6 @@ def write_lists(
 
 
 def counts(speakers: Iterable[str]) -> dict[str, int]:
-    """Return how many speakers and utterances there are, given the speaker of each utterance."""
+    """Return the numbers of speakers and utterances, given the speaker of each utterance."""
     of_each = list(speakers)
     return {"speakers": len(set(of_each)), "utterances": len(of_each)}

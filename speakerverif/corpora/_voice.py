@@ -1,8 +1,8 @@
-"""A voice made of a glottal source and a vocal tract, and random syllables spoken with it.
+"""Synthesis of random syllables with a voice, that is, a glottal source and a vocal tract.
 
 Source-filter synthesis after Fant 1960 and Klatt 1980 (JASA 67:971): pulses of the glottal flow's derivative
-and noise go through a cascade of formant resonators; frication noise goes past them. Everything that makes a
-speaker sits in `Voice`; what changes from day to day sits in `Mood`; the words are random.
+and noise are filtered by a cascade of formant resonators; frication noise bypasses them. `Voice` has all properties
+of a speaker, `Mood` those that change from day to day; the syllables are random.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, ndimage, signal
 
-# Double precision throughout: rounding to 16 bits then gives the same bytes on other processors.
+# Double precision throughout, so that rounding to 16 bits gives the same bytes on other processors.
 Array = np.ndarray
 
 SAMPLE_RATE = 16000
-HOP = 64  # 4 ms between settings of the tract
+HOP = 64  # 4 ms between updates of the tract
 WINDOW = 2 * HOP
 FFT = 512  # 24 ms remain for a resonator's tail after the window: at 60 Hz bandwidth it has fallen to 1 %
 REFERENCE_TRACT_CM = 17.0  # of the men whose vowels are below
@@ -39,15 +39,15 @@ VOWELS = np.array(
 
 
 class Consonant(NamedTuple):
-    """Where the tract stands in a consonant, and which noises it makes."""
+    """The formant targets and noises of a consonant."""
 
     formants: tuple[float, float, float]  # locus of F1, F2, F3 in Hz, for the reference tract
     duration_s: float
     voicing: float = 0.0  # amplitude of the voice, 1 in a vowel
-    frication: float = 0.0  # amplitude of the noise that goes past the formants
+    frication: float = 0.0  # amplitude of the noise that bypasses the formants
     centre_hz: float = 4000.0  # of that noise
     width_hz: float = 1500.0
-    burst: float = 0.0  # amplitude of the release: a plosive
+    burst: float = 0.0  # amplitude of a plosive's release
     aspiration_s: float = 0.0  # breath between release and vowel
     nasal: float = 0.0
 
@@ -75,16 +75,16 @@ CONSONANTS = (
 
 @dataclass(frozen=True)
 class Voice:
-    """What stays with a speaker: source, tract and habits."""
+    """The constant properties of a speaker: source, tract and habits."""
 
     f0_hz: float
     f0_range: float  # standard deviation of syllable accents, in octaves
     tract_cm: float
-    formant_scale: Array  # (8,) this tract's formants over those of a uniformly scaled one
-    vowels: Array  # (10, 3) this speaker's vowel targets over Peterson and Barney's
+    formant_scale: Array  # (8,) ratio of this tract's formants to those of a uniformly scaled one
+    vowels: Array  # (10, 3) ratio of this speaker's vowel targets to Peterson and Barney's
     bandwidth: float  # factor on the formants' bandwidths
     open_quotient: float
-    closing: float  # share of the open phase in which the folds close: short is bright
+    closing: float  # share of the open phase in which the folds close; a smaller one sounds brighter
     breathiness: float
     jitter: float  # standard deviation of a period, relative
     shimmer: float  # standard deviation of a pulse's amplitude, relative
@@ -98,11 +98,11 @@ class Voice:
 
 @dataclass(frozen=True)
 class Mood:
-    """What changes between two sessions of one speaker."""
+    """The properties of a voice that change between a speaker's sessions."""
 
     f0: float = 1.0
     tempo: float = 1.0
-    effort: float = 0.0  # -1 soft and dark to 1 loud and bright
+    effort: float = 0.0  # from -1, soft and dark, to 1, loud and bright
 
 
 def draw_voice(rng: np.random.Generator) -> Voice:
@@ -142,7 +142,7 @@ def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float)
     friction = noise[1] * _at_samples(tracks.frication)
     spectra = _tract(voice, tracks)
     spectra *= _spectra(source)
-    hissing = np.flatnonzero(_smooth(tracks.frication, 3))  # few frames: the rest costs nothing
+    hissing = np.flatnonzero(_smooth(tracks.frication, 3))  # only these few frames are computed
     spectra[hissing] += _spectra(friction, hissing) * _constriction(tracks, hissing)
     speech = _overlap_add(spectra)
     level: float = np.sqrt(np.mean(speech**2))
@@ -150,7 +150,7 @@ def utter(voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float)
 
 
 class _Step(NamedTuple):
-    """A stretch of speech during which the targets of the synthesiser stay."""
+    """A period with constant targets of the synthesiser."""
 
     duration_s: float
     formants: Array  # F1, F2, F3 in Hz, for the reference tract
@@ -177,7 +177,7 @@ class _Tracks:
 
 
 def _at_samples(track: Array, hop: int = HOP) -> Array:
-    """Return a track of one value every `hop` samples, interpolated to all of them."""
+    """Return a track with one value every `hop` samples, interpolated to every sample."""
     slopes = np.diff(track, append=track[-1])[:, None]
     return (track[:, None] + slopes * (np.arange(hop) / hop)).reshape(-1)
 
@@ -190,7 +190,7 @@ def _articulate(voice: Voice, mood: Mood, rng: np.random.Generator, num_frames: 
     under_way = np.searchsorted(ends, times, side="right").clip(max=len(steps) - 1)
     formants = np.array([step.formants for step in steps])[under_way]
     settings = np.array([step[2:] for step in steps])[under_way]
-    # The tongue takes 60 ms from target to target, lips and glottis 20 ms.
+    # The tongue moves between targets in 60 ms, lips and glottis in 20 ms.
     formants = _smooth(formants, 15) * REFERENCE_TRACT_CM / voice.tract_cm
     voicing, aspiration, frication, centre_hz, width_hz, nasal = _smooth(settings, 5).T
     octaves = _smooth(np.interp(times, *np.array(accents).T), 15)
@@ -210,7 +210,7 @@ def _articulate(voice: Voice, mood: Mood, rng: np.random.Generator, num_frames: 
 def _syllables(
     voice: Voice, mood: Mood, rng: np.random.Generator, duration_s: float
 ) -> tuple[list[_Step], list[tuple[float, float]]]:
-    """Return steps that fill the duration, and the pitch in octaves over `f0_hz` at times in seconds."""
+    """Return steps that fill the duration, and pitch targets: time in seconds, octaves above `f0_hz`."""
     hiss = voice.hiss * np.sqrt(REFERENCE_TRACT_CM / voice.tract_cm)
     vowels = VOWELS * voice.vowels * voice.formant_scale[:3]
     rate = voice.syllables_per_s * mood.tempo
@@ -256,18 +256,17 @@ def _smooth(rows: Array, frames: int) -> Array:
 def _glottis(
     voice: Voice, mood: Mood, rng: np.random.Generator, f0_hz: Array, num_samples: int
 ) -> tuple[Array, Array]:
-    """Return the glottal flow's derivative and how far open the glottis is, both (samples,).
+    """Return the derivative of the glottal flow and the opening of the glottis, both (samples,).
 
-    Pulse after Rosenberg 1971 (JASA 49:583, trigonometric), differentiated, made at twice the rate against
+    Pulse after Rosenberg 1971 (JASA 49:583, trigonometric), differentiated, computed at twice the rate to reduce
     aliasing. Jitter and shimmer are drawn for every cycle.
     """
     rate = 2 * SAMPLE_RATE
     time = np.arange(2 * num_samples) / rate
     cycles = np.cumsum(_at_samples(f0_hz, 2 * HOP)) / rate
     periods = np.diff(np.interp(np.arange(int(cycles[-1]) + 1), cycles, time))
-    periods = np.append(
-        periods, [1 / f0_hz[-1]] * 3
-    )  # the cycle under way at the end, and slack for the jitter
+    # The last, unfinished cycle, and a margin for the jitter.
+    periods = np.append(periods, [1 / f0_hz[-1]] * 3)
     onsets = np.cumsum(periods * np.exp(voice.jitter * rng.standard_normal(len(periods))))
     cycles = np.interp(time, onsets, np.arange(len(onsets)))
     index = cycles.astype(int)
@@ -283,17 +282,18 @@ def _glottis(
     )
     shimmer = 1 + voice.shimmer * rng.standard_normal(len(onsets))
     pulses = signal.resample_poly(pulse[(phase * len(grid)).astype(int)] * shimmer[index], 1, 2)
-    # A rounder closure than the formula's: one pole, lower in soft speech.
+    # A smoother closure than the formula's: a one-pole low-pass, with a lower cut-off in soft speech.
     pole = np.exp(-2 * np.pi * 2200 * 2**mood.effort / SAMPLE_RATE)
     pulses = signal.lfilter([1 - pole], [1, -pole], pulses)
     return pulses / np.sqrt(np.mean(pulses**2)), (phase[::2] < opened).astype(float)
 
 
-_DELAYS = np.exp(-2j * np.pi * np.arange(7)[:, None] * np.arange(FFT // 2 + 1) / FFT)  # z^-k on the bins
+# z^-k at the frequencies of the FFT.
+_DELAYS = np.exp(-2j * np.pi * np.arange(7)[:, None] * np.arange(FFT // 2 + 1) / FFT)
 
 
 def _resonator(centre_hz: Array | float, bandwidth_hz: Array | float) -> Array:
-    """Return the polynomial in z^-1 that a resonator divides by, 1 at 0 Hz: (..., 3), lowest power first."""
+    """Return a resonator's denominator in z^-1, normalised to 1 at 0 Hz: (..., 3), lowest power first."""
     radius = np.exp(-np.pi * np.asarray(bandwidth_hz) / SAMPLE_RATE)
     a, b = -2 * radius * np.cos(2 * np.pi * np.asarray(centre_hz) / SAMPLE_RATE), radius**2
     polynomial: np.ndarray = np.stack([np.ones_like(a), a, b], -1) / (1 + a + b)[..., None]
@@ -301,8 +301,8 @@ def _resonator(centre_hz: Array | float, bandwidth_hz: Array | float) -> Array:
 
 
 def _on_bins(polynomial: Array) -> Array:
-    """Return a polynomial in z^-1, (..., terms), on the bins: (..., FFT // 2 + 1)."""
-    # Not `@`: BLAS would start threads of its own under each of ours, and sum otherwise on every processor.
+    """Return the values of a polynomial in z^-1, (..., terms), at the FFT's frequencies: (..., FFT // 2 + 1)."""
+    # Not `@`: BLAS would start threads in each of our threads, and the order of its sums depends on the processor.
     delays = _DELAYS[: polynomial.shape[-1]].view(np.float64)
     response: np.ndarray = np.einsum("...k,kb->...b", polynomial, delays).view(np.complex128)
     return response
@@ -317,7 +317,7 @@ def _times(p: Array, q: Array) -> Array:
 
 
 def _tract(voice: Voice, tracks: _Tracks) -> Array:
-    """Return the tract's transfer function at every frame: (frames, FFT // 2 + 1)."""
+    """Return the tract's transfer function in every frame: (frames, FFT // 2 + 1)."""
     scale = REFERENCE_TRACT_CM / voice.tract_cm
     centres = np.clip(tracks.formants, 150, 7000)
     widths = voice.bandwidth * (50 + 0.03 * centres) * (1 + 0.8 * tracks.nasal[:, None])
@@ -330,7 +330,7 @@ def _tract(voice: Voice, tracks: _Tracks) -> Array:
     )
     cavity = _on_bins(_resonator(voice.side_cavity_hz, 250.0))
     cavity /= _on_bins(_resonator(voice.side_cavity_hz * 1.06, 400.0))
-    # The nasal branch is a pole and a zero, which cancel where it is shut.
+    # The nasal branch is a pole and a zero, which cancel where it is closed.
     pole, zero = _resonator(270.0, 100.0), _resonator(voice.nasal_hz, 150.0)
     nasal = _on_bins(pole + tracks.nasal[:, None] * (zero - pole))
     nasal *= cavity / (_on_bins(pole) * still)
@@ -339,7 +339,7 @@ def _tract(voice: Voice, tracks: _Tracks) -> Array:
 
 
 def _constriction(tracks: _Tracks, frames: Array) -> Array:
-    """Return the spectrum of frication at these frames, a hump on a low floor: (frames, FFT // 2 + 1)."""
+    """Return the spectrum of frication in the given frames, a peak over a low level: (frames, FFT // 2 + 1)."""
     bins = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
     distance = (bins - tracks.centre_hz[frames, None]) / tracks.width_hz[frames, None]
     distance *= distance

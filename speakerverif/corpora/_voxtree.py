@@ -1,7 +1,7 @@
-"""The tree of a VoxCeleb corpus: where the folders of its speakers are, and what recordings are in them.
+"""The folder tree of a VoxCeleb corpus: the folders of its speakers and the recordings in them.
 
-Below every speaker stand folders of videos, and in those the recordings. Above, everybody arranges things
-differently; taken is what the names of the folders tell.
+A speaker's folder contains folders of videos, which contain the recordings. The arrangement above speakers differs
+between users; it is recognised by the names of the folders.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from speakerverif.corpora._prepared import is_junk
 from speakerverif.errors import InputError
 
 SPEAKER = re.compile(r"id\d{5}")
-# Of two files of one recording the earlier kind is taken: a conversion rather than what it was made from.
+# In order of preference among files of one recording: a converted file comes before its original.
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
 DEPTH = 3  # folders between the root and the speakers
 HEADER = b"id\tpath\tspeaker\tstart_s\tduration_s\n"
-# A folder between root and speakers is called by words of the first set, one of them of the second.
+# All words in the name of a folder between root and speakers are in the first set, and at least one in the second.
 _WORDS = {"vox1", "vox2", "voxceleb", "voxceleb1", "voxceleb2", "dev", "test", "wav", "aac", "m4a", "flac"}
 _TELLING = {"dev", "test", "wav", "aac", "m4a", "flac"}
-_LOOKED_AT = 200  # folders searched for a better root, to name it in an error
+_LOOKED_AT = 200  # folders searched for a better root to suggest in an error
 
 SHAPE = """
   {name}/                  (or {name}/dev/ and {name}/test/, or vox{n}_dev_{kind}/ and so on)
@@ -44,10 +44,10 @@ class Corpus:
     """One of the two corpora.
 
     Attributes:
-        name: as it is written.
-        option: the command-line option that names its folder.
+        name: for messages.
+        option: the command-line option for its folder.
         speakers: the pattern of its speakers' names.
-        shape: of its tree, for messages.
+        shape: description of its tree, for messages.
     """
 
     name: str
@@ -72,12 +72,12 @@ VOX2 = Corpus(
 
 @dataclass
 class Scan:
-    """What a tree holds.
+    """The contents of a tree.
 
     Attributes:
-        speakers: speaker -> (number of recordings, their seconds).
-        compressed: how many recordings are m4a and would have to be decoded by ffmpeg for every crop.
-        ignored: what else is there, and how many of each.
+        speakers: speaker -> (number of recordings, their total seconds).
+        compressed: number of m4a recordings, which ffmpeg would have to decode for every crop.
+        ignored: kind of other file -> their number.
         problems: recordings that can't be used: (reason, path).
     """
 
@@ -88,10 +88,10 @@ class Scan:
 
 
 def find_speakers(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
-    """Return speaker -> its folders (more than one where originals and conversions stand apart), sorted.
+    """Return speaker -> its sorted folders (several where originals and conversions are separate).
 
     Raises:
-        InputError: no such folder, nothing in it, speakers of another corpus, or it is a level too high or too low.
+        InputError: no such folder, an empty one, one with speakers of another corpus, or one level too high or low.
     """
     where = f"{corpus.option} {root}"
     if not root.is_dir():
@@ -119,7 +119,7 @@ def find_speakers(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
 
 
 def split_of(folder: Path) -> str:
-    """Return `dev` or `test`, whichever word stands nearest to a speaker's folder in its path, or nothing."""
+    """Return `dev` or `test`, whichever is nearest to a speaker's folder in its path; empty if neither is there."""
     for part in reversed(folder.parent.parts[-DEPTH:]):
         words = set(_words(part))
         if words <= _WORDS and len(words & {"dev", "test"}) == 1:
@@ -137,7 +137,7 @@ def _words(name: str) -> list[str]:
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield the folders that hold speakers' folders, by way of folders whose names tell that they may."""
+    """Yield the folders that contain speakers' folders, descending only into folders with suitable names."""
     names = _folders(folder)
     if any(SPEAKER.fullmatch(name) for name in names):
         yield folder
@@ -163,10 +163,10 @@ def _why_no_speakers(root: Path) -> str:
 
 
 def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan:
-    """Write the manifest of all recordings in the speakers' folders and return what was found.
+    """Write the manifest of all recordings in the speakers' folders and return the scan.
 
-    Reads a header a file, in threads. A scan that found no problems is not repeated while the same folders of
-    speakers are there, last changed when they were then.
+    Reads one header per file, in threads. A scan without problems is not repeated while the speakers' folders and
+    their modification times are the same.
     """
     record = manifest.with_suffix(".json")
     signature = _signature(folders)
@@ -196,7 +196,7 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
 
 
 def _former(record: Path, signature: str) -> Scan | None:
-    """Return what a former scan of the same folders found; None where there was none, or its record is damaged."""
+    """Return an earlier scan of the same folders; None if there was none, or its record is damaged."""
     try:
         former = json.loads(record.read_text("utf-8"))
         if former["signature"] == signature:
@@ -212,7 +212,7 @@ def _signature(folders: dict[str, list[Path]]) -> str:
 
 
 def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
-    """Return the rows of a speaker's recordings and what was found."""
+    """Return the manifest rows and the scan of one speaker."""
     found = Scan()
     recordings: dict[str, list[str]] = {}  # id -> its files
     for folder in folders:
@@ -233,7 +233,7 @@ def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
 
 
 def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], found: Scan) -> None:
-    """Put the recordings in one folder of a speaker into `recordings`."""
+    """Add the recordings in one folder of a speaker to `recordings`."""
     videos = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -260,14 +260,14 @@ def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], 
                     found.problems.append(("a tab or a line break in its name", entry.path))
                     continue
                 seen += 1
-                # What the trial lists call it, whatever it was converted to.
+                # The id in the trial lists, whatever format the file was converted to.
                 recordings.setdefault(f"{speaker}/{video}/{stem}.wav", []).append(entry.path)
         if not seen:
             found.problems.append(("a video's folder without recordings", where))
 
 
 def _choose(paths: list[str], found: Scan) -> str:
-    """Return which of the files of one recording to take."""
+    """Return the file to use among those of one recording."""
     if len(paths) == 1:
         return paths[0]
     kinds = [SUFFIXES.index(f".{path.rpartition('.')[2]}") for path in paths]
@@ -279,5 +279,5 @@ def _choose(paths: list[str], found: Scan) -> str:
 
 
 def _kind(name: str) -> str:
-    """Return what an ignored file is counted as."""
+    """Return the kind that an ignored file is counted under."""
     return "hidden" if name.startswith(".") else f"*{Path(name).suffix}"

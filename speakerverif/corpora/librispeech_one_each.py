@@ -1,8 +1,8 @@
 """One recording of each of 251 LibriSpeech readers: classes to train on beside another corpus, without trials.
 
 Source: Panayotov, Chen, Povey and Khudanpur 2015, "LibriSpeech: an ASR corpus based on public domain audio books"
-(OpenSLR 12, train-clean-100, CC BY 4.0). The folder holds `wav.scp` and `utt2spk`. Where each speaker has one
-recording, speaker and recording can't be told apart: good for a head that learns to tell many apart, not for trials.
+(OpenSLR 12, train-clean-100, CC BY 4.0). The folder contains `wav.scp` and `utt2spk`. With one recording per speaker,
+a head can't separate the speaker from the recording: this gives training classes, but no trials.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ SHAPE = "wav.scp (recording, path) and utt2spk (recording, reader)"
 
 
 def prepare(root: Path, out: Path) -> Prepared:
-    """Return the list `train.tsv`, with the counts in `prepare.json`; there are no trials.
+    """Write `train.tsv`, and the counts in `prepare.json`, and return the lists; there are no trials.
 
     Args:
         root: the corpus's folder.
-        out: where the list goes; it holds absolute paths.
+        out: folder for the list, which has absolute paths.
 
     Raises:
-        InputError: a table is missing, wrong, or lacks a recording that the other has; audio missing, empty or
+        InputError: a table is missing, wrong, or lacks a recording that is in the other; audio missing, empty or
             unreadable.
     """
     root = root.resolve()
@@ -34,7 +34,7 @@ def prepare(root: Path, out: Path) -> Prepared:
             f"{root}: {len(odd)} recordings in only one of wav.scp and utt2spk, first: {odd[:5]}"
         )
     lengths = durations([root / path for path in paths.values()])
-    # Readers are numbers; a folder of somebody else's recordings may well be called by one.
+    # Readers are numbers, which may also be names of speakers in another corpus.
     utterances = [
         Utterance(name, str(root / path), f"librispeech-{readers[name]}", 0.0, length)
         for (name, path), length in zip(paths.items(), lengths, strict=True)

@@ -9,14 +9,14 @@ EXPECTED = {"music": 660, "noise": 930, "speech": 426}
 
 
 def prepare(root: Path, out: Path) -> PreparedRecordings:
-    """Return the lists `music.txt`, `noise.txt` and `speech.txt`, for `augment.noise_dir` and its like.
+    """Return the lists `music.txt`, `noise.txt` and `speech.txt`, for `augment.noise_dir` and similar options.
 
     Args:
-        root: the folder that holds `music/`, `noise/` and `speech/`.
-        out: where the lists go.
+        root: the folder that contains `music/`, `noise/` and `speech/`.
+        out: folder for the lists.
 
     Raises:
-        InputError: one of the three without WAV files; files missing, empty or unreadable.
+        InputError: one of these folders without WAV files; files missing, empty or unreadable.
     """
     root = root.resolve()
     files = {name: recordings_in(root / name) for name in EXPECTED}

@@ -16,11 +16,11 @@ SHAPE = (
 def prepare(root: Path, out: Path) -> PreparedRecordings:
     """Return the lists `real.txt` and `simulated.txt`, either of which `augment.rir_dir` may name.
 
-    The corpus's own lists say which files are responses: the folder of the real ones holds noises as well.
+    The files are those in the corpus's lists, since the folder of real responses also contains noises.
 
     Args:
         root: the folder RIRS_NOISES.
-        out: where the lists go.
+        out: folder for the lists.
 
     Raises:
         InputError: not the corpus's folder; files missing, empty or unreadable.
@@ -49,6 +49,6 @@ def _read(rir_list: Path, root: Path) -> list[Path]:
             raise InputError(
                 f"{rir_list}:{line.number}: found {line.text[:80]!r}; expected a line that ends in RIRS_NOISES/..."
             )
-        # The folder may have been renamed, so its name in the list doesn't count.
+        # The folder may have been renamed, so its name in the list is ignored.
         files.append(root.joinpath(*parts[1:]))
     return files

@@ -1,9 +1,9 @@
 """A corpus of made-up voices, so that everything can be tried without a recording of anybody.
 
-Each speaker has a voice of its own (`_voice.py`), each session a mood, a room, a microphone and a noise
-floor. The same arguments give the same recordings: every utterance has its own seed, and all arithmetic but
-that of the room and the noise is in double precision. Another version of NumPy or SciPy, or another kind of
-processor, may change a sample by one step of the 16 bits here and there.
+Each speaker has its own voice (`_voice.py`), each session a mood, a room, a microphone and a noise floor. The
+same arguments give the same recordings: every utterance has its own seed, and all arithmetic except that of the
+room and the noise is in double precision. With another version of NumPy or SciPy, or another kind of processor,
+a few samples may differ by one 16-bit step.
 """
 
 import functools
@@ -25,40 +25,40 @@ from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_vo
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
-# First after the seed, because NumPy takes the seeds (a, b) and (a, b, 0) for the same.
+# Directly after the seed, because NumPy treats the seeds (a, b) and (a, b, 0) as equal.
 _VOICE, _SESSION, _UTTERANCE, _TRIALS = range(1, 5)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a synthetic corpus is, and which."""
+    """The size and the seed of a synthetic corpus."""
 
     num_speakers: int = 80
     sessions_per_speaker: int = 3
     utterances_per_session: int = 4
     duration_s: tuple[float, float] = (2.0, 4.0)
     seed: int = 0
-    first_speaker: int = 0  # the same seed and other numbers give other speakers of the same kind
+    first_speaker: int = 0  # other numbers with the same seed give other speakers of the same kind
 
 
 @dataclass(frozen=True)
 class _Session:
-    """What all recordings of one session share besides the speaker."""
+    """The properties that all recordings of a session share, except the speaker."""
 
     mood: Mood
     channel: Array  # room and microphone, an impulse response that starts with the direct sound
     noise_exponent: float
     snr_db: float
-    level_db: float  # RMS, of full scale
+    level_db: float  # RMS, dBFS
 
 
 def make(root: Path, shape: Shape, workers: int = 0) -> None:
     """Write `root`/wav/id00001/s1/00001.wav and so on: 16-bit WAV, 16 kHz, mono.
 
     Args:
-        root: made where it does not exist; files of the same name are overwritten.
+        root: created if missing; files with the same names are overwritten.
         shape: numbers, durations and seed.
-        workers: threads; 0 takes one a processor. They change nothing but the time it takes.
+        workers: threads; 0 means one per processor. They change only the time it takes.
     """
     for speaker, session, _ in _names(shape):
         (root / "wav" / _folder(speaker, session)).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def make(root: Path, shape: Shape, workers: int = 0) -> None:
 
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool:
         list(pool.map(write, _names(shape)))
-    # Last, so that a folder with this file in it is complete.
+    # Written last, so that a folder with this file is complete.
     write_json(root / "corpus.json", asdict(shape))
 
 
@@ -81,21 +81,21 @@ def prepare(
     num_trials: int = 4000,
     workers: int = 0,
 ) -> Prepared:
-    """Return the corpus's lists, after making its recordings where `root` does not hold them yet.
+    """Return the corpus's lists, after generating its recordings if `root` doesn't contain them.
 
-    The last `held_out_speakers` speakers are in no training list; the trials are among them, half of them
-    target trials, each of two different sessions.
+    The last `held_out_speakers` speakers are not in the training list. The trials compare them: half are target
+    trials, each between two sessions.
 
     Args:
         root: the corpus's folder.
-        out: where `train.tsv`, `dev.tsv`, `trials/trials.txt` and `prepare.json` go.
-        shape: of the corpus to make, or that `root` must hold.
-        held_out_speakers: how many speakers the trials are among, at least 2.
-        num_trials: of the list; fewer where the held-out speakers don't have as many target pairs.
+        out: folder for `train.tsv`, `dev.tsv`, `trials/trials.txt` and `prepare.json`.
+        shape: of the corpus to generate, or of the one in `root`.
+        held_out_speakers: number of speakers in the trials, at least 2.
+        num_trials: in the list; fewer if the held-out speakers have too few target pairs.
         workers: as in `make`.
 
     Raises:
-        InputError: `root` holds a synthetic corpus of another shape; nobody left to train on.
+        InputError: `root` contains a synthetic corpus of another shape; no speakers are left to train on.
     """
     shape = shape or Shape()
     num_train = shape.num_speakers - held_out_speakers
@@ -151,7 +151,7 @@ def _make_where_absent(root: Path, shape: Shape, workers: int) -> None:
 
 
 def utterance_id(speaker: int, session: int, utterance: int) -> str:
-    """Return the path of a recording relative to the wav folder, all three counted from 0."""
+    """Return the path of a recording relative to the wav folder; all arguments count from 0."""
     return f"{_folder(speaker, session)}/{utterance + 1:05d}.wav"
 
 
@@ -167,7 +167,7 @@ def _names(shape: Shape) -> Iterator[tuple[int, int, int]]:
 
 
 def voice_of(seed: int, speaker: int) -> Voice:
-    """Return the voice of a speaker, counted from 0."""
+    """Return the voice of a speaker; the number counts from 0."""
     return draw_voice(np.random.default_rng((seed, _VOICE, speaker)))
 
 
@@ -201,7 +201,7 @@ def _session(seed: int, speaker: int, session: int) -> _Session:
 
 
 def _microphone(rng: np.random.Generator) -> Array:
-    """Return a random microphone's impulse response: some bumps, low and high cut-off, minimum phase."""
+    """Return a random microphone's impulse response: some peaks, low and high cut-off, minimum phase."""
     size = 1024
     hz = np.arange(size // 2 + 1) * SAMPLE_RATE / size
     nodes_hz = np.geomspace(80, 8000, 7)

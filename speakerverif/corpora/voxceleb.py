@@ -1,9 +1,9 @@
 """VoxCeleb1 and VoxCeleb2: celebrities in videos. Train on the dev part of the second, test on the first.
 
 Source: Nagrani, Chung, Zisserman 2017, arXiv 1706.08612; Chung, Nagrani, Zisserman 2018, arXiv 1806.05622. The audio
-is not distributed with this package: `prepare` checks a tree that the user has. VoxCeleb1's 40 test speakers are
-id10270 to id10309. VoxCeleb2's can't be told by their names, only by a folder called dev or test above them; a tree
-without such folders is taken for dev where it has exactly as many speakers as that.
+is not distributed with this package: `prepare` checks the user's copy. VoxCeleb1's 40 test speakers are id10270 to
+id10309. VoxCeleb2's test speakers are recognised only by a folder named dev or test above them; a tree without such
+folders is taken for dev if it has exactly the number of speakers of dev.
 """
 
 import shutil
@@ -29,7 +29,7 @@ EXPECTED = {
     "VoxCeleb2 test": {"speakers": 118, "utterances": 36237},
 }
 ALL1, TEST1 = ({f"id{n}" for n in numbers} for numbers in (range(10001, 11252), range(10270, 10310)))
-NEEDED = ("VoxCeleb1 test", "VoxCeleb2 dev")  # of the others all or nothing may be there
+NEEDED = ("VoxCeleb1 test", "VoxCeleb2 dev")  # the other parts may be complete or missing
 LIST_FILES = (
     "veri_test.txt",
     "veri_test2.txt",
@@ -61,21 +61,20 @@ def prepare(
 ) -> Prepared:
     """Return the corpora's lists: `voxceleb2_dev.tsv` to train on, `voxceleb1.tsv` and `trials/` to test on.
 
-    Where VoxCeleb2 comes as m4a, it is decoded into `out`/wav and listed in `train.tsv`. A scan that was finished and
-    a file that was decoded are not repeated. `prepare.json` holds counts and notes, `problems.txt` every file that
-    can't be used.
+    If VoxCeleb2 is m4a, it is decoded into `out`/wav and listed in `train.tsv`. Finished scans and decoded files are
+    kept from earlier runs. `prepare.json` has counts and notes, `problems.txt` lists every file that can't be used.
 
     Args:
-        root: holds `voxceleb1/` and `voxceleb2/`; needed where they are not given.
-        out: where the lists go.
-        vox1: VoxCeleb1's folder; its trial lists are looked for there.
+        root: contains `voxceleb1/` and `voxceleb2/`; required unless `vox1` and `vox2` are given.
+        out: folder for the lists.
+        vox1: VoxCeleb1's folder, which is also searched for trial lists.
         vox2: VoxCeleb2's folder.
-        trials: trial lists elsewhere.
-        partial: take a tree that is not whole, and leave out of it what can't be used.
+        trials: trial lists in other folders.
+        partial: accept an incomplete tree, and leave out files that can't be used.
 
     Raises:
-        InputError: not the corpora's folders; files missing, empty or broken; more or less of them than there should
-            be (unless `partial`); no ffmpeg for m4a; a trial list without its audio, or no list.
+        InputError: not the corpora's folders; files missing, empty or damaged, or a wrong number of them (unless
+            `partial`); no ffmpeg for m4a; a trial list without its audio, or no list.
     """
     places = {VOX1: _place(root, vox1, VOX1), VOX2: _place(root, vox2, VOX2)}
     trees = {corpus: find_speakers(corpus, place) for corpus, place in places.items()}
@@ -160,7 +159,7 @@ def _ignored(counts: Counter[str]) -> list[str]:
 
 
 def _report_problems(problems: list[tuple[str, str]], out: Path, partial: bool, notes: list[str]) -> None:
-    """Write what can't be used to `problems.txt`, note it, and raise `InputError` unless the rest is to be taken."""
+    """Write unusable files to `problems.txt` and add a note; raise `InputError` unless `partial`."""
     where = out / "problems.txt"
     if not problems:
         where.unlink(missing_ok=True)
@@ -176,10 +175,10 @@ def _report_problems(problems: list[tuple[str, str]], out: Path, partial: bool, 
 
 
 def _check_counts(found: Counts, trees: dict[Corpus, dict[str, list[Path]]], partial: bool) -> list[str]:
-    """Return notes on what there is more or less of than there should be.
+    """Return notes on wrong numbers of speakers or utterances.
 
     Raises:
-        InputError: there is, and `partial` doesn't allow it; or what is needed is not there at all.
+        InputError: a number is wrong without `partial`; or a required part is missing.
     """
     wrong = []
     for name, count in found.items():
@@ -206,10 +205,10 @@ def _worded(count: dict[str, int]) -> str:
 def _check_lists(
     lists: list[TrialList], manifest: Path, out: Path, notes: list[str]
 ) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
-    """Copy the lists whose audio is there; return them and what they are, by name.
+    """Copy the lists whose audio is there; return their paths and descriptions, by name.
 
     Raises:
-        InputError: a list names files that are not there, of speakers that are; no list is left.
+        InputError: a list names missing files of speakers that are there; no list is left.
     """
     there = {name.decode() for name in Manifest.read(manifest).ids.tolist()}
     speakers = {name.split("/")[0] for name in there}
