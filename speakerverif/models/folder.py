@@ -83,7 +83,7 @@ class ModelFolder:
         return "bfloat16" if isinstance(self.model, BFloat16Model) else "float32"
 
     def scoring(self) -> Scoring:
-        """Return how its embeddings are scored; raises as `read_scoring`."""
+        """Return the scoring of its embeddings; raises as `read_scoring`."""
         texts = self.model.metadata if isinstance(self.model, OnnxModel) else None
         return read_scoring(self.path, self.fingerprint, texts)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def frame_mask(num_frames: Tensor, length: int) -> Tensor:
-    """Return which frames are real: bool `(B, length)`, True where the index is below `num_frames`."""
+    """Return the mask of real frames: bool `(B, length)`, True where the index is below `num_frames`."""
     return torch.arange(length, device=num_frames.device) < num_frames.unsqueeze(1)
 
 

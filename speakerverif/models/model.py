@@ -10,7 +10,7 @@ from speakerverif.models import encoders, features
 
 
 class SpeakerModel(nn.Module):
-    """Features and encoder together, so that nobody can combine an encoder with the wrong features.
+    """Features and encoder in one module, so that an encoder can't be combined with the wrong features.
 
     Args:
         feature_config: the filterbanks.

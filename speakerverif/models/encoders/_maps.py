@@ -16,12 +16,12 @@ from speakerverif.models.frames import FrameNorm, frame_mask
 
 
 def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
-    """Return frames `(B, T, F C)`, the channels of one frequency side by side, as maps `(B, C, T, F)`."""
+    """Return frames `(B, T, F C)`, the channels of one frequency adjacent, as maps `(B, C, T, F)`."""
     return frames.reshape(*frames.shape[:2], -1, channels).permute(0, 3, 1, 2)
 
 
 def as_frames(maps: Tensor) -> Tensor:
-    """Return maps as frames `(B, T, F C)`, the channels of one frequency side by side."""
+    """Return maps as frames `(B, T, F C)`, the channels of one frequency adjacent."""
     return maps.permute(0, 2, 3, 1).flatten(2)
 
 
@@ -153,7 +153,7 @@ def stages(
         channels: of the maps that come in.
         widths: of each stage, as its blocks take it.
         counts: number of blocks of each stage.
-        block: makes one from the number of its stage, the input channels, the width and the stride.
+        block: makes a block from the number of its stage, the input channels, the width and the stride.
     """
     lists = nn.ModuleList()
     for i, (width, count) in enumerate(zip(widths, counts, strict=True)):

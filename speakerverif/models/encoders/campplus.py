@@ -51,7 +51,7 @@ class Head(nn.Module):
         for block in self.blocks:
             maps, _ = block(maps, num_frames)
         maps = self.output(maps, num_frames).relu()
-        return maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        return maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
 
 
 class DenseLayer(nn.Module):

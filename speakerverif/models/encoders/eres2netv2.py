@@ -132,7 +132,7 @@ class ERes2NetV2(nn.Module):
         layers = zip([*self.downsamples, self.downsample], [*self.fusions, self.fusion], strict=True)
         for (maps, num_frames), (downsample, fusion) in zip(later, layers, strict=True):
             fused = fusion(maps, downsample(fused, num_frames), num_frames)
-        frames = fused.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        frames = fused.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
         embedding = self.embedding(self.pooling(frames, num_frames))
         return embedding if self.second is None else self.second(embedding)
 

@@ -79,7 +79,7 @@ class GeminiDFResNet(nn.Module):
             maps = downsample(maps, num_frames)
             for block in stage.children():
                 maps, _ = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
         embedding = self.embedding(self.pooling(frames, num_frames))
         return embedding if self.second is None else self.second(embedding)
 

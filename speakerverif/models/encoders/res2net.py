@@ -87,7 +87,7 @@ class Res2Net(nn.Module):
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
         embedding = self.embedding(self.pooling(frames, num_frames))
         return embedding if self.second is None else self.second(embedding)
 

@@ -147,7 +147,7 @@ class ResNetSE(nn.Module):
         for stage in self.stages:
             for block in stage.children():
                 maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel side by side
+        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
         pooled = self.pooling_norm(self.pooling(frames, num_frames)[:, : self.pooled])
         return self.embedding_norm(self.embedding(pooled))
 

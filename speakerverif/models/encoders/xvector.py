@@ -43,7 +43,7 @@ class MinimumLength(nn.Module):
         self.context = context
 
     def forward(self, features: Tensor, num_frames: Tensor | None) -> None:
-        """Return where every utterance is long enough.
+        """Check the lengths of the utterances.
 
         Raises:
             InputError: an utterance is too short.
