@@ -25,7 +25,7 @@ class BackendFacts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "BackendFacts":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         options = {key: value for key, value in data.items() if key not in ("name", "trained_on")}
         return cls(data["name"], options, data["trained_on"])
 
@@ -53,5 +53,5 @@ class NormFacts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "NormFacts":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         return cls(**data)

@@ -1,4 +1,4 @@
-"""How a model's embeddings become scores: a back end, then normalisation; fitted once, kept in its folder.
+"""The scoring of a model's embeddings: a back end, then normalisation; fitted once, kept in the model folder.
 
 A model folder without `scoring.toml` scores by plain cosine. With it, `backend.npz` holds what was trained and
 `cohort.npz` the cohort that scores are normalised against; `score`, `calibrate` and `verify` then all score that way.

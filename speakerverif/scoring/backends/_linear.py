@@ -1,4 +1,4 @@
-"""What the back ends share: saved arrays, a cosine after a linear map, pairwise products in blocks."""
+"""Code shared by the back ends: saved arrays, a cosine after a linear map, pairwise products in blocks."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ class LinearCosine(Backend):
 
 
 def owners(counts: NDArray, rows: int) -> NDArray[np.int64]:
-    """Return which model each of `rows` rows belongs to, when model i owns the next `counts[i]` of them."""
+    """Return the model of each of `rows` rows, where model i has the next `counts[i]` of them."""
     if np.min(counts) < 1 or np.sum(counts) != rows:
         raise InputError(
             f"enroll_counts: expected counts of 1 or more adding up to {rows}; sum is {np.sum(counts)}"

@@ -39,7 +39,7 @@ class Plda(Backend):
     Source: the model and its EM: Brümmer and De Villiers 2010, "The speaker partitioning problem"; scoring in
         the diagonal basis: Ioffe 2006, "Probabilistic linear discriminant analysis"; length normalisation:
         Garcia-Romero and Espy-Wilson 2011. Departure: several enrolment utterances are scored as independent
-        draws of one speaker (by the book), never as their average counted once.
+        draws of one speaker (the exact likelihood ratio), never as their average counted once.
     """
 
     kind = "plda"
