@@ -11,7 +11,7 @@ from speakerverif.evaluation.metrics import det_curve
 class BayesError:
     """Normalised detection costs over the prior, costs of both errors 1.
 
-    Deciding without listening costs 1 at every prior: a curve above that does harm.
+    Decisions by the prior alone cost 1: where a curve is higher, the likelihood ratios do harm.
 
     Attributes:
         log_odds: float64 (K,), log(p / (1 - p)) of the prior of a target.

@@ -70,7 +70,7 @@ def _column(
 
 @dataclass(frozen=True)
 class Groups:
-    """How a column groups trials.
+    """The groups that a column makes of trials.
 
     Attributes:
         by: the rule, in words.

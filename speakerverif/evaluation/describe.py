@@ -58,7 +58,7 @@ def format_record(record: ScoringRecord) -> str:
 
 
 def _provenance(record: ScoringRecord) -> list[str]:
-    """Return how the scores and the intervals were made: the facts needed to compare figures."""
+    """Return the facts needed to compare figures: the origin of the scores and of the intervals."""
     parts = [f"scores: {record.figures.score_kind}"]
     if record.crops:
         parts.append(record.crops)

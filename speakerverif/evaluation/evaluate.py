@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the scores were made; None: unknown, or not applied.
+    """The steps that made the scores; None: unknown, or not applied.
 
     Attributes:
         crops: how much of each recording was embedded.

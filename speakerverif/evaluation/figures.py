@@ -55,7 +55,7 @@ class DetectionCosts:
 
 @dataclass(frozen=True)
 class BootstrapFacts:
-    """How the intervals were drawn.
+    """The bootstrap that the intervals are from.
 
     Attributes:
         unit: `speaker`, or `file` where speakers are unknown.
@@ -135,7 +135,7 @@ class Figures:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Figures":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         ranges, actual = data["min_dcf_ci95"] or {}, data["act_dcf"] or {}
         costs = tuple(
             DetectionCosts(

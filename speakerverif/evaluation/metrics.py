@@ -109,7 +109,7 @@ class DetCurve:
             c_fa: cost of a false alarm.
 
         Source: NIST SRE 2016 evaluation plan, section 3: c_miss p p_miss + c_fa (1 - p) p_fa, divided by
-        min(c_miss p, c_fa (1 - p)), the cost of deciding without listening.
+        min(c_miss p, c_fa (1 - p)), the cost of deciding by the prior alone.
         """
         miss, false_alarm = bayes_costs(p_target, c_miss, c_fa)
         costs = miss * self.p_miss + false_alarm * self.p_fa

@@ -134,7 +134,7 @@ class GroupFigures:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GroupFigures":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         costs = tuple(
             GroupCost(key, minimum, optional(Interval._make, data["min_dcf_ci95"][key]))
             for key, minimum in data["min_dcf"].items()
@@ -169,7 +169,7 @@ class ColumnBreakdown:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ColumnBreakdown":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         return cls(**{**data, "groups": tuple(map(GroupFigures.from_json, data["groups"]))})
 
 
@@ -203,7 +203,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
-        """Return what `to_json` wrote."""
+        """Return the object from the output of `to_json`."""
         limits = optional(Interval._make, data["difference_ci95"])
         return cls(data["scores"], Figures.from_json(data), data["difference"], limits, data["p_value"])
 
@@ -283,7 +283,7 @@ class ScoringRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str | Path = "record") -> "ScoringRecord":
-        """Return what `to_json` wrote.
+        """Return the object from the output of `to_json`.
 
         Raises:
             InputError: a key is missing or unknown.
