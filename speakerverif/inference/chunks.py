@@ -26,7 +26,7 @@ Utterances = Sequence[Utterance] | Manifest
 
 
 class Source(Protocol):
-    """Where recordings are read: the module `audio`, or an object with the same functions."""
+    """Reader of recordings: the module `audio`, or an object with the same functions."""
 
     def info(self, path: str, /) -> reading.AudioInfo:
         """Return rate, channels and length."""

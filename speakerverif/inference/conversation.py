@@ -44,7 +44,7 @@ class Turn:
         start_s: where the turn begins.
         duration_s: how long it is.
         label: the diarizer's name for the voice; empty where it gave none.
-        name: an enrolled speaker's; "unknown 1", "unknown 2" for voices of nobody enrolled, one number for each voice
+        name: an enrolled speaker's; "unknown 1", "unknown 2" for unknown voices, one number for each voice
             over all recordings; empty where the turn could not be embedded.
         score: of the voice, against the enrolled speaker most similar to it; None where the turn has no name.
         llr: of the voice, likewise; None without a calibration.
@@ -82,10 +82,10 @@ def name_turns(
 
     A voice is all turns of one label in one recording, where the diarizer gave labels and they sound alike; other
     turns are joined to voices by average-linkage clustering of their scores. The mean embedding of a voice, weighted
-    by the turns' lengths, is compared with everybody enrolled, and voices of nobody enrolled are joined over all
-    recordings by the same clustering. By default a voice is named at the operating point of the calibration plus the
-    logarithm of the number of enrolled speakers: so strangers are named as often as the operating point states for one
-    comparison. Clustering decides pairs, at the operating point itself.
+    by the turns' lengths, is compared with all enrolled speakers, and unknown voices are joined over all recordings by
+    the same clustering. By default a voice is named at the operating point of the calibration plus the logarithm of the
+    number of enrolled speakers: so strangers are named as often as the operating point states for one comparison.
+    Clustering decides pairs, at the operating point itself.
 
     Args:
         folder: the loaded model.

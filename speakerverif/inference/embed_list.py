@@ -235,7 +235,7 @@ def _finished(parts: Path, size: int) -> list[tuple[int, int]]:
 
 
 def _end_of_part(manifest: Manifest, start: int, batch_size: int) -> int:
-    """Return where the part ends that begins at `start`: it depends on the list and the sizes of its files alone."""
+    """Return the end of the part that begins at `start`; it depends on the list and the sizes of its files alone."""
     left = float(PART_BYTES * batch_size)
     most = min(len(manifest), start + PART_BATCHES * batch_size)
     for row in range(start, most):

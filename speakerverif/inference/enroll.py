@@ -1,4 +1,4 @@
-"""Checked enrolment: enough speech, one voice, nobody enrolled already under another name, no recording twice.
+"""Checked enrolment: enough speech, one voice, no speaker under two names, no recording twice.
 
 The scale of similarities differs between models. Their limits are therefore part of the model: `enrolment.toml` in its
 folder, which `tools/enrolment_limits.py` measures on recordings of known speakers. A model without that file gets only

@@ -226,7 +226,7 @@ class Store:
         return tuple((name, v) for name, v in named if name is not None)[:top]
 
     def __len__(self) -> int:
-        """Return how many speakers are enrolled."""
+        """Return the number of enrolled speakers."""
         with self._file.reading() as db:
             return int(value(db, "SELECT count(*) FROM speakers"))
 

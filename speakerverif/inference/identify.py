@@ -27,7 +27,7 @@ class Identification:
     Attributes:
         candidates: (name, score) pairs, best first; the scores that `verify` gives.
         threshold: of the decision, a score; None: no decision was made, or quality measures count too.
-        name: the best candidate, where it was accepted; None: nobody was, or no decision was made.
+        name: the best candidate, where it was accepted; None: it was refused, or no decision was made.
         kind: of the scores: cosine similarities, a PLDA's, normalised ones.
         llrs: of the candidates, calibrated natural-log likelihood ratios; None without a calibration.
         llr_threshold: of the decision, a likelihood ratio; None: no decision, or one by a threshold given.

@@ -133,7 +133,7 @@ class Recordings:
         yield from (samples[first : first + size] for first in range(0, len(samples), size))
 
     def _file(self, name: str, use: Callable[[str], Result]) -> Result:
-        """Return what a function of a file's path returns; its errors state the name, not that of a scratch file."""
+        """Return the result of a function of a file's path; its errors state the name, not that of a scratch file."""
         path = str(self._copies.get(name, name))
         try:
             return use(path)

@@ -51,7 +51,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scale:
-    """How the comparisons of a model are scored, calibrated and decided.
+    """Scoring, calibration and decision of a model's comparisons.
 
     Attributes:
         scoring: back end and normalisation.

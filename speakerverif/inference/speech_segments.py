@@ -1,4 +1,4 @@
-"""Where a recording holds speech: by its energy, or by the neural detector Silero (the extra `vad`)."""
+"""Speech segments of a recording: by its energy, or by the neural detector Silero (the extra `vad`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

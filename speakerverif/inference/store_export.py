@@ -28,7 +28,7 @@ def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -
     `speakers`, `paths`, `sha256`, `enrolled_at` (N,), and kept audio as bytes `audio` in pieces of `audio_bytes` (N,).
 
     Raises:
-        InputError: nobody of that name; nobody at all; the file can't be written.
+        InputError: no speaker of that name; an empty store; the file can't be written.
     """
     people = [(name, store.samples(name)) for name in names or store.names()]
     if not people:

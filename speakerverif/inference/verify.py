@@ -64,7 +64,7 @@ def verify(
     device: str = "cpu",
     source: Source = reading,
 ) -> Verification:
-    """Return how alike the speakers of two recordings are.
+    """Return the comparison of the speakers of two recordings.
 
     Args:
         folder: the loaded model.
@@ -100,10 +100,10 @@ def verify_enrolled(
     device: str = "cpu",
     source: Source = reading,
 ) -> Verification:
-    """Return how alike an enrolled speaker and the speaker of a recording are; as `verify`.
+    """Return the comparison of an enrolled speaker with the speaker of a recording; as `verify`.
 
     Raises:
-        InputError: as `verify`; no such store, one of another model, nobody of that name.
+        InputError: as `verify`; no such store, one of another model, no speaker of that name.
     """
     scale = Scale.of(folder, calibration, store)
     scale.check(threshold, llr_threshold)

@@ -1,4 +1,4 @@
-"""Whether a recording holds one voice, from the embeddings of its segments."""
+"""Similarity of the voices in a recording, from the embeddings of its segments."""
 
 import numpy as np
 from numpy.typing import NDArray
