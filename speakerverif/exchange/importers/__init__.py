@@ -57,7 +57,7 @@ def import_model(kind: str, source: str | Path, out: str | Path, assignments: Se
         name=foreign.name or path.resolve().stem,
         features=foreign.features,
         encoder=foreign.network.encoder,
-        head={},  # the other toolkit's class weights stay behind
+        head={},  # the other toolkit's class weights are dropped
         train=TrainConfig(crop_s=foreign.crop_s),
     )
     digest = hashlib.sha256(foreign.weights_file.read_bytes()).hexdigest()

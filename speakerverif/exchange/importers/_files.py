@@ -41,7 +41,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_file(path: Path) -> Any:
-    """Return what a PyTorch or safetensors file holds, as data.
+    """Return the content of a PyTorch or safetensors file as data.
 
     Raises:
         InputError: no such file, or damaged.

@@ -371,7 +371,7 @@ def _with_segment(
 
 
 def _counts(state: State) -> tuple[int, ...]:
-    """Return how many blocks the four stages have."""
+    """Return the number of blocks of each of the four stages."""
     return tuple(count(state, f"layer{i}.{{}}.conv1.weight") for i in (1, 2, 3, 4))
 
 

@@ -75,7 +75,7 @@ _AS_DATA = types.SimpleNamespace(__name__="speakerverif", Unpickler=_Unpickler, 
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what a PyTorch file holds, on the CPU, with `Inert` in place of objects of classes.
+    """Return the content of a PyTorch file, on the CPU, with `Inert` in place of objects of classes.
 
     Raises:
         InputError: damaged, or another kind of file; the message says which.
