@@ -109,7 +109,7 @@ class Model:
         llr_threshold: float | None = None,
         calibration: str | Path | None = None,
     ) -> Verification:
-        """Return how alike the speakers of two recordings are; thresholds as for `inference.verify.verify`.
+        """Return the comparison of the speakers of two recordings; thresholds as for `inference.verify.verify`.
 
         Raises:
             InputError: as `embed`.
@@ -127,7 +127,7 @@ class Model:
         llr_threshold: float | None = None,
         calibration: str | Path | None = None,
     ) -> Verification:
-        """Return how alike the speakers of ready embeddings are, as `verify` does for their recordings.
+        """Return the comparison of the speakers of ready embeddings, as `verify` does for their recordings.
 
         Args:
             enroll: (dim,), or (N, dim) of several recordings of one speaker.
@@ -153,10 +153,10 @@ class Model:
         llr_threshold: float | None = None,
         calibration: str | Path | None = None,
     ) -> Verification:
-        """Return how alike an enrolled speaker and the speaker of a recording are; as `verify`.
+        """Return the comparison of an enrolled speaker with the speaker of a recording; as `verify`.
 
         Raises:
-            InputError: as `embed`; no such store, one of another model, nobody of that name.
+            InputError: as `embed`; no such store, one of another model, no speaker of that name.
         """
         opened = self._store(store)
         scale = Scale.of(self.folder, calibration, opened.folder)
