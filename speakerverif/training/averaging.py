@@ -9,15 +9,15 @@ from speakerverif.models.model import SpeakerModel
 
 
 def make_average(config: TrainConfig, model: SpeakerModel) -> AveragedModel | None:
-    """Return the average that the recipe asks for, still empty; None where it asks for none."""
+    """Return the recipe's average of weights, still empty; None for a recipe without one."""
     if config.average == "none":
         return None
 
     def mix(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
-        """Move the averages of `count` models towards the weights of one more."""
+        """Update the averages of `count` models with the weights of a further one."""
         share = 1 / (int(count) + 1)
         if config.average == "ema":
-            # A plain mean at first, so that the random start is soon forgotten.
+            # A plain mean at first, so that the random initial weights soon lose their influence.
             share = 1 - min(config.ema_decay, int(count) / (int(count) + 1))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, weights, share)
@@ -29,9 +29,9 @@ def make_average(config: TrainConfig, model: SpeakerModel) -> AveragedModel | No
 
 
 def takes_part(config: TrainConfig, step: int, num_steps: int, steps_per_epoch: float) -> bool:
-    """Return whether the weights after `step` steps belong in the average.
+    """Return whether the average includes the weights after `step` steps.
 
-    "ema" takes every step; "last_k" takes the ends of the last k epochs, the end of training among them.
+    "ema" includes every step; "last_k" the ends of the last k epochs, of which the last is the end of training.
     """
     if config.average != "last_k":
         return config.average == "ema"

@@ -1,7 +1,7 @@
-"""Training data: which crops make up which batch, and how a crop is read.
+"""Training data: the order of crops in batches, and the reading of crops.
 
-Both are pure functions of (seed, position), so a resumed run sees exactly what the uninterrupted one would have
-seen, whatever the number of workers, and no state of a sampler or of a worker has to be saved.
+Both are pure functions of (seed, position), so a resumed run gets exactly the batches of an uninterrupted one, for any
+number of workers, and no state of a sampler or worker has to be saved.
 """
 
 import math
@@ -24,16 +24,16 @@ from speakerverif.config import Recipe, TrainConfig
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
-CropKey = tuple[int, int]  # (epoch, item); an item is a place in what `rows_of_epoch` returns
+CropKey = tuple[int, int]  # (epoch, item); an item is an index into `rows_of_epoch`
 
 
 def rows_of_epoch(speaker_index: np.ndarray, config: TrainConfig) -> np.ndarray:
-    """Return int64 (items,): the utterance that each crop of an epoch is cut from, in the manifest's order.
+    """Return the utterance index of each crop of an epoch, int64 (items,), in the manifest's order.
 
     Args:
         speaker_index: int (N,), the speaker of every utterance.
-        config: `crops_per_utterance`, and `crops_per_speaker`, which a speaker of fewer utterances gets by visiting
-            each of them equally often, rounded up.
+        config: `crops_per_utterance`, and `crops_per_speaker`: a speaker with fewer crops than that gets more of each
+            utterance, equally many, rounded up.
     """
     utterances = np.bincount(speaker_index)[speaker_index]  # of the speaker of each utterance
     visits = np.maximum(config.crops_per_utterance, -(-config.crops_per_speaker // utterances))
@@ -43,19 +43,20 @@ def rows_of_epoch(speaker_index: np.ndarray, config: TrainConfig) -> np.ndarray:
 class BatchOrder(Sampler[list[CropKey]]):
     """The batches of a training from `first_step` on.
 
-    Shuffled crops run on through the epochs, so that no crop is dropped at an epoch's end and a position in
-    training is a number of samples. With `speakers_per_batch`, each batch holds that many different speakers
-    with equally many of their utterances, without repeating one where the speaker has enough.
+    Shuffled crops continue across epochs, so that no crop is dropped at the end of an epoch and a position in
+    training is a number of samples. With `speakers_per_batch`, each batch has that many different speakers with
+    equally many utterances each, and repeats an utterance only if its speaker has too few.
 
     Args:
         speaker_index: int (N,), the speaker of every utterance.
         config: batch size, epochs, balance.
         seed: of the recipe.
         first_step: the step to begin with.
-        part: (k, n): of every batch only the k-th of n equal parts, for the k-th of n processes.
+        part: (k, n): yield only the k-th of n equal parts of every batch, for the k-th of n processes.
 
     Raises:
-        InputError: a batch that does not divide into speakers or parts, more speakers to a batch than there are.
+        InputError: the batch size is not divisible by the number of speakers or parts; fewer speakers than
+            `speakers_per_batch`.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class BatchOrder(Sampler[list[CropKey]]):
         first, repeats = self._first_item[:-1].tolist(), np.diff(self._first_item).tolist()
         for step in range(self.first_step, self.num_steps):
             rng = np.random.default_rng([self.seed, step])
-            # The crop's own randomness is keyed by (epoch, item), so "epoch" is the step here: no crop repeats.
+            # A crop's randomness is seeded by (epoch, item), so the step takes the place of the epoch: no crop repeats.
             batch: list[CropKey] = []
             for speaker in rng.choice(len(self._utterances_of), num_speakers, replace=False):
                 utterances = self._utterances_of[speaker]
@@ -134,11 +135,11 @@ class Batch:
 
     waveform: Tensor  # float32 (batch, samples)
     labels: Tensor  # int64 (batch,)
-    utterances: Tensor  # int64 (batch,): rows of the manifest, to name them in an error
-    unreadable: dict[str, str]  # id -> reason, of utterances that others have taken the place of
+    utterances: Tensor  # int64 (batch,): rows of the manifest, for errors
+    unreadable: dict[str, str]  # id -> reason, of utterances replaced by others
 
     def pin_memory(self) -> "Batch":
-        """Called by the DataLoader."""
+        """Return the batch in pinned memory; the DataLoader calls this."""
         waveform, labels = self.waveform.pin_memory(), self.labels.pin_memory()
         return Batch(waveform, labels, self.utterances.pin_memory(), self.unreadable)
 
@@ -153,22 +154,22 @@ class Crop(NamedTuple):
 
 
 class CropDataset(Dataset[Crop]):
-    """Random crops of a manifest's utterances, at a random speed and augmented, of one length.
+    """Random crops of equal length from a manifest's utterances, with random speed and augmentation.
 
-    An utterance shorter than the crop is repeated until it fills it. Each speed but 1 is a new speaker: the label
-    is `speed * num_speakers + speaker`, with the speeds in the recipe's order.
+    An utterance shorter than the crop is repeated to fill it. Each speed other than 1 makes a new speaker: the label
+    is `speed * num_speakers + speaker`, where `speed` is an index into the recipe's speeds.
 
     Args:
         manifest: the utterances.
         recipe: crop length, speeds, augmentation, seed.
-        data_dir: the folder that the recipe's noise and room folders are relative to.
-        source: reads the recordings; None: without a choice of channel.
-        speakers: class index -> speaker, where a former run has fixed them; None: those of the manifest.
-        skip_bad: let another utterance of the same speaker take the place of one that can't be read.
+        data_dir: the folder that the recipe's relative noise and response folders start from.
+        source: reads the recordings; None: `Files` without a default channel.
+        speakers: class index -> speaker, from an earlier run; None: those of the manifest.
+        skip_bad: replace an utterance that can't be read by another of the same speaker.
 
     Raises:
-        InputError: no recordings where the recipe says that noise or rooms are; an utterance of a speaker that is not
-            among `speakers`.
+        InputError: no recordings in the recipe's noise or response folders; an utterance whose speaker is not among
+            `speakers`.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class CropDataset(Dataset[Crop]):
 
     @property
     def class_names(self) -> list[str]:
-        """Class index -> speaker; perturbed speeds carry the factor behind the name."""
+        """Class index -> speaker; names at speeds other than 1 end with the speed."""
         return [
             speaker if factor == 1 else f"{speaker}@speed{factor:g}"
             for factor in self.speeds
@@ -223,7 +224,7 @@ class CropDataset(Dataset[Crop]):
         return len(self._rows)
 
     def __getitem__(self, key: CropKey) -> Crop:
-        """Return the crop of an epoch and item, the same in every run and process."""
+        """Return the crop of an epoch and item, identical in every run and process."""
         epoch, item = key
         row = int(self._rows[item])
         rng = np.random.default_rng([self.seed, epoch, item])
@@ -246,14 +247,14 @@ class CropDataset(Dataset[Crop]):
         return Crop(self.augment(crop, rng), label, candidate, unreadable)
 
     def _candidates(self, row: int) -> Iterator[int]:
-        """Yield an utterance, then the others of its speaker, the following ones first."""
+        """Yield an utterance, then the others of its speaker, beginning with those after it."""
         same = np.flatnonzero(self._speaker_index == self._speaker_index[row])
         yield from np.roll(same, -int(np.searchsorted(same, row))).tolist()
 
     def _draw_speed(self, epoch: int, row: int, rng: np.random.Generator) -> int:
-        """Return the index of a speed."""
+        """Return the index of a random speed."""
         if self.config.speakers_per_batch:
-            # One speed for all of a speaker's crops in a batch: at different ones they would not be one speaker's.
+            # One speed for all crops of a speaker in a batch: at different speeds they would be different classes.
             rng = np.random.default_rng([self.seed, epoch, int(self._speaker_index[row]), 1])
         if self.speed_probability < 1 and rng.random() >= self.speed_probability:
             return self.speeds.index(1)
@@ -277,7 +278,7 @@ class CropDataset(Dataset[Crop]):
             if self._cache_room >= 2 * len(whole):
                 self._cache_room -= 2 * len(whole)
                 self._cache[row] = np.round(np.clip(whole, -1, 1) * 32767).astype(np.int16)
-                # Read back what later epochs will see, so that a resumed run, whose cache is cold, equals this one.
+                # Use the cached version as later epochs do, so that a resumed run with an empty cache is identical.
                 whole = self._cache[row]
         if whole is not None:
             start = int(rng.integers(max(1, len(whole) - length + 1)))
@@ -327,14 +328,14 @@ def make_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
-        # A generator of its own: the loader would otherwise draw from the global one, which dropout uses too.
+        # A separate generator: the loader would otherwise draw from the global one, which dropout uses too.
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_start_worker,
     )
 
 
 def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """Yield a loader's batches; what goes wrong in a data-loading process reads as if it had happened here.
+    """Yield a loader's batches; errors in a data-loading process are raised as if they had occurred here.
 
     Raises:
         InputError: a recording can't be read.
@@ -343,7 +344,7 @@ def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
     try:
         yield from loader
     except InputError as error:
-        # From another process it comes with that process's traceback before it.
+        # An error from another process begins with that process's traceback.
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -355,7 +356,7 @@ def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int) -> None:
-    """Keep a worker from taking the cores that the training step computes on, and from ending before it at Ctrl-C."""
+    """Limit a worker's use of cores, which the training step needs, and let it ignore Ctrl-C."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

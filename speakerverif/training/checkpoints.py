@@ -1,4 +1,4 @@
-"""The model folder of a training under way: a working model at every checkpoint, and what it takes to go on."""
+"""The model folder during training: a working model at every checkpoint, and the state to continue from."""
 
 import logging
 import time
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Checkpoints:
-    """Writes a training into its model folder.
+    """A writer of checkpoints to a model folder.
 
     Args:
         out: the model folder.
-        recipe: what is trained.
+        recipe: of the training.
         class_names: class index -> speaker.
         manifest: the training utterances.
-        crops_per_epoch: how many crops an epoch has.
+        crops_per_epoch: number of crops in an epoch.
         left_out: ids of utterances that can't be read.
         list_changes: how the list of utterances changed while training was interrupted.
     """
@@ -45,9 +45,9 @@ class Checkpoints:
     _saved_at: float = field(default_factory=time.monotonic)
 
     def save(self, training: TrainingState, finished: bool) -> None:
-        """Write the model and, until training is finished, what it takes to continue."""
+        """Write the model and, until training is finished, the state to continue from."""
         if not finished:
-            # Before the model: a folder with a model but no state could not be continued.
+            # Before the model: a training with a model but no state could not be continued.
             training.save(self.out, {"utterances": len(self.manifest), "list_changes": self.list_changes})
             if not self._list_written:
                 lines = "".join(f"{line}\n" for line in _lines(self.manifest))
@@ -70,7 +70,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def leave_out(self, unreadable: dict[str, str]) -> None:
-        """Note utterances that turned out to be unreadable, and log those that are new."""
+        """Record utterances that turned out to be unreadable, and log new ones."""
         for name, reason in unreadable.items():
             if name not in self.left_out:
                 logger.warning(
@@ -79,16 +79,16 @@ class Checkpoints:
                 self.left_out.append(name)
 
     def save_when_due(self, training: TrainingState) -> None:
-        """Write a checkpoint where the last one is older than the recipe's `checkpoint_minutes`."""
+        """Write a checkpoint if the last one is older than the recipe's `checkpoint_minutes`."""
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.checkpoint_minutes:
             self.save(training, finished=False)
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
-    """Return whether `out` holds the finished model of this recipe.
+    """Return whether `out` contains the finished model of this recipe.
 
     Raises:
-        InputError: it holds the model or the training of another recipe.
+        InputError: it contains the model or the training of another recipe.
     """
     if not (out / folder.CONFIG).is_file():
         return False
@@ -102,7 +102,7 @@ def is_finished(out: Path, recipe: Recipe) -> bool:
 
 
 def former_speakers(out: Path, recipe: Recipe) -> list[str] | None:
-    """Return the speakers, by class, of the training that `out` holds; None where there is none."""
+    """Return the speakers, by class, of the unfinished training in `out`; None where there is none."""
     if not (out / folder.CONFIG).is_file():
         return None
     class_names = (out / folder.SPEAKERS).read_text("utf-8").splitlines()
@@ -113,13 +113,13 @@ def former_speakers(out: Path, recipe: Recipe) -> list[str] | None:
 
 
 def resume(training: TrainingState, out: Path, manifest: Manifest) -> list[str]:
-    """Continue from the state that a former run left in `out`, if there was one.
+    """Continue from the state that an earlier run left in `out`, if there is one.
 
     Returns:
-        what has changed in the list of utterances, so far and now, as lines for the `[trained]` table.
+        All changes of the list of utterances, earlier and new, as lines for the `[trained]` table.
 
     Raises:
-        InputError: the state is gone.
+        InputError: the state is missing.
     """
     if not (out / folder.CONFIG).is_file():
         return []
@@ -137,8 +137,8 @@ def resume(training: TrainingState, out: Path, manifest: Manifest) -> list[str]:
 
 
 def _change(out: Path, facts: Facts, manifest: Manifest) -> str:
-    """Return how the list of utterances differs from that of the former run; empty where it doesn't."""
-    if not (out / UTTERANCES).is_file():  # written by a former version
+    """Return the change of the list of utterances since the earlier run; empty if it is the same."""
+    if not (out / UTTERANCES).is_file():  # written by an earlier version
         former_count = facts["utterances"]
         return "" if former_count == len(manifest) else f"{len(manifest)} utterances, {former_count} before"
     former = set((out / UTTERANCES).read_text("utf-8").splitlines())

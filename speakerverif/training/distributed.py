@@ -1,13 +1,13 @@
-"""Several processes, one training: what torchrun started computes what one process would.
+"""Training in several processes started by torchrun, with the results of a single process.
 
-Each process takes its part of every batch. Embeddings are gathered, so that every process computes the loss of the
-whole batch; what it differentiates is then the sum of the processes' equal losses, and the mean of their gradients
-is the gradient of the loss. Losses that compare utterances need no care of their own, and what is logged is the
-whole batch's. Without torchrun every function here returns what it was given.
+Each process takes its part of every batch. Embeddings are gathered, so every process computes the loss of the whole
+batch. Backpropagation then differentiates the sum of the processes' equal losses, so the mean of their gradients is
+the gradient of the loss. Losses that compare utterances need no special treatment, and logged figures are those of
+the whole batch. Without torchrun every function here returns its input.
 
-Why not DistributedDataParallel: these few lines leave the names of the weights alone, so that a state fits any
-number of processes, and cover heads that compare utterances or move centres. The price is that gradients travel
-after the backward pass rather than during it.
+DistributedDataParallel isn't used: this code keeps the names of the weights, so that a state fits any number of
+processes, and supports heads that compare utterances or update centres. The disadvantage is that gradients are
+exchanged after the backward pass rather than during it.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.overrides import TorchFunctionMode
 
-# The others wait while the first process prepares the corpus or embeds: hours. A process that dies is noticed at
+# The others wait for hours while the first process prepares the corpus or embeds. A process that dies is noticed at
 # once, by its closed connection and by torchrun.
 PATIENCE = timedelta(days=7)
 
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Join the processes that torchrun started and yield the device of this one; alone, yield `device`.
+    """Join the processes that torchrun started and yield this one's device; without torchrun, yield `device`.
 
-    All but the first are silent, in print and in log: only exceptions reach the caller. On success the others wait
-    for the first to finish. After an exception nobody waits: this process ends, and torchrun ends the others. The
-    group is then left as it is: taking it down in order would wait for processes that will not come.
+    All but the first print and log nothing: only exceptions reach the caller. On success the others wait for the
+    first to finish. After an exception this process ends without waiting, and torchrun ends the others. The process
+    group is then not destroyed, since that would wait for processes that never join.
     """
     if not dist.is_torchelastic_launched():
         yield device
@@ -71,17 +71,17 @@ def rank() -> int:
 
 
 def size() -> int:
-    """Return how many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Return whether this is the process that writes and prints."""
+    """Return whether this is the first process, which writes and prints."""
     return rank() == 0
 
 
 def as_first_says(decision: bool) -> bool:
-    """Return the first process's decision, in all of them: none goes on before the first has come here."""
+    """Return the first process's decision in every process; all wait until the first has called this."""
     if size() == 1:
         return decision
     said = torch.tensor(decision)
@@ -90,7 +90,7 @@ def as_first_says(decision: bool) -> bool:
 
 
 def any_says(flag: bool) -> bool:
-    """Return whether the flag is set in any process."""
+    """Return whether `flag` is True in any process."""
     if size() == 1:
         return flag
     flags = torch.tensor(int(flag))
@@ -99,9 +99,9 @@ def any_says(flag: bool) -> bool:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Return the processes' tensors of one shape, joined along the first axis in the order of `rank`.
+    """Return the tensors of all processes, equal in shape, concatenated along the first axis by `rank`.
 
-    The gradient is that of the sum of what all processes compute from the joined tensor.
+    The gradient is that of the sum of the values that all processes compute from the result.
     """
     return tensor if size() == 1 else typing.cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
 
@@ -122,7 +122,7 @@ class _Gather(torch.autograd.Function):
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes, in one exchange."""
+    """Replace every gradient by its mean over the processes, in a single all-reduce."""
     if size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -135,15 +135,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def shared_batch_norm(wanted: bool) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which batch norm is that of all processes, where that is wanted and there are several."""
+    """Return a `SharedBatchNorm` if `wanted` and there are several processes, else an empty context."""
     return SharedBatchNorm() if wanted and size() > 1 else contextlib.nullcontext()
 
 
 class SharedBatchNorm(TorchFunctionMode):
-    """A context in which training's batch norm takes its statistics over the crops of all processes.
+    """A context in which batch norm in training uses the statistics of the crops of all processes.
 
-    It stands in for `torch.nn.functional.batch_norm`, so encoders need not know of it, on a CPU too, where
-    torch.nn.SyncBatchNorm does not work.
+    It replaces `torch.nn.functional.batch_norm`, so encoders need no change. It also works on a CPU, unlike
+    torch.nn.SyncBatchNorm.
     """
 
     def __torch_function__(
@@ -169,9 +169,9 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Return what `torch.nn.functional.batch_norm` would, were all processes' inputs (N, C, ...) one.
+    """Return this process's part of `torch.nn.functional.batch_norm` of all processes' joined inputs (N, C, ...).
 
-    Source: Chan, Golub, LeVeque 1983 for joining means and variances of parts without cancellation.
+    Source: Chan, Golub, LeVeque 1983 for combining means and variances of parts without cancellation.
     """
     given, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
     axes = [axis for axis in range(x.ndim) if axis != 1]

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: the first asks a training to save a checkpoint, the second ends it at once."""
+"""Handling of Ctrl-C and termination: the first signal makes a training save and end, the second ends it at once."""
 
 import signal
 import threading
@@ -8,14 +8,14 @@ from typing import Any, Self
 
 from speakerverif.training import distributed
 
-# torchrun passes a signal on to processes that the terminal has sent it to already.
+# torchrun forwards a signal to processes that have already received it from the terminal.
 REPEATED_S = 3.0
 
 
 class Interruption:
-    """A context that notices SIGINT and SIGTERM instead of ending; a second signal ends the process as usual.
+    """A context that records SIGINT or SIGTERM instead of ending; a second signal ends the process as usual.
 
-    Outside the main thread, where Python takes no signals, it notices none.
+    Outside the main thread, where Python handles no signals, it has no effect.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Interruption:
 
     @property
     def name(self) -> str:
-        """The signal that was received, here or in another process."""
+        """The name of the signal received, here or in another process."""
         return "an interruption" if self._received is None else self._received.name
 
     def requested(self) -> bool:
-        """Return whether any of the processes was asked to end."""
+        """Return whether any process has received a signal."""
         return distributed.any_says(self._received is not None)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The log of a training: one JSON line per step and per validation; the same for TensorBoard, where it is installed."""
+"""The log of a training: one JSON line per step and per validation, also for TensorBoard if it is installed."""
 
 import dataclasses
 import importlib.util
@@ -17,14 +17,14 @@ class StepFigures:
     """The figures of one step, over the whole batch."""
 
     loss: float
-    accuracy: float  # share of the batch whose own class has the greatest cosine
+    accuracy: float  # share of the batch for which the right class has the greatest cosine
     learning_rate: float
     margin_fraction: float
     grad_norm: float  # before clipping
 
 
 class TrainingLog:
-    """Writes figures under a model folder; a resumed run drops the lines of steps it will do again.
+    """A log in a model folder; a resumed run drops the lines of steps that it will repeat.
 
     Args:
         folder: the model folder.
@@ -54,7 +54,7 @@ class TrainingLog:
         seconds: float,
         waited_s: float,
     ) -> None:
-        """Write the figures of a step that took `seconds`, of which it waited `waited_s` for data."""
+        """Write the figures of a step that took `seconds`, including `waited_s` of waiting for data."""
         line = {
             "step": step,
             "samples": step * batch_size,
@@ -67,7 +67,7 @@ class TrainingLog:
         self._recent = [*self._recent[1 - WINDOW :], line]
 
     def validation(self, step: int, figures: dict[str, float]) -> str:
-        """Write the figures of a validation after a step; return them as one short text."""
+        """Write the figures of a validation after a step and return them as a short text."""
         self._write({"step": step, **figures})
         return "validation: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
@@ -79,7 +79,7 @@ class TrainingLog:
                 self._board.add_scalar(name, value, line["step"])
 
     def summary(self) -> str:
-        """Return the means over the last steps as one short text for the progress line."""
+        """Return the means over the last steps as a short text for the progress line."""
 
         def mean(name: str) -> float:
             return float(sum(f[name] for f in self._recent)) / len(self._recent)

@@ -1,8 +1,8 @@
 """The training loop: from a manifest to a model folder.
 
-Every random choice follows from (seed, step), so a run that was interrupted and resumed equals the uninterrupted
-one bit for bit on a CPU. Schedules are counted in samples. Under torchrun every process runs this loop on its part
-of each batch (see `distributed`), and the first alone writes and reports.
+Every random choice follows from (seed, step), so on a CPU a run that was interrupted and resumed is bit-identical to
+an uninterrupted one. Schedules are counted in samples. Under torchrun every process runs this loop on its part of each
+batch (see `distributed`), and only the first writes and reports.
 """
 
 import contextlib
@@ -56,26 +56,26 @@ def train(
     source: Files | None = None,
     bad_files: BadFiles = REFUSE,
 ) -> Path:
-    """Train a model and return its folder; continue where `out/training` holds the state of the same recipe.
+    """Train a model and return its folder; a state of the same recipe in `out/training` is continued.
 
-    A continued training may have lost utterances, or gained some of the speakers that it knows. SIGINT (Ctrl-C) and
-    SIGTERM end it after a checkpoint, a second one at once.
+    When it continues, utterances may be missing, or new ones of known speakers may be added. SIGINT (Ctrl-C) and
+    SIGTERM end it after a checkpoint; a second signal ends it at once.
 
     Args:
-        recipe: what to train and how.
+        recipe: settings of the model and its training.
         manifest: the training utterances; its speakers become the classes.
         out: the model folder, a working model at every checkpoint.
-        data_dir: the folder that the recipe's noise and room folders are relative to.
+        data_dir: the folder that the recipe's relative noise and response folders start from.
         device: "cpu", "cuda" or "cuda:0".
         validate: called with the model in eval mode; its figures are logged.
-        start_from: a model folder whose weights to begin with (fine-tuning).
-        stop_after_steps: stop early, leaving the state behind (a rehearsal of an interruption).
-        source: reads the recordings; None: without a choice of channel.
-        bad_files: what to do about recordings that can't be read.
+        start_from: a model folder with initial weights (fine-tuning).
+        stop_after_steps: stop early and keep the state (to simulate an interruption).
+        source: reads the recordings; None: `Files` without a default channel.
+        bad_files: policy for recordings that can't be read.
 
     Raises:
         InputError: wrong recipe or data, recordings that can't be read, another recipe's model in `out`, a loss that
-            is not finite (the utterances of the batch are named).
+            is not finite (with the utterances of the batch).
         KeyboardInterrupt: SIGINT or SIGTERM, after the checkpoint.
     """
     if is_finished(out, recipe):
@@ -123,7 +123,7 @@ def train(
                 checkpoints.save_when_due(training)
         if distributed.is_first():
             checkpoints.save(training, finished=training.step >= order.num_steps)
-        distributed.as_first_says(True)  # nobody ends before the checkpoint is written
+        distributed.as_first_says(True)  # no process ends before the checkpoint is written
     if training.step < last_step:
         logger.warning(
             f"{interruption.name}: checkpoint saved after step {training.step}; the same command continues"
@@ -133,7 +133,7 @@ def train(
 
 
 def _saved_at_error(checkpoints: Checkpoints, training: TrainingState) -> str:
-    """Save a checkpoint before a recording that can't be read ends training; return what to tell the user."""
+    """Save a checkpoint when a recording that can't be read ends training; return a message for the user."""
     if not distributed.is_first() or training.step == 0:
         return ""
     checkpoints.save(training, finished=False)
@@ -143,10 +143,10 @@ def _saved_at_error(checkpoints: Checkpoints, training: TrainingState) -> str:
 def new_training(
     recipe: Recipe, class_names: list[str], device: str, start_from: Path | None
 ) -> TrainingState:
-    """Return a training before its first step, with random weights or those of the model `start_from`.
+    """Return the state of a training before its first step, with random weights or those of `start_from`.
 
     Raises:
-        InputError: a wrong value in the recipe, or a model that does not fit it.
+        InputError: a wrong value in the recipe, or a model that does not match it.
     """
     device_type, precision = torch.device(device).type, recipe.train.precision
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
@@ -167,10 +167,10 @@ def new_training(
 def train_step(
     training: TrainingState, recipe: Recipe, batch: Batch, epoch: float, manifest: Manifest
 ) -> StepFigures:
-    """Update the networks by one batch, at the learning rate and margin of `epoch`.
+    """Update the networks on one batch, with the learning rate and margin at `epoch`, and return its figures.
 
     Raises:
-        InputError: a loss that is not finite; the utterances of the batch are named.
+        InputError: a loss that is not finite, with the utterances of the batch.
     """
     model, head, optimizer, scaler = training.model, training.head, training.optimizer, training.scaler
     precision = PRECISIONS[recipe.train.precision]
@@ -198,7 +198,7 @@ def train_step(
     norm = nn.utils.clip_grad_norm_(training.parameters, recipe.train.max_grad_norm or float("inf"))
     scaler.step(optimizer)
     scaler.update()
-    # Read together and last: each reading waits for all that a GPU still has to do.
+    # Read together and last: each reading waits for all pending work of a GPU.
     figures = torch.stack([loss.detach(), head.accuracy(cosines, labels), norm]).tolist()
     if not math.isfinite(figures[0]):
         rows = distributed.gather(batch.utterances).tolist()
@@ -210,7 +210,7 @@ def train_step(
 
 @torch.no_grad()
 def _masked_features(model: SpeakerModel, waveform: Tensor, recipe: Recipe, step: int) -> Tensor:
-    """Return the features of a batch under SpecAugment's masks; seeds what follows in this step, too."""
+    """Return the features of a batch with SpecAugment's masks; also seeds the rest of this step."""
     part = rank, _ = distributed.rank(), distributed.size()
     step_seed = recipe.seed * 1_000_003 + step
     torch.manual_seed(step_seed * 1_009 + 1 + rank)  # dropout: different units in every process
@@ -221,14 +221,14 @@ def _masked_features(model: SpeakerModel, waveform: Tensor, recipe: Recipe, step
 
 
 def _validation_steps(recipe: Recipe, order: BatchOrder) -> set[int]:
-    """Return the steps after which the model is validated; the last is always among them."""
+    """Return the steps after which the model is validated; they always include the last."""
     every = recipe.train.validate_every_epochs * order.steps_per_epoch
     regular = range(0, order.num_steps, max(1, round(every))) if every else ()
     return {*regular, order.num_steps} - {0}
 
 
 def _validated(training: TrainingState, validate: Validate) -> dict[str, float]:
-    """Return the figures of the model that would be saved now."""
+    """Return the validation figures of the model that would be saved now."""
     figures = validate(training.result.eval())
     training.model.train()
     return figures
@@ -249,10 +249,10 @@ def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.opti
 
 
 def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], start_from: Path) -> None:
-    """Put the weights of a model folder into `model`, and its head into `head` where the classes are the same.
+    """Load the weights of a model folder into `model`, and those of its head into `head` if the classes are the same.
 
     Raises:
-        InputError: the folder's model has other features or another encoder.
+        InputError: the folder's model has different features or a different encoder.
     """
     former = folder.read_model_folder(start_from)
     if not isinstance(former.model, SpeakerModel):
@@ -273,7 +273,7 @@ def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], s
 
 
 def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:
-    """Return the message for a loss that is not finite: the utterances to blame, or the whole batch."""
+    """Return the message for a loss that is not finite, with the utterances that cause it or the whole batch."""
     finite = torch.isfinite(embeddings).all(dim=1).tolist()
     bad = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
     cause = "their embeddings are not finite" if bad else "every embedding is finite; the batch was"

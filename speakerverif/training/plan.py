@@ -1,4 +1,4 @@
-"""The plan of a recipe, shown before anything long starts: data, classes, steps, memory, disk."""
+"""The plan of a recipe, shown before long work starts: data, classes, steps, memory, disk."""
 
 import shutil
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from speakerverif.models import encoders, features
 from speakerverif.scoring import backends
 from speakerverif.training.batches import BatchOrder
 
-# Of a float32: heads, gradients and optimisers are in that precision whatever `train.precision` says.
+# Bytes of a float32, the precision of heads, gradients and optimisers for any `train.precision`.
 BYTES = 4
-LARGEST = 10_000_000_000  # parameters of an encoder; beyond, a value is taken for a mistake
-_OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # tensors of each parameter's size: momentum; two moments
+LARGEST = 10_000_000_000  # parameters of an encoder; more are taken for a mistake
+_OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}  # tensors per parameter: momentum; two moments
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the networks of a recipe are, in parameters."""
+    """The sizes of a recipe's networks, in parameters."""
 
     encoder: int
     head: int
@@ -37,10 +37,10 @@ class Size:
 
 
 def size_of(recipe: Recipe, num_speakers: int) -> Size:
-    """Return the sizes of a recipe's networks for a number of training speakers, without taking their memory.
+    """Return the sizes of a recipe's networks for a number of training speakers, without allocating them.
 
     Raises:
-        InputError: what building them raises: an unknown name or key, a value out of range.
+        InputError: an unknown name or key, or a value out of range, as when they are built.
     """
     features.build(recipe.features)
     classes = num_speakers * len(recipe.augment.speeds)
@@ -55,7 +55,7 @@ def size_of(recipe: Recipe, num_speakers: int) -> Size:
 
 
 def check(recipe: Recipe, num_speakers: int) -> None:
-    """Raise `InputError` where a value of a recipe is wrong or contradicts another, before anything is built of it."""
+    """Raise `InputError` where a value of a recipe is wrong or contradicts another, before networks are built."""
     from_dict(Recipe, to_dict(recipe), "recipe")
     defaults_in_force(recipe)
     size_of(recipe, num_speakers)
@@ -66,7 +66,7 @@ def _count(module: nn.Module) -> int:
 
 
 def head_bytes(recipe: Recipe, size: Size) -> int:
-    """Return the memory of the head in training: weights, gradients and the optimiser's state."""
+    """Return the bytes of the head in training: weights, gradients and the optimiser's state."""
     return size.head * BYTES * (2 + _OPTIMIZER_COPIES[recipe.train.optimizer])
 
 
@@ -77,10 +77,10 @@ def describe(
 
     Args:
         recipe: of the main training.
-        finetuned: of the second stage, where there is one.
+        finetuned: of the second stage, if there is one.
         prepared: the corpus.
         manifest: the training utterances.
-        out: where the run writes.
+        out: the run's output folder.
     """
     size, defaults = size_of(recipe, len(manifest.speakers)), defaults_in_force(recipe)
     trials = {name: TrialList.read(path) for name, path in prepared.trials.items()}
@@ -116,7 +116,7 @@ def _training(recipe: Recipe, manifest: Manifest) -> str:
 
 
 def _disk(recipe: Recipe, size: Size, models: int, embedded: int) -> int:
-    """Return the bytes of the model folders, of one training's state and of the embeddings."""
+    """Return the total bytes of the model folders, one training's state and the embeddings."""
     model = size.encoder + size.head
     averaged = size.encoder if recipe.train.average != "none" else 0
     state = model * (1 + _OPTIMIZER_COPIES[recipe.train.optimizer]) + averaged
@@ -132,5 +132,5 @@ def _size(count: int) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.is_dir())

@@ -1,4 +1,4 @@
-"""Recordings that can't be read: found before a training starts, and left out where the user says so."""
+"""Recordings that can't be read: found before a training starts, and left out if the user chooses that."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from speakerverif.audio.reading import Files
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 
-RATE = 16_000  # that recordings are resampled to in checking: any would do
+RATE = 16_000  # of recordings read for a check; any rate would do
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ class BadFiles:
     """The policy for recordings that can't be read.
 
     Attributes:
-        check: how much of each recording is looked at before a training starts: its header, or all of it.
-        skip: leave such recordings out, by name, rather than refuse; also one that turns bad during training.
+        check: how much of each recording is checked before a training starts: its header, or all of it.
+        skip: leave such recordings out and list them, instead of raising an error; also during training.
     """
 
     check: Literal["headers", "decode"] = "headers"
@@ -39,8 +39,8 @@ def readable(manifest: Manifest, policy: BadFiles, source: Files) -> tuple[Manif
     """Return the utterances that can be read, and the ids of those left out.
 
     Raises:
-        InputError: some can't be read and the policy isn't to skip them (all are named, with the reasons); or none
-            can.
+        InputError: some can't be read and the policy isn't to skip them (with all ids and reasons); or none can be
+            read.
     """
     problems: list[tuple[int, str]] = []
     with (
@@ -67,7 +67,7 @@ def readable(manifest: Manifest, policy: BadFiles, source: Files) -> tuple[Manif
 
 
 def _problem(utterance: Utterance, policy: BadFiles, source: Files) -> str:
-    """Return why an utterance can't be read; empty where it can."""
+    """Return the reason why an utterance can't be read; empty if it can."""
     path = utterance.path
     try:
         if Path(path).is_file() and Path(path).stat().st_size == 0:
@@ -80,7 +80,7 @@ def _problem(utterance: Utterance, policy: BadFiles, source: Files) -> str:
         samples = source.read(path, utterance.start_s, utterance.duration_s, RATE, utterance.channel)
     except InputError as error:
         return str(error)
-    except Exception as error:  # a decoder's own error must not cost the rest of the list
+    except Exception as error:  # a decoder's internal error must not end the check of the list
         return f"{path}: {type(error).__name__}: {error}"
     if len(samples) == 0:
         return f"{path}: no samples"

@@ -1,4 +1,4 @@
-"""Learning rate and margin as functions of the samples seen, whatever the batch size or number of GPUs."""
+"""Learning rate and margin as functions of the samples seen, for any batch size and number of GPUs."""
 
 import math
 
@@ -9,7 +9,7 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
     """Return the learning rate at `epoch` (samples seen / samples in an epoch; a float).
 
     The warm-up factor rises linearly from 0 to 1 over `warmup_epochs`. "exponential" is WeSpeaker's: it decays
-    from the first sample on and the warm-up multiplies it. "cosine" and "linear" decay from the end of the warm-up.
+    from the first sample and is multiplied by the warm-up factor. "cosine" and "linear" decay after the warm-up.
     """
     peak, final = config.learning_rate, config.final_learning_rate
     warm_up = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs > 0 else 1.0
@@ -26,10 +26,10 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
 
 
 def margin_fraction(config: ScheduleConfig, epoch: float) -> float:
-    """Return the share of the head's margin in force at `epoch`, in [0, 1].
+    """Return the share of the head's margin at `epoch`, in [0, 1].
 
-    "exponential" is WeSpeaker's increase, 1 - 0.001 ** x on the way from `start_epoch` to `end_epoch`: fast at
-    first, half of the margin at x = 0.1. "constant" is the whole margin from the start.
+    "exponential" is WeSpeaker's increase, 1 - 0.001 ** x, where x goes from 0 at `start_epoch` to 1 at `end_epoch`:
+    fast at first, half of the margin at x = 0.1. "constant" is the whole margin from the start.
     """
     if config.kind == "constant" or epoch >= config.end_epoch:
         return 1.0

@@ -1,11 +1,11 @@
-"""SpecAugment: bands of frequency and stretches of time masked out of a batch of features."""
+"""SpecAugment: frequency and time masks on a batch of features."""
 
 import torch
 from torch import Tensor
 
 from speakerverif.config import SpecAugmentConfig
 
-MAX_SHARE = 0.2  # of an utterance's frames that one time mask may cover
+MAX_SHARE = 0.2  # greatest share of an utterance's frames that one time mask covers
 
 
 def spec_augment(
@@ -15,15 +15,14 @@ def spec_augment(
     generator: torch.Generator | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """Return the features with masks of their own on every utterance, set to 0: the mean after normalisation.
+    """Return the features with separate masks on each utterance; masked values are 0, the normalised mean.
 
     Args:
         features: float32 (batch, frames, mels); not changed in place.
-        num_frames: int64 (batch,), how many frames of each row are the utterance's; no time mask goes beyond.
-        config: numbers of masks and their greatest widths; widths are uniform from 0 up to those.
-        generator: the source of randomness, on the features' device; the default one where None.
-        part: (k, n): these rows are the k-th of n equal parts of a batch; they get the masks that they would get
-            in the whole batch.
+        num_frames: int64 (batch,), number of frames of each utterance; time masks lie within them.
+        config: numbers of masks and their greatest widths; widths are uniform from 0 to these.
+        generator: source of randomness, on the features' device; None: the default generator.
+        part: (k, n): these rows are the k-th of n equal parts of a batch and get the same masks as in the whole batch.
 
     Source: Park et al. 2019, arXiv 1904.08779, section 2, with p = 0.2 as in its Switchboard policies: a time
         mask covers at most a fifth of the utterance. Departure: no time warping.
@@ -45,10 +44,10 @@ def _masked(
     generator: torch.Generator | None,
     part: tuple[int, int],
 ) -> Tensor:
-    """Return which of `size` places lie under one of `masks` random masks within `length`: (batch, size)."""
+    """Return whether each of `size` positions is in one of `masks` random masks within `length`: (batch, size)."""
     k, n = part
     draw = torch.rand(2, n, len(length), masks, generator=generator, device=length.device)[:, k]
-    # rand() is below 1, so widths reach `widest` and starts the last place where the mask still fits.
+    # rand() is below 1, so widths go up to `widest`, and starts up to the last one where the mask fits.
     width = (draw[0] * (widest + 1)[:, None]).long()
     start = (draw[1] * (length[:, None] - width + 1)).long()
     place = torch.arange(size, device=length.device)

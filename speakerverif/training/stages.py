@@ -1,6 +1,6 @@
 """The stages of a recipe, from a corpus to a page of results.
 
-Each stage is resumable, and skipped when nothing that its result depends on has changed since it was done.
+Each stage is resumable, and skipped if its inputs have not changed since it was done.
 """
 
 import dataclasses
@@ -51,10 +51,10 @@ class Stage:
     """One stage of a recipe.
 
     Attributes:
-        name: as `--stages` takes it.
+        name: for `--stages`.
         run: does the work.
-        inputs: plain values that its result depends on, apart from those of the stages before it.
-        shared: several processes take part; otherwise the first works and the others wait.
+        inputs: plain values that its result depends on, without those of earlier stages.
+        shared: whether all processes take part; otherwise the first works and the others wait.
     """
 
     name: str
@@ -73,23 +73,23 @@ def run(
     places: dict[str, Any] | None = None,
     bad_files: BadFiles = REFUSE,
 ) -> dict[str, ScoringRecord]:
-    """Run the stages of a recipe and return the record of every trial list scored, by the list's name.
+    """Run the stages of a recipe and return the records of the scored trial lists, by name.
 
-    Under torchrun all processes train; the first alone does the rest, and the others wait for it.
+    Under torchrun all processes train; the first does everything else while the others wait.
 
     Args:
         recipe: the data, the networks, their training and scoring.
-        out: the folder that everything is written to.
-        data_dir: the corpus, or a folder of what `prepare` wrote, by the corpus's name; noise and room folders are
-            relative to it.
-        stages: names of the stages to run, always in the order of `STAGES`; None: all. The results that they need of
-            others must be there.
+        out: the output folder.
+        data_dir: the corpus, or a folder with a subfolder of prepared lists per corpus, by name; relative noise and
+            response folders start from it.
+        stages: names of the stages to run, always in the order of `STAGES`; None: all. Results of other stages that
+            they need must exist.
         device: "cpu" or "cuda".
         places: further options of the corpus's `prepare`: `vox1`, `vox2`, `trials`.
-        bad_files: what to do about training recordings that can't be read.
+        bad_files: policy for training recordings that can't be read.
 
     Raises:
-        InputError: unknown stage, wrong data, wrong recipe (a second stage's as well: before the first begins).
+        InputError: unknown stage, wrong data, wrong recipe (`[finetune]` is checked before the first stage begins).
     """
     names = [stage.name for stage in STAGES]
     chosen = names if stages is None else stages
@@ -123,14 +123,14 @@ def train_recipe(
 ) -> Path:
     """Train the recipe's model into `out`, from a manifest or from the corpus in `data_dir`; return `out`.
 
-    The corpus is prepared in `out`/data, unless `data_dir` holds what `prepare` wrote for it. `source` reads the
-    recordings, with a choice of channel where one is needed.
+    The corpus is prepared in `out`/data, unless `data_dir` contains its prepared lists. `source` reads the
+    recordings, with a default channel if one is needed.
 
-    With `start_from`, training begins with the weights of that model folder, an imported one's too; its head goes on
-    where the classes are the same.
+    With `start_from`, training begins with the weights of that model folder, which may be an imported one; its head
+    is kept if the classes are the same.
 
     Raises:
-        InputError: neither is given, or what `train` raises.
+        InputError: neither is given, or as `train`.
     """
     check_outside_parts(recipe)
     if manifest is not None:
@@ -164,7 +164,7 @@ def train_recipe(
 
 
 def _check(work: Workspace) -> None:
-    """Raise `InputError` where the recipe is wrong, before anything is done."""
+    """Raise `InputError` for a wrong recipe, before any work."""
     check(work.recipe.backend, work.recipe.score.norm)
     for recipe in (work.recipe, finetuned(work.recipe)):
         if recipe is not None:
@@ -174,12 +174,12 @@ def _check(work: Workspace) -> None:
 
 
 def _silence(rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Return silence in place of other speech, where only settings are checked."""
+    """Return silence instead of other speech, to check settings only."""
     return np.zeros(num_samples, np.float32)
 
 
 def _log_plan(work: Workspace) -> None:
-    """Log what is about to happen, and the memory and disk that it takes.
+    """Log the plan of the run, with the memory and disk space that it needs.
 
     Raises:
         InputError: a cohort larger than the number of training speakers.
@@ -194,7 +194,7 @@ def _log_plan(work: Workspace) -> None:
 
 
 def _do(stage: Stage, work: Workspace) -> None:
-    """Run a stage, unless it was done with the same inputs."""
+    """Run a stage, unless it was done before with the same inputs."""
     stamp = work.out / "stages" / f"{stage.name}.json"
     key = key_of(stage, work)
     is_done = stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key
@@ -206,11 +206,11 @@ def _do(stage: Stage, work: Workspace) -> None:
         stage.run(work)
     if distributed.is_first():
         write_json(stamp, {"key": key})
-    distributed.as_first_says(True)  # nobody reads what the first has not written yet
+    distributed.as_first_says(True)  # no process reads before the first has written
 
 
 def key_of(stage: Stage, work: Workspace) -> str:
-    """Return a hash of a stage's inputs and of those of all stages before it."""
+    """Return a hash of the inputs of a stage and of all stages before it."""
     position = STAGES.index(stage)
     before = [key_of(STAGES[position - 1], work)] if position else []
     inputs = json.dumps([stage.name, stage.inputs(work), before], sort_keys=True)
@@ -266,9 +266,8 @@ def _train_into(folder: Path, work: Workspace, recipe: Recipe, start_from: Path 
 
 
 def _embed(work: Workspace) -> None:
-    folder = load_for_inference(
-        work.model, work.device, "torch"
-    )  # a table doesn't depend on what is installed
+    # Always torch, so that a table doesn't depend on the installed engines.
+    folder = load_for_inference(work.model, work.device, "torch")
     ids = dict.fromkeys(i for path in work.trials.values() for i in TrialList.read(path).ids)
     _embed_into(work.embeddings, work, folder, work.prepared.utterances(ids))
     if needs_training(work.recipe):

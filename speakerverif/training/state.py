@@ -1,4 +1,4 @@
-"""Everything that a training step changes, and the one file that it is kept in between two runs."""
+"""The state that training steps change, and the file that stores it between runs."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ Facts = dict[str, Any]  # plain values, as JSON holds them
 
 @dataclass
 class TrainingState:
-    """The networks, their optimiser and average, and how many steps were done."""
+    """The networks, their optimiser and average, and the number of steps done."""
 
     model: SpeakerModel
     head: Head
@@ -36,22 +36,22 @@ class TrainingState:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that a step updates: the model's, then the head's."""
+        """The parameters that a step updates: those of the model, then of the head."""
         return [*self.model.parameters(), *self.head.parameters()]
 
     @property
     def result(self) -> SpeakerModel:
-        """The model that training gives so far: the average where there is one, else the model itself."""
+        """The current result of training: the average if there is one, else the model itself."""
         averaged = self.average is not None and int(self.average.n_averaged) > 0
         return self.average.module if averaged else self.model  # type: ignore[union-attr, return-value]
 
     def average_weights(self) -> None:
-        """Take the weights as they are into the average."""
+        """Update the average with the current weights."""
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def save(self, folder: Path, facts: Facts) -> None:
-        """Write one file that `load` continues from, with facts that the caller wants back."""
+        """Write one file with the state and the caller's facts, for `read` and `load`."""
         averaged = self.result is not self.model
         tensors = {
             **_prefixed("model.", self.model.state_dict()),
@@ -68,7 +68,7 @@ class TrainingState:
         write_atomically(folder / STATE, save(plain(tensors), metadata=metadata))
 
     def load(self, tensors: dict[str, Tensor], facts: Facts) -> None:
-        """Put back what `save` wrote and `read` returned."""
+        """Restore the state from the tensors and facts of `read`."""
         self.step = facts["step"]
         self.model.load_state_dict(_unprefixed("model.", tensors))
         self.head.load_state_dict(_unprefixed("head.", tensors))
@@ -81,7 +81,7 @@ class TrainingState:
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], Facts] | None:
-    """Return the tensors and facts that `TrainingState.save` wrote; None where no training is under way.
+    """Return the tensors and facts that `TrainingState.save` wrote; None where there is no unfinished training.
 
     Raises:
         InputError: the file is damaged.
@@ -95,12 +95,12 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Facts] | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the state of a training that has ended."""
+    """Delete the state of a finished training."""
     shutil.rmtree((folder / STATE).parent, ignore_errors=True)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state as named tensors; its settings are the recipe's and not kept here."""
+    """Return an optimiser's state as named tensors, without its settings, which are in the recipe."""
     return {
         f"optimizer.{i}.{key}": torch.as_tensor(value)
         for i, values in optimizer.state_dict()["state"].items()
@@ -110,7 +110,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `_optimizer_tensors` returned."""
+    """Restore an optimiser's state from the tensors of `_optimizer_tensors`."""
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _unprefixed("optimizer.", tensors).items():
         index, key = name.split(".", 1)

@@ -1,4 +1,4 @@
-"""One run of a recipe: its settings, where its data are, and the files that its stages read and write."""
+"""A run of a recipe: its settings, the location of its data, and the files that its stages read and write."""
 
 import json
 import logging
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workspace:
-    """One run of a recipe into one folder."""
+    """A run of a recipe with its output folder."""
 
     recipe: Recipe
     out: Path
-    data_dir: Path | None  # the corpus, or a folder of what `prepare` wrote; noise folders are relative to it
+    data_dir: Path | None  # the corpus, or a folder of prepared lists; noise folders are relative to it
     device: str = "cpu"
     bad_files: BadFiles = REFUSE
     places: dict[str, Any] = field(default_factory=dict)  # further options of the corpus's `prepare`
@@ -49,18 +49,18 @@ class Workspace:
 
     @property
     def lists(self) -> Path:
-        """The folder of the prepared lists: this run's own where `places` says where the corpus is."""
+        """The folder of the prepared lists, which is in this run's folder if `places` gives the corpus."""
         own = self.out / "data"
         return own if self.places else lists_of(self.recipe, self.data_dir, own)
 
     @property
     def prepared_before(self) -> bool:
-        """Whether the lists were prepared before, for several recipes to share."""
+        """Whether the lists were prepared before the run, to be shared by several recipes."""
         return self.lists != self.out / "data"
 
     @property
     def prepared(self) -> Prepared:
-        """The corpus as the stage `prepare`, or the command `prepare` before it, wrote it down."""
+        """The prepared corpus, as recorded by the stage or the command `prepare`."""
         return Prepared.load(self.lists / PREPARED)
 
     @property
@@ -75,7 +75,7 @@ class Workspace:
 
     @property
     def model(self) -> Path:
-        """The model to evaluate: the fine-tuned one where the recipe has that stage."""
+        """The folder of the model to evaluate: the fine-tuned one if the recipe has that stage."""
         return self.finetuned_model if self.recipe.finetune else self.trained_model
 
     @property
@@ -85,7 +85,7 @@ class Workspace:
         return {name: trials_path(self.prepared, name) for name in names}
 
     def scores(self, trials: str, suffix: str) -> Path:
-        """Return the file of a trial list's scores (.txt, .raw.txt) or record (.json)."""
+        """Return the path of a trial list's scores (.txt, .raw.txt) or record (.json)."""
         return self.out / "scores" / f"{trials}{suffix}"
 
     def records(self) -> dict[str, ScoringRecord]:
@@ -97,7 +97,7 @@ class Workspace:
 
 
 def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
-    """Return the utterances to train on, without those shorter than the recipe's minimum (their number is logged)."""
+    """Return the training utterances, without those shorter than the recipe's minimum, whose number is logged."""
     manifest = Manifest.read(prepared.train)
     shortest = recipe.data.min_duration_s
     if shortest <= 0:
@@ -109,7 +109,7 @@ def training_manifest(recipe: Recipe, prepared: Prepared) -> Manifest:
 
 
 def finetuned(recipe: Recipe) -> Recipe | None:
-    """Return the recipe of the second stage: the first one's with the changes of `[finetune]`; None without one.
+    """Return the recipe of the second stage, that is, with the changes in `[finetune]`; None if there are none.
 
     Raises:
         InputError: unknown key or wrong value in `[finetune]`.
@@ -138,10 +138,10 @@ def validation(recipe: Recipe, prepared: Prepared, device: str) -> Validate | No
 
 
 def trials_path(prepared: Prepared, name: str) -> Path:
-    """Return the file of a prepared trial list.
+    """Return the path of a prepared trial list.
 
     Raises:
-        InputError: unknown name; the nearest one is named.
+        InputError: unknown name; the error suggests the nearest one.
     """
     if name not in prepared.trials:
         raise InputError(f"unknown trial list {name!r}; {nearest(name, list(prepared.trials))}")
