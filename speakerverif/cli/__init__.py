@@ -1,4 +1,4 @@
-"""The command line: one file per group of commands, put together in `entry`."""
+"""The command line: one file per group of commands, combined in `entry`."""
 
 from speakerverif.cli.entry import main, parser
 

@@ -1,4 +1,4 @@
-"""The processor or GPU that a command works on."""
+"""The CPU threads or GPU that a command uses."""
 
 import argparse
 
@@ -7,7 +7,7 @@ def prepare_compute(arguments: argparse.Namespace) -> None:
     """Set the number of threads, and check that the device is there.
 
     Raises:
-        InputError: a CUDA device was asked for and there is none.
+        InputError: a CUDA device was requested and there is none.
     """
     from speakerverif._util import resources
 

@@ -1,4 +1,4 @@
-"""What the command line shows on standard output and standard error."""
+"""Output of the command line on standard output and standard error."""
 
 import codecs
 import contextlib
@@ -13,7 +13,7 @@ PLAIN_ERRORS = "speakerverif.plain"
 
 
 class _StandardError(logging.Handler):
-    """Writes messages as plain lines to the standard error of the moment, above a progress bar where one is drawn."""
+    """A handler that writes plain lines to the current standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
@@ -31,7 +31,7 @@ class _StandardError(logging.Handler):
 
 @contextlib.contextmanager
 def messages_shown(verbosity: int) -> Iterator[None]:
-    """Show the package's messages on standard error: warnings (-1), what is being done (0), details (1)."""
+    """Show the package's messages on standard error: warnings (-1), also progress (0), also details (1)."""
     logger, handler = logging.getLogger("speakerverif"), _StandardError()
     level = logger.level
     logger.addHandler(handler)
@@ -44,7 +44,7 @@ def messages_shown(verbosity: int) -> Iterator[None]:
 
 
 def write_what_the_console_can_show() -> None:
-    """Have characters that a console lacks written as similar ones or as escapes, where they would end the program."""
+    """Write characters that a console can't show as similar ones or escapes, instead of failing."""
     codecs.register_error(PLAIN_ERRORS, _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

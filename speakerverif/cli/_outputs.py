@@ -1,4 +1,4 @@
-"""The outputs that a command line names, told from its inputs: none may destroy another."""
+"""The outputs of a command line, separated from its inputs: an output may not overwrite an input."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from speakerverif._util.outputs import Output, check_outputs
 
 FILES = ("json", "out_rttm", "out_scores", "onnx", "pt2", "torchscript")
 FOLDERS = ("report",)
-# The groups of commands whose --out is a file; elsewhere it is a folder.
+# The modules of commands whose --out is a file; for other commands it is a folder.
 OUT_IS_FILE = (
     "speakerverif.cli.embedding",
     "speakerverif.cli.calibrate",
@@ -19,7 +19,7 @@ OUT_IS_FILE = (
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise `InputError` where what the command line tells to write can't be written, or is an input."""
+    """Raise `InputError` where an output of the command line can't be written or is an input."""
     outputs = list(outputs_of(arguments))
     written = {output.option.removeprefix("--").replace("-", "_") for output in outputs}
     others = (value for name, value in vars(arguments).items() if name not in (*written, "command", "run"))
@@ -27,7 +27,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def outputs_of(arguments: argparse.Namespace) -> Iterator[Output]:
-    """Yield what a command line tells to write."""
+    """Yield the outputs of a command line."""
     for name in (*FILES, *FOLDERS, "out"):
         path = getattr(arguments, name, None)
         if not isinstance(path, Path):
@@ -40,7 +40,7 @@ def outputs_of(arguments: argparse.Namespace) -> Iterator[Output]:
 
 
 def _paths(value: Any) -> Iterator[Path]:
-    """Yield what may be paths in the value of an argument; `NAME=FILE` names one too."""
+    """Yield possible paths in the value of an argument, also in `NAME=FILE`."""
     if isinstance(value, Path):
         yield value
     elif isinstance(value, str):

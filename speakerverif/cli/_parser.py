@@ -15,7 +15,7 @@ AddArguments = Callable[[argparse.ArgumentParser], None]
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its name, what it does, how it is called, its arguments, and the function that runs it."""
+    """A command: its name, summary, example, arguments, and the function that runs it."""
 
     name: str
     summary: str
@@ -26,14 +26,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Group:
-    """Commands that belong together, under a heading."""
+    """A group of commands under a heading."""
 
     heading: str
     commands: tuple[Command, ...]
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that answers a wrong command line in one line, with the nearest option or command."""
+    """An `ArgumentParser` with one-line errors that suggest the nearest option or command."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse; an unknown option is refused before a required one is missed, for it may be the same, mistyped."""
+        """Parse; unknown options are reported before missing ones, since one may be the other, mistyped."""
         words = sys.argv[1:] if args is None else list(args)
         if self._subparsers is None:
             self._refuse_unknown_options(words)
@@ -69,13 +69,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-    """Return "; did you mean ...?" for a mistyped name, or nothing where no known name is near."""
+    """Return "; did you mean ...?" for a mistyped name; empty if no known name is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def parser_of(groups: Sequence[Group]) -> Parser:
-    """Return the parser of all commands; a parsed command line holds the function to call as `run`."""
+    """Return the parser of all commands; `run` in its result is the function to call."""
     width = max(len(command.name) for group in groups for command in group.commands)
     lists = [
         "\n".join([f"{group.heading}:", *(f"  {c.name:{width}}  {c.summary}" for c in group.commands)])

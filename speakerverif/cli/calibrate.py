@@ -1,4 +1,4 @@
-"""The `calibrate` subcommand: labelled scores to likelihood ratios, and a threshold with its error rates."""
+"""The `calibrate` command: calibration to likelihood ratios, and a threshold with its error rates."""
 
 import argparse
 import sys
@@ -32,7 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fit a calibration or a fusion on labelled trials, store it, and print what it promises."""
+    """Fit a calibration or fusion on labelled trials, store it, and print its figures."""
     from speakerverif.inference.calibrate_list import CalibrationRequest, calibrate_list
     from speakerverif.inference.score_sources import NotEmbeddedError
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(arguments.scores)} --scores: a fusion is of several models; write it with --out FILE"
         )
     if arguments.scores or arguments.embeddings:
-        arguments.model = None  # the scores are there: the model only takes the calibration
+        arguments.model = None  # scores are given: the calibration is only stored in the model
     sources.check(arguments)
     request = CalibrationRequest(
         trials=arguments.trials,

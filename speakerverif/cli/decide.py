@@ -1,4 +1,4 @@
-"""The commands that decide about people: verify and identify."""
+"""The commands that decide who speaks: verify and identify."""
 
 import argparse
 import dataclasses
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def finite(text: str) -> float:
-    """Return the number of an option; nan and infinity decide nothing."""
+    """Return the value of a numeric option; nan and infinity are refused."""
     try:
         value = float(text)
     except ValueError:
@@ -38,7 +38,7 @@ def finite(text: str) -> float:
 
 
 def add_threshold(command: argparse.ArgumentParser) -> None:
-    """Add the options that say when a comparison counts as the same speaker."""
+    """Add the options for the decision threshold."""
     add = command.add_argument
     add("--threshold", type=finite, metavar="T", help="accept at this score or above")
     add("--llr-threshold", type=finite, metavar="L", help="accept at this log likelihood ratio or above")
@@ -97,7 +97,7 @@ def add_identify(command: argparse.ArgumentParser) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Compare two recordings, or a recording with an enrolled speaker; decide where one can."""
+    """Compare two recordings, or a recording with an enrolled speaker, and decide if there is a threshold."""
     from speakerverif._util.files import write_json
     from speakerverif.audio.reading import Files
     from speakerverif.inference.verify import verify as compare
@@ -137,7 +137,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def identify(arguments: argparse.Namespace) -> int:
-    """Show the enrolled speakers most like a recording, and name one where that can be decided."""
+    """Show the enrolled speakers most similar to a recording, and decide on one if there is a threshold."""
     from speakerverif._util.files import write_json
     from speakerverif.inference.enrollment import Store
     from speakerverif.inference.identify import identify_all
@@ -175,7 +175,7 @@ def identify(arguments: argparse.Namespace) -> int:
 
 
 def _identify_turns(arguments: argparse.Namespace) -> int:
-    """Name the turns of conversations; 1 where some of them could not be embedded."""
+    """Identify the speakers of turns in conversations; return 1 if some turns could not be embedded."""
     from speakerverif._util.files import write_json
     from speakerverif.audio.reading import Files
     from speakerverif.inference.conversation import name_turns, read_turns, write_rttm
@@ -246,7 +246,7 @@ def _scale(arguments: argparse.Namespace) -> "tuple[ModelFolder, Scale]":
 
 
 def _thresholds(arguments: argparse.Namespace, scale: "Scale") -> dict[str, Any]:
-    """Return the thresholds that the arguments set."""
+    """Return the thresholds in the arguments."""
     from speakerverif.scoring.decision import bayes_threshold
 
     costs = arguments.c_miss, arguments.c_fa
@@ -268,7 +268,7 @@ def _thresholds(arguments: argparse.Namespace, scale: "Scale") -> dict[str, Any]
 
 
 def _embedded(folder: "ModelFolder", arguments: argparse.Namespace) -> Any:
-    """Return the embeddings of the recording or of the list's."""
+    """Return the embeddings of the recording or the list."""
     from speakerverif.audio.reading import Files
     from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.inference.embed import embed, embed_all, print_failures
@@ -285,7 +285,7 @@ def _embedded(folder: "ModelFolder", arguments: argparse.Namespace) -> Any:
 
 
 def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
-    """Return the model that the arguments name, or the one at `path`."""
+    """Return the model at `path`, or else the one in the arguments."""
     from speakerverif._util import resources
     from speakerverif.inference.engines import load_for_inference
 
@@ -296,7 +296,7 @@ def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolde
 
 
 def rates(point: "DecisionPoint") -> str:
-    """Return the error rates of an operating point as text, in percent."""
+    """Return text with the error rates of an operating point, in percent."""
 
     def percent(rate: float, limits: tuple[float, float] | None) -> str:
         shown = f" [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]" if limits and point.speakers else ""

@@ -59,7 +59,7 @@ def add_embed(command: argparse.ArgumentParser) -> None:
 
 
 def _windows(text: str) -> tuple[float, float]:
-    """Return length and step of windows, in seconds, of `1.5/0.75`."""
+    """Return length and step of windows in seconds, from text such as `1.5/0.75`."""
     try:
         window_s, step_s = (float(part) for part in text.split("/"))
     except ValueError:
@@ -72,7 +72,7 @@ def _windows(text: str) -> tuple[float, float]:
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    """Embed recordings and write the table; 1 where some of them could not be embedded."""
+    """Embed recordings and write the table; return 1 if some could not be embedded."""
     if bool(arguments.files) == bool(arguments.manifest):
         raise InputError("give recordings, or a list of them with --manifest")
     from speakerverif.data.formats.tables import check_ending
@@ -110,7 +110,7 @@ class _Embedded:
 
 
 def _embed_list(arguments: argparse.Namespace) -> _Embedded:
-    """Embed a list part by part, going on where a former run was stopped."""
+    """Embed a list in parts, continuing an interrupted run."""
     from speakerverif._util.outputs import refuse_to_replace
     from speakerverif.audio import reading
     from speakerverif.data.formats.manifests import read_manifest
@@ -140,7 +140,7 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
 
 
 def _embed_at_once(arguments: argparse.Namespace) -> _Embedded:
-    """Embed files, or windows or speech of recordings, in one go."""
+    """Embed files, windows or speech segments, without resuming."""
     from speakerverif.audio.reading import Files
     from speakerverif.data.formats.manifests import read_manifest
     from speakerverif.data.formats.tables import write_table
@@ -186,7 +186,7 @@ def _embed_at_once(arguments: argparse.Namespace) -> _Embedded:
 
 
 def _id_of(path: Path) -> str:
-    """Return the id of a recording: its path, with what no text can hold written as escapes."""
+    """Return the id of a recording: its path, with characters that are not valid text as escapes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     name = "".join(
         c if ord(c) >= 160 or 32 <= ord(c) < 127 else c.encode("unicode_escape").decode() for c in text

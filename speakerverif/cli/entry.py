@@ -1,6 +1,6 @@
-"""The command line: every command in its group, and how a command's end becomes an exit status.
+"""The entry point of the command line: the groups of commands, and exit statuses.
 
-A command parses, calls one library function and prints. Imports stay inside the functions, so that `--help` and scoring
+A command parses, calls one library function and prints. Imports are inside the functions, so that `--help` and scoring
 a score file start at once.
 """
 

@@ -1,4 +1,4 @@
-"""The commands about the program itself: list and completion."""
+"""The commands `list` and `completion`."""
 
 import argparse
 import ast
@@ -20,7 +20,7 @@ def add_list(command: argparse.ArgumentParser) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Print the names of a kind, each with one line on what it is."""
+    """Print the names of a kind, each with a one-line description."""
     rows = list(KINDS[arguments.kind]())
     width = max(len(name) for name, _ in rows)
     for name, about in rows:
@@ -43,16 +43,17 @@ def completion(arguments: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = arguments.parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            action.help = "command"  # the help lists commands in groups; shtab leaves out what has none
+            # Suppressed before, since the help lists groups; shtab skips actions without help.
+            action.help = "command"
     print(shtab.complete(parser, arguments.shell))
     return 0
 
 
 def recipe_path(given: Path) -> Path:
-    """Return the file of a recipe that was given by its path, or by its name among those of the package.
+    """Return the path of a recipe, given as a path or as the name of one of the package's recipes.
 
     Raises:
-        InputError: no such file, and no such name.
+        InputError: no such file and no such name, or several recipes with that name.
     """
     from speakerverif._util.messages import nearest
 

@@ -1,4 +1,4 @@
-"""The commands on whole models: info, import, export, push."""
+"""The commands for models: info, import, export, push."""
 
 import argparse
 import logging
@@ -62,7 +62,7 @@ def add_push(command: argparse.ArgumentParser) -> None:
 
 
 def import_model(arguments: argparse.Namespace) -> int:
-    """Write the model folder of another toolkit's checkpoint."""
+    """Convert another toolkit's checkpoint to a model folder."""
     from speakerverif.exchange.importers import assumptions
     from speakerverif.exchange.importers import import_model as convert
 
@@ -75,7 +75,7 @@ def import_model(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write a model as files that run without this package."""
+    """Export a model to files that run without this package."""
     wanted = [path for path in (arguments.onnx, arguments.pt2, arguments.torchscript) if path]
     if not wanted:
         raise InputError("export: give --onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt")
@@ -108,7 +108,7 @@ def push(arguments: argparse.Namespace) -> int:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """Print what a model folder says about itself."""
+    """Print the description of a model folder."""
     from speakerverif._util.files import write_json
     from speakerverif._util.toml import to_dict
     from speakerverif.models.folder import read_model_folder

@@ -34,7 +34,7 @@ BUILT_IN = "model folder, ONNX file or org/name on the Hugging Face hub (default
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return the type of an option that takes a whole number from `least` to `most`, both included."""
+    """Return the argparse type of a whole number from `least` to `most`, both included."""
 
     def number(text: str) -> int:
         try:
@@ -51,12 +51,12 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def channel(text: str) -> int | str:
-    """Return the value of `--channel`: a channel's number, counted from 1, mix or each."""
+    """Return the value of `--channel`: a channel counted from 1, `mix` or `each`."""
     return text if text in ("mix", "each") else whole_number(1, MOST_CHANNELS)(text)
 
 
 def add_channel(command: argparse.ArgumentParser) -> None:
-    """Add the channel of recordings that have several."""
+    """Add the option for the channel of multichannel recordings."""
     command.add_argument(
         "--channel",
         type=channel,
@@ -68,10 +68,10 @@ def add_channel(command: argparse.ArgumentParser) -> None:
 
 
 def single_channel(arguments: argparse.Namespace, command: str) -> Any:
-    """Return the value of `--channel` for a command that takes one voice of each recording.
+    """Return the value of `--channel` for a command that uses one channel per recording.
 
     Raises:
-        InputError: `each`, which gives several.
+        InputError: the value is `each`.
     """
     if arguments.channel == "each":
         raise InputError(
@@ -82,13 +82,13 @@ def single_channel(arguments: argparse.Namespace, command: str) -> Any:
 
 
 def add_compute(command: argparse.ArgumentParser) -> None:
-    """Add the device and the number of threads."""
+    """Add the options for device and number of threads."""
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add_threads(command)
 
 
 def add_threads(command: argparse.ArgumentParser) -> None:
-    """Add the number of threads."""
+    """Add the option for the number of threads."""
     command.add_argument(
         "--threads",
         type=whole_number(1, MOST_THREADS),
@@ -98,7 +98,7 @@ def add_threads(command: argparse.ArgumentParser) -> None:
 
 
 def add_seed(command: argparse.ArgumentParser) -> None:
-    """Add the seed of a training."""
+    """Add the option for the seed of a training."""
     command.add_argument(
         "--seed",
         type=whole_number(0, MOST_SEED),
@@ -108,7 +108,7 @@ def add_seed(command: argparse.ArgumentParser) -> None:
 
 
 def add_batch_size(command: argparse.ArgumentParser) -> None:
-    """Add the number of recordings in a batch."""
+    """Add the option for the number of recordings in a batch."""
     command.add_argument(
         "--batch-size",
         type=whole_number(1, MOST_AT_ONCE),
@@ -130,7 +130,7 @@ def add_assignments(command: argparse.ArgumentParser) -> None:
 
 
 def add_places(command: argparse.ArgumentParser) -> None:
-    """Add the folders of VoxCeleb and its trial lists."""
+    """Add the options for VoxCeleb's folders and trial lists."""
     for name in ("vox1", "vox2"):
         command.add_argument(
             f"--{name}",
@@ -148,15 +148,15 @@ def add_places(command: argparse.ArgumentParser) -> None:
 
 
 def places(arguments: argparse.Namespace) -> dict[str, object]:
-    """Return the folders and lists of VoxCeleb that the user named, by the option's name."""
+    """Return the given folders and trial lists of VoxCeleb, by the option's name."""
     return {name: value for name in ("vox1", "vox2", "trials") if (value := getattr(arguments, name))}
 
 
 def recordings(paths: list[Path]) -> list[Path]:
-    """Return the recordings that the user named; of a folder, all within it and its folders, sorted.
+    """Return the recordings given as files or folders; a folder gives all recordings anywhere in it, sorted.
 
     Raises:
-        InputError: a folder holds no recordings.
+        InputError: a folder contains no recordings.
     """
     files: list[Path] = []
     for path in paths:
@@ -172,7 +172,7 @@ def recordings(paths: list[Path]) -> list[Path]:
 
 
 def hub_cache() -> Path | None:
-    """Return the folder in which the Hugging Face hub's client keeps what it fetched, where there is one."""
+    """Return the cache folder of the Hugging Face hub's client, or None if there is none."""
     named, home, cache = os.environ.get("HF_HUB_CACHE"), os.environ.get("HF_HOME"), environment.cache_home()
     if named:
         folder = Path(named)

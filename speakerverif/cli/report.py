@@ -1,4 +1,4 @@
-"""`speakerverif report`: the page on a score file. Imports stand inside the function, as in `cli`."""
+"""`speakerverif report`: a page about score files. Imports are inside the functions, as in `entry`."""
 
 import argparse
 import dataclasses
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page, print its path and return the exit status.
 
     Raises:
-        InputError: whatever is wrong with the input.
+        InputError: wrong input.
     """
     from speakerverif._util.files import write_json
     from speakerverif.data.embeddings import EmbeddingTable
@@ -129,6 +129,6 @@ def _system(
 
 
 def _distinct_names(paths: list[Path]) -> list[str]:
-    """Return what the files are called, with their folders where that is needed to tell them apart."""
+    """Return the names of files, with their folders where needed to make them distinct."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]

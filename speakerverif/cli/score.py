@@ -1,6 +1,6 @@
-"""`speakerverif score` and `tools/score.py`: one definition of the scoring command.
+"""The scoring command of `speakerverif score` and `tools/score.py`.
 
-Imports stand inside the functions: evaluating a score file needs neither torch nor a model.
+Imports are inside the functions: evaluating a score file needs neither torch nor a model.
 """
 
 import argparse
@@ -80,10 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score as the arguments say: print the result, write what was asked for, return the exit status.
+    """Score trials, print the result, write the requested files and return the exit status.
 
     Raises:
-        InputError: everything that is wrong with the input, together. Nothing has been written then.
+        InputError: all faults of the input together; nothing has been written then.
     """
     from speakerverif._util.files import write_json
     from speakerverif.evaluation.breakdown import format_breakdown
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_out_of_core(args: argparse.Namespace) -> int:
-    """Score files that are too large for memory."""
+    """Evaluate score files that are too large for memory."""
     from speakerverif._util.files import write_json
     from speakerverif.evaluation.describe import format_record
     from speakerverif.evaluation.out_of_core import evaluate_on_disk

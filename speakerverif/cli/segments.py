@@ -15,7 +15,7 @@ def add_segments(command: argparse.ArgumentParser) -> None:
 
 
 def add_vad(command: argparse.ArgumentParser, default: str | None) -> None:
-    """Add the choice of a speech detector."""
+    """Add the option for the speech detector."""
     command.add_argument(
         "--vad",
         choices=("energy", "silero"),
@@ -26,7 +26,7 @@ def add_vad(command: argparse.ArgumentParser, default: str | None) -> None:
 
 
 def segments(arguments: argparse.Namespace) -> int:
-    """List where recordings hold speech."""
+    """List the speech segments of recordings."""
     from speakerverif.audio import reading
     from speakerverif.inference.speech_segments import RATE, find_speech
 

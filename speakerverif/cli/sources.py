@@ -1,6 +1,6 @@
-"""The options of `score` and `calibrate` that say where scores come from.
+"""The options of `score` and `calibrate` for the source of scores.
 
-Imports stand inside the functions: score files need neither torch nor a model.
+Imports are inside the functions: score files need neither torch nor a model.
 """
 
 import argparse
@@ -17,7 +17,7 @@ KINDS = ("cosine", "plda", "normalized", "llr")  # ScoreKind, which can't be imp
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which program runs the model, and in which precision."""
+    """Add the options for the inference engine and its precision."""
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "onnx"),
@@ -33,7 +33,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bootstrap(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how many samples the intervals are of."""
+    """Add the option for the number of bootstrap samples."""
     parser.add_argument(
         "--bootstrap",
         type=int,
@@ -44,7 +44,7 @@ def add_bootstrap(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name sources, back end and normalisation."""
+    """Add the arguments for sources, back end and normalisation."""
     add = parser.add_argument
     add(
         "--scores",
@@ -148,12 +148,12 @@ def check(args: argparse.Namespace) -> None:
 
 
 def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
-    """Return where the arguments say that scores come from.
+    """Return the source of scores in the arguments.
 
     Args:
-        args: parsed, checked.
-        model: the model folder that ready embeddings are scored as, where the arguments name no back end and no
-            normalisation.
+        args: parsed and checked.
+        model: the model folder whose back end and normalisation score a table of embeddings, if the arguments give
+            neither.
     """
     from speakerverif.inference.score_sources import ReadyEmbeddings, Recordings, ScoreFiles
 
@@ -176,7 +176,7 @@ def source_of(args: argparse.Namespace, model: Path | None = None) -> "Source":
 
 
 def _scoring(args: argparse.Namespace) -> "ScoringChoice | None":
-    """Return the back end and normalisation that the arguments name; None where they name none."""
+    """Return the back end and normalisation in the arguments; None if they give neither."""
     from speakerverif._util.toml import override
     from speakerverif.inference.score_sources import ScoringChoice
 

@@ -38,7 +38,7 @@ def add_enroll(command: argparse.ArgumentParser) -> None:
 
 
 def enroll(arguments: argparse.Namespace) -> int:
-    """Add recordings of speakers to a store; all of a speaker's or none; 1 where some speaker was not enrolled."""
+    """Add speakers' recordings to a store, all of a speaker or none; return 1 if a speaker was not enrolled."""
     from speakerverif._util.files import write_json
     from speakerverif.inference.enroll import enroll_people
     from speakerverif.inference.enrollment import Store

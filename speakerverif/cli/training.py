@@ -1,4 +1,4 @@
-"""The commands that train: demo, run, prepare, train; and heads, which draws the losses they train with."""
+"""The commands for training: demo, run, prepare, train; and heads, which draws the training losses."""
 
 import argparse
 from pathlib import Path
@@ -163,7 +163,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train a recipe's model, from where a former training stopped."""
+    """Train a recipe's model, continuing an interrupted training."""
     prepare_compute(arguments)
     from speakerverif.audio.reading import Files
     from speakerverif.data.formats.manifests import read_training_manifest
