@@ -184,7 +184,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """How the prepared trial lists are scored."""
+    """The scoring of the prepared trial lists."""
 
     trials: tuple[str, ...] = ()  # names of lists that `prepare` writes; empty: all
     p_target: Annotated[tuple[float, ...], Range(1e-9, 0.999999)] = (0.01, 0.05)

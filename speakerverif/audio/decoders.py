@@ -32,7 +32,7 @@ MAX_BUFFERED = 16 << 20
 # An ffmpeg process without output for this long, or with more memory than this, is killed.
 FFMPEG_STALL_S = 60.0
 FFMPEG_MEMORY = 4 << 30
-# Formats of libsndfile that `containers` parses as well: a file that it rejects isn't passed to libsndfile.
+# Formats of libsndfile that `containers` parses as well: a file in which it finds no stream is damaged.
 _PARSED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "OGG", "MP3")
 
 

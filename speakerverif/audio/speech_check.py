@@ -18,7 +18,7 @@ FULL_SCALE = 0.999
 # Float samples may exceed full scale, but not by 18 dB: such files contain integers not divided by 32768.
 MAX_PEAK = 8.0
 # A band counts as present down to this many dB below the strongest one. The 1,511 recordings reach 6.4 kHz or
-# more, and 3.97 kHz or less through an 8 kHz channel (float, 16 bits, mu-law).
+# more, and 3.97 kHz or less through an 8 kHz channel (unquantised, 16 bits, mu-law).
 BANDWIDTH_DB = 60.0
 # A 16 kHz recording with less bandwidth was once a telephone call.
 NARROW_BAND_HZ = 4500.0

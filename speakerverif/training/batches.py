@@ -356,7 +356,7 @@ def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int) -> None:
-    """Limit a worker's use of cores, which the training step needs, and let it ignore Ctrl-C."""
+    """Limit a worker to one thread, since the training step needs the cores, and let it ignore Ctrl-C."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
