@@ -10,7 +10,7 @@ from speakerverif.cli import options
 from speakerverif.errors import InputError
 
 PACKAGE = Path(speakerverif.__file__).parent
-RECIPES = PACKAGE / "recipes"
+RECIPES = PACKAGE / "training" / "recipes"
 SHELLS = ("bash", "zsh", "tcsh")
 
 
