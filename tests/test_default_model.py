@@ -15,6 +15,7 @@ import soundfile
 import speakerverif
 from speakerverif.cli.entry import main
 from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.inference.enroll import LIMITS
 from speakerverif.models.folder import (
     CALIBRATION,
     CARD,
@@ -47,7 +48,7 @@ def voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_small_and_holds_nothing_that_a_user_does_not_need() -> None:
     files = {path.name: path for path in DEFAULT.iterdir()}
     assert {CONFIG, WEIGHTS, SPEAKERS, CARD, CALIBRATION} <= files.keys()
-    assert files.keys() <= {CONFIG, WEIGHTS, SPEAKERS, CARD, CALIBRATION, FILE, ARRAYS, COHORT}
+    assert files.keys() <= {CONFIG, WEIGHTS, SPEAKERS, CARD, CALIBRATION, FILE, ARRAYS, COHORT, LIMITS}
     assert sum(path.stat().st_size for path in files.values()) <= 6_000_000
     texts = "".join(path.read_text() for path in files.values() if path.suffix in (".toml", ".txt", ".md"))
     assert not re.search(r"(^|[\"\s(])/\w+/", texts), "a path of the machine that made it"
@@ -65,7 +66,9 @@ def test_verify_gives_a_calibrated_answer(
 ) -> None:
     assert main(["verify", "a/0.wav", "a/1.wav", "--json", "v.json"]) == 0
     said = capsys.readouterr()
-    assert re.search(r"^log likelihood ratio .* probability [01]\.\d{4} ", said.out, re.MULTILINE)
+    assert re.search(
+        r"^log likelihood ratio .*P\(same speaker\) = [01]\.\d+ at a 50 % prior", said.out, re.MULTILINE
+    )
     assert re.search(r"^(same speaker|different speakers) at ", said.out, re.MULTILINE)
     assert len(re.findall(f"^no model named: .* {fingerprint}; .*README.md$", said.err, re.MULTILINE)) == 1
     record = json.loads(Path("v.json").read_text())

@@ -44,6 +44,7 @@ from speakerverif.audio.augment import (
     simulated_room,
     speed,
 )
+from speakerverif.audio.channels import Channel
 from speakerverif.audio.codec import transcode
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.manifest import Utterance
@@ -134,10 +135,18 @@ class Changed:
     def info(self, path: str, /) -> reading.AudioInfo:
         return reading.info(self.root / path)
 
-    def read(self, path: str, start_s: float, duration_s: float | None, sample_rate: int, /) -> Waveform:
+    def read(
+        self,
+        path: str,
+        start_s: float,
+        duration_s: float | None,
+        sample_rate: int,
+        channel: Channel = None,
+        /,
+    ) -> Waveform:
         if sample_rate != RATE:
             raise InputError(f"expected a model of {RATE} Hz, found {sample_rate} Hz")
-        waveform = reading.read(self.root / path, start_s, duration_s, RATE)
+        waveform = reading.read(self.root / path, start_s, duration_s, RATE, channel)
         rng = np.random.default_rng((self.seed, zlib.crc32(path.encode())))
         return _within(self.change(waveform, rng).astype(np.float32, copy=False))
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from speakerverif.audio.streams import Damaged
 
@@ -73,6 +72,9 @@ def check_alike(chunk: Samples, sample_rate: int) -> None:
 
 def greatest_correlation(a: Samples, b: Samples, max_lag: int) -> float:
     """Return the greatest absolute normalised cross-correlation of two signals (N,) at lags of up to `max_lag`."""
+    # Here, because one channel needs none of it and it is slow to import.
+    from scipy import fft
+
     a, b = a - a.mean(), b - b.mean()
     energy = float(np.sqrt(np.square(a).sum(dtype=np.float64) * np.square(b).sum(dtype=np.float64)))
     if energy == 0:

@@ -215,6 +215,8 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
         speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder / SPEAKERS}: not UTF-8 text (byte {error.start})") from error
     identity, calibration = fingerprint(model), None
     if (folder / CALIBRATION).is_file():
         calibration = Calibration.load(folder / CALIBRATION)

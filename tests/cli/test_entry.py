@@ -101,8 +101,17 @@ def test_only_the_command_line_prints() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp932", "latin-1", "utf-8"])
 def test_a_console_that_lacks_a_character_shows_a_similar_one(encoding: str, tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("1 a b\n0 a c\n0 b c\n")
-    (tmp_path / "s.txt").write_text("a b 0.9\na c 0.1\nb c 0.2\n")
+    pairs = [(i, j) for i in range(24) for j in range(i)]  # of 12 speakers, enough for intervals
+    label = [int(i // 2 == j // 2) for i, j in pairs]
+    (tmp_path / "t.txt").write_text(
+        "".join(f"{y} s{i // 2}/{i} s{j // 2}/{j}\n" for y, (i, j) in zip(label, pairs, strict=True))
+    )
+    (tmp_path / "s.txt").write_text(
+        "".join(
+            f"s{i // 2}/{i} s{j // 2}/{j} {0.7 * y + (i * i + 3 * j) % 10 / 6:.3f}\n"
+            for y, (i, j) in zip(label, pairs, strict=True)
+        )
+    )
     done = subprocess.run(
         [sys.executable, "-m", "speakerverif", "score", "t.txt", "--scores", "s.txt", "--bootstrap", "20"],
         cwd=tmp_path,

@@ -226,7 +226,7 @@ def test_ffmpeg_reads_what_is_in_a_shard(shards, tmp_path):
     path.write_text("0.tar\n")
     broken, whole = read_manifest(path)
     np.testing.assert_array_equal(reading.read(whole.path), reading.read(tmp_path / "x.m4a"))
-    with pytest.raises(InputError, match=r"0\.tar:512:9: ffmpeg finds no audio"):
+    with pytest.raises(InputError, match=r"0\.tar:512:9: is no recording but text"):
         reading.info(broken.path)
 
 

@@ -152,7 +152,8 @@ def test_five_enrolled_and_five_strangers_are_told_apart_on_real_speech(shared, 
         for turn, who in zip(named, truth, strict=True)
     ]
     seconds = np.array([turn["duration_s"] for turn in named])
-    assert (seconds * right).sum() / seconds.sum() >= 0.95
+    # A turn with a label is named from all turns of that label, one without from its 3 s alone.
+    assert (seconds * right).sum() / seconds.sum() >= (0.95 if labels else 0.9)
     strangers = {
         who: {t["name"] for t, w in zip(named, truth, strict=True) if w == who} for who in speakers[5:]
     }

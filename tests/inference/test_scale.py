@@ -20,7 +20,7 @@ from speakerverif.scoring.calibration import Calibration, DecisionPoint
 def calibrated(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> tuple[list[str], Path, Path]:
     """Options of a store with two people, a calibration's file, and a recording of the first."""
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    point = DecisionPoint(1.5, 0.1, (0.0, 0.2), 0.01, (0.0, 0.02), 100, 1000, 10)
+    point = DecisionPoint(1.5, 0.1, 0.01, 100, 1000, 10, (0.0, 0.2), (0.0, 0.02))
     calibration = Calibration(
         ("cosine",),
         (),

@@ -42,9 +42,13 @@ def test_every_recipe_of_the_comparison_trains(
 def test_a_new_file_is_a_new_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_recipe: Recipe, tiny_manifest: Manifest
 ):
-    """The example of docs/heads.md, dropped in as a file, trains by its name."""
-    page = (ROOT / "docs" / "heads.md").read_text("utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    """The head of docs/extending.md, put in `heads/` as a file, trains by its name."""
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    (example,) = (
+        code
+        for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        if "num_speakers: int) ->" in code
+    )
     (tmp_path / "my_head.py").write_text(example)
     monkeypatch.setattr(heads, "__path__", [*heads.__path__, str(tmp_path)])
     assert "my_head" in registry.names("head")
@@ -56,9 +60,9 @@ def test_a_new_file_is_a_new_head(
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"name": "am_softmax", "margin": 1.5}, r"head\.margin: found 1\.5, expected"),
-        ({"name": "aam_softmax", "scale": 0.0}, r"head\.scale: found 0\.0, expected a number > 0"),
-        ({"name": "a_softmax", "margin": 5}, r"head\.margin: found 5, expected"),
+        ({"name": "am_softmax", "margin": 1.5}, r"am_softmax\.margin: found 1\.5, expected"),
+        ({"name": "aam_softmax", "scale": 0.0}, r"aam_softmax\.scale: found 0\.0, expected"),
+        ({"name": "a_softmax", "margin": 5}, r"a_softmax\.margin: found 5, expected"),
         ({"name": "am_softmax", "magrin": 0.2}, r"unknown key 'magrin'; did you mean 'margin'"),
         ({"name": "am_sotfmax"}, r"unknown name 'am_sotfmax'; did you mean 'am_softmax'"),
     ],
