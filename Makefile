@@ -17,12 +17,15 @@ TRAINED := $(MEMBERS:%=train-%)
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
 
+# Each test file runs in one process; there are as many processes as cores.
+PARALLEL := -n auto --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The tests with the share of lines and branches that they run.
 coverage: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
 
 # The numerical tests with the vector instructions that the processor has, with AVX2 and with SSE4 alone.
 NUMERICAL := tests/audio tests/models tests/heads tests/scoring tests/evaluation tests/exchange tests/inference \
@@ -31,9 +34,9 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA
 SSE4 := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41
 
 test-isa: $(INSTALLED)
-	$(BIN)/python -m pytest $(NUMERICAL)
-	$(AVX2) $(BIN)/python -m pytest $(NUMERICAL)
-	$(SSE4) $(BIN)/python -m pytest $(NUMERICAL)
+	$(BIN)/python -m pytest $(PARALLEL) $(NUMERICAL)
+	$(AVX2) $(BIN)/python -m pytest $(PARALLEL) $(NUMERICAL)
+	$(SSE4) $(BIN)/python -m pytest $(PARALLEL) $(NUMERICAL)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
