@@ -9,7 +9,11 @@ a traceback, a crash, a hang, too much memory. Exit status 1 where there is one,
 """
 
 import argparse
+import contextlib
+import importlib
 import os
+import pkgutil
+import random
 import resource
 import shlex
 import shutil
@@ -23,12 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from hostile_inputs import Case, Good, cases
 
+import speakerverif
 from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.cli import main as command_line
 from speakerverif.config import Recipe
@@ -47,7 +53,6 @@ class Answer:
 
 def prepare(folder: Path) -> Good:
     """Return good inputs, made in `folder` by the commands themselves."""
-    from speakerverif.corpora.synthetic import prepare as synthesise
     from speakerverif.models.folder import DEFAULT
 
     good = folder / "good"
@@ -89,7 +94,6 @@ def prepare(folder: Path) -> Good:
         answer = run(tuple(map(str, arguments)), quiet.out)
         if answer.verdict != RESULT:
             raise RuntimeError(f"{arguments[0]} failed on good input: {answer.text}")
-    synthesise(good / "corpus", good / "corpus")
     return quiet
 
 
@@ -181,16 +185,21 @@ def table(verdicts: list[tuple[Case, Answer]]) -> str:
 
 def attack(folder: Path, seed: int, count: int, share: float = 1.0) -> list[tuple[Case, Answer]]:
     """Return the answers to bad inputs made in `folder`: a share of `count` of them, drawn by the seed."""
-    import random
-
-    import torch
-
     torch.set_num_threads(1)
+    _import_all()
     good = prepare(folder)
     tried = cases(good, seed, count)
     if share < 1:
         tried = random.Random(seed).sample(tried, round(share * len(tried)))
     return [(case, run(case.arguments, good.out)) for case in tried]
+
+
+def _import_all() -> None:
+    """Import the package's modules here, once, for the processes that are forked."""
+    for module in pkgutil.walk_packages(speakerverif.__path__, "speakerverif."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
 
 
 def main() -> int:
