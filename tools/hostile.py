@@ -101,6 +101,8 @@ def run(arguments: tuple[str, ...], folder: Path) -> Answer:
     """Return how the command line answers, run in a process that is forked from this one."""
     log = folder / ".stderr"
     started = time.monotonic()
+    # A forked process begins with the memory of this one, which may be a test run's.
+    limit_mb = _resident_mb(os.getpid()) + MEGABYTES
     child = os.fork()
     if child == 0:
         _child(arguments, folder, log)
@@ -110,13 +112,13 @@ def run(arguments: tuple[str, ...], folder: Path) -> Answer:
             break
         if time.monotonic() - started > SECONDS:
             return _killed(child, f"no answer in {SECONDS} s")
-        if _resident_mb(child) > MEGABYTES:
+        if _resident_mb(child) > limit_mb:
             return _killed(child, f"over {MEGABYTES} MB")
         time.sleep(0.01)
     text = log.read_text("utf-8", "replace")
     if os.WIFSIGNALED(status):
         return Answer(f"killed by {signal.Signals(os.WTERMSIG(status)).name}", text)
-    if usage.ru_maxrss > MEGABYTES << 10:
+    if usage.ru_maxrss / 1024 > limit_mb:
         return Answer(f"over {MEGABYTES} MB", text)
     code = os.waitstatus_to_exitcode(status)
     if "Traceback (most recent call last)" in text or code not in (0, 1, 2):
