@@ -157,7 +157,9 @@ def _child(arguments: tuple[str, ...], folder: Path, log: Path) -> None:
 
 
 def _killed(child: int, why: str) -> Answer:
-    os.killpg(child, signal.SIGKILL)
+    for kill in (os.killpg, os.kill):  # before the child has a group of its own, there is only itself
+        with contextlib.suppress(ProcessLookupError):
+            kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return Answer(why, "")
 
