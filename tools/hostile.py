@@ -3,9 +3,10 @@
 
     python tools/hostile.py --count 2000 --seed 0
 
-Each input runs in a process of its own that may take 60 s and 2 GB. A result is exit status 0; a clear error is exit
-status 1 or 2 with at most `LINES` lines on standard error and no traceback among them. Anything else is answered badly:
-a traceback, a crash, a hang, too much memory. Exit status 1 where there is one, with the command lines to try again.
+Each input runs in its own process, which may take 60 s and 2 GB more than the process it is forked from. A result is
+exit status 0; a clear error is exit status 1 or 2 with at most `LINES` lines on standard error and no traceback among
+them. Anything else is answered badly: a traceback, a crash, a hang, too much memory. Exit status 1 where there is one,
+with the command lines to try again.
 """
 
 import argparse
