@@ -87,7 +87,8 @@ def active_frames(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def _activity_threshold(levels: np.ndarray) -> float:
     noise, speech = np.percentile(levels, (10, 95))
-    return max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
+    threshold: float = max(SILENCE_DBFS, speech - 40, min(noise + 9, speech - 12))
+    return threshold
 
 
 def frame_levels(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
