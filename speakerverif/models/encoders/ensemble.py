@@ -55,8 +55,10 @@ class Ensemble(nn.Module):
 def unchanged(dim: int) -> nn.Linear:
     """Return the linear layer that is the identity."""
     layer = nn.Linear(dim, dim)
-    nn.init.eye_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    # Not by nn.init.eye_: on the meta device it imports torch's compiler, which takes seconds.
+    with torch.no_grad():
+        layer.weight.zero_().fill_diagonal_(1)
+        layer.bias.zero_()
     return layer
 
 
