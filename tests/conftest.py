@@ -1,14 +1,12 @@
 """Fixtures that every test file may use."""
 
-import importlib.util
 import multiprocessing
 import os
 import socket
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -21,17 +19,7 @@ from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.training import distributed
 
 RATE = 16000
-
-
-def load_tool(name: str) -> ModuleType:
-    """Return a program of `tools/` as a module."""
-    path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,7 +48,8 @@ def voice(speaker: int, seed: int, seconds: float) -> np.ndarray:
     buzz = np.sin(2 * np.pi * harmonics[:, None] * t + phases[:, None]).T @ weights
     syllables = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * t + rng.uniform(0, 6))
     sound = buzz * syllables + 0.05 * rng.standard_normal(len(t))
-    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+    samples: np.ndarray = (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+    return samples
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +122,7 @@ def tiny_model(
     return train(tiny_recipe, tiny_manifest, tmp_path_factory.mktemp("tiny-model") / "model")
 
 
-def in_two_processes(work: Callable[[], object]) -> list:
+def in_two_processes(work: Callable[[], T]) -> list[T]:
     """Return what `work` returns in each of two processes that are joined as torchrun joins them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -152,10 +141,9 @@ def in_two_processes(work: Callable[[], object]) -> list:
         }
         try:
             with distributed.processes("cpu"):
-                result = work()
+                pipes[rank][1].send((work(), ""))
         except BaseException:
-            result = traceback.format_exc()
-        pipes[rank][1].send(result)
+            pipes[rank][1].send((None, traceback.format_exc()))
 
     workers = [context.Process(target=run, args=(rank,)) for rank in range(2)]
     for worker in workers:
@@ -164,7 +152,9 @@ def in_two_processes(work: Callable[[], object]) -> list:
         results = []
         for worker, (reader, _) in zip(workers, pipes, strict=True):
             assert reader.poll(60), "a process hangs"
-            results.append(reader.recv())
+            result, error = reader.recv()
+            assert not error, error
+            results.append(result)
             worker.join(10)
             assert worker.exitcode == 0
         return results

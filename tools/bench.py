@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+sys.path.insert(0, str(TOOLS.parent))
 SUITES = sorted(path.stem for path in (TOOLS / "benches").glob("[!_]*.py"))
 PACKAGES = (
     "numpy",
@@ -41,7 +41,7 @@ Record = dict[str, Any]
 
 def measure(suite: str, name: str, threads: int, rounds: int, cpu_clock: bool) -> Record:
     """Return the record of one case: median seconds of each contender, run in turn after one warm-up each."""
-    case = importlib.import_module(f"benches.{suite}").CASES[name](threads)
+    case = importlib.import_module(f"tools.benches.{suite}").CASES[name](threads)
     clock = time.process_time if cpu_clock and case.clock == "any" else time.perf_counter
     contenders = {
         "ours": case.ours,
@@ -69,7 +69,7 @@ def measure(suite: str, name: str, threads: int, rounds: int, cpu_clock: bool) -
 
 def peak_mb(suite: str, name: str, threads: int, contender: str) -> float:
     """Return the MB by which a contender's first run raises the peak memory of this process (Linux)."""
-    case = importlib.import_module(f"benches.{suite}").CASES[name](threads)
+    case = importlib.import_module(f"tools.benches.{suite}").CASES[name](threads)
     work = {"ours": case.ours, **case.peers}[contender]
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status_mb("VmRSS")
@@ -209,7 +209,9 @@ def main() -> None:
     for suite in arguments.suites:
         if suite not in SUITES:
             parser.error(f"{suite}: not one of {', '.join(SUITES)}")
-    chosen = {suite: importlib.import_module(f"benches.{suite}") for suite in arguments.suites or SUITES}
+    chosen = {
+        suite: importlib.import_module(f"tools.benches.{suite}") for suite in arguments.suites or SUITES
+    }
     if arguments.list:
         for suite, module in chosen.items():
             print(f"{suite}: {module.__doc__}\n  " + "\n  ".join(module.CASES))

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,12 @@ sys.path.insert(0, str(ROOT))
 from speakerverif._util.progress import Progress
 from speakerverif.audio import reading
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.data.speakers import read_speakers, units_of
+from speakerverif.data.speakers import Units, read_speakers, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.evaluation.bootstrap import PairedDifference, bootstrap
 from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx
 from speakerverif.models.folder import read_model_folder
+from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.scorer import Plan, fit
 from speakerverif.scoring.speaker_bootstrap import Resampled
@@ -38,7 +40,9 @@ from speakerverif.scoring.speaker_bootstrap import Resampled
 SAMPLES, SEED = 1000, 0
 
 
-def embed(models: dict, paths: dict[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+def embed(
+    models: dict[str, SpeakerModel | OnnxModel], paths: dict[str, Path]
+) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     """Return each model's embeddings of the recordings, in order, and the CPU seconds per recording."""
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in models}
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -55,7 +59,7 @@ def embed(models: dict, paths: dict[str, Path]) -> tuple[dict[str, np.ndarray], 
     return {name: np.stack(rows) for name, rows in vectors.items()}, seconds
 
 
-def drawn(trials: TrialList, units, ids: list[str], embeddings: np.ndarray) -> Resampled:
+def drawn(trials: TrialList, units: Units, ids: list[str], embeddings: np.ndarray) -> Resampled:
     """Return the EER by cosine."""
     ones = np.ones(len(ids), np.float32)
     table = EmbeddingTable(ids, embeddings, ones, ones, ["ok"] * len(ids), "")
@@ -79,7 +83,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     folder = read_model_folder(args.model)
-    models, sizes = {"torch": folder.model}, {"torch": (args.model / "model.safetensors").stat().st_size}
+    models: dict[str, SpeakerModel | OnnxModel] = {"torch": folder.model}
+    sizes = {"torch": (args.model / "model.safetensors").stat().st_size}
     with tempfile.TemporaryDirectory() as scratch:
         for precision in LEAST_COSINE:
             path = Path(scratch) / f"{precision}.onnx"
@@ -88,7 +93,7 @@ def main() -> None:
     lists = [TrialList.read(path) for path in args.trials]
     ids = sorted({name for trials in lists for name in trials.ids})
     vectors, seconds = embed(models, {name: args.audio_root / name for name in ids})
-    record: dict = {"fingerprint": folder.fingerprint, "recordings": len(ids), "rows": {}}
+    record: dict[str, Any] = {"fingerprint": folder.fingerprint, "recordings": len(ids), "rows": {}}
     for name, found in vectors.items():
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(vectors["torch"], axis=1)
         cosines = (found * vectors["torch"]).sum(1) / norms
@@ -118,7 +123,7 @@ def main() -> None:
         args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def show(record: dict, lists: list[str]) -> None:
+def show(record: dict[str, Any], lists: list[str]) -> None:
     print(f"\nmodel {record['fingerprint']}, {record['recordings']} recordings\n")
     heads = [f"{name}: EER % | less torch's" for name in lists]
     print("| | MB | " + " | ".join(heads) + " | cosine, least and mean | ms | times torch's |")

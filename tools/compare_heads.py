@@ -61,13 +61,13 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     """Train where that was not done, and embed dev in every way asked for."""
     import torch
 
-    from _decoded import decode
     from speakerverif.config import load_recipe
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed
     from speakerverif.models.folder import ModelFolder, fingerprint, read_model_folder
     from speakerverif.models.model import SpeakerModel
     from speakerverif.training.loop import train
+    from tools._decoded import decode
 
     torch.set_num_threads(1)
     name = "small" if run.variant == UNTRAINED else run.variant
@@ -134,23 +134,24 @@ def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.bootstrap import bootstrap
-    from speakerverif.evaluation.metrics import det_curve
+    from speakerverif.evaluation.metrics import DetCurve
     from speakerverif.scoring.cosine import cosine
     from speakerverif.scoring.speaker_bootstrap import Resampled
 
     speaker_of = {u.id: u.speaker for u in Manifest.read(arguments.out / "data" / "dev.tsv")}
     lists = [TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS]
-    units = units_of(lists[0])
+    labels, units = lists[0].labels, units_of(lists[0])
+    assert labels is not None
     eers, min_dcfs, drawn, angles, speeds = [], [], [], [], []
     for run in runs:
         table = EmbeddingTable.load(run.table(crops))
-        scores = [cosine(trials, table).scores for trials in lists]
-        curves = [det_curve(s, trials.labels) for s, trials in zip(scores, lists, strict=True)]
+        scores = [cosine(trials, table) for trials in lists]
+        curves = [DetCurve.of(scored) for scored in scores]
         eers.append([curve.eer().rate for curve in curves])
         min_dcfs.append(curves[0].min_dcf(0.01).cost)
         drawn.append(
             bootstrap(
-                scores[0], lists[0].labels, units.enroll, units.test, samples=BOOTSTRAP_SAMPLES, seed=0
+                scores[0].scores, labels, units.enroll, units.test, samples=BOOTSTRAP_SAMPLES, seed=0
             ).eer
         )
         angles.append(spread(table.embeddings, np.array([speaker_of[name] for name in table.ids])))
@@ -242,6 +243,7 @@ def main() -> None:
             parser.error(f"{variant}: not one of {UNTRAINED}, {', '.join(known)}")
     if not (arguments.out / "data" / "dev" / "manifest.tsv").is_file():
         from _decoded import decode
+
         from speakerverif.corpora import speechocean762
         from speakerverif.data.manifest import Manifest
 

@@ -40,6 +40,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed_waveforms
     from speakerverif.models.folder import read_model_folder
+    from speakerverif.models.model import SpeakerModel
     from speakerverif.training.loop import train
 
     manifest = Manifest.read(out.parent / "wav" / "manifest.tsv")
@@ -66,6 +67,7 @@ def train_ours(data: Path, out: Path, minutes: float, seed: int, recipe_path: Pa
     epochs = 60 * minutes * 16 * step / (long_s - short_s)
     seconds = run(out / "model", epochs)
     folder = read_model_folder(out / "model")
+    assert isinstance(folder.model, SpeakerModel)
 
     files = _dev_files(data)
     waveforms = {name: reading.read(path) for name, path in files.items()}
@@ -219,7 +221,8 @@ def worker(arguments: argparse.Namespace) -> None:
 
 
 def _folder(arguments: argparse.Namespace, system: str, seed: int) -> Path:
-    return arguments.out / f"{system}-{seed}"
+    out: Path = arguments.out
+    return out / f"{system}-{seed}"
 
 
 def measure_all(arguments: argparse.Namespace) -> dict[tuple[str, int], dict[str, float]]:
@@ -259,15 +262,15 @@ def _start(
 
 def compare(arguments: argparse.Namespace) -> None:
     """Run everything and print the tables."""
-    from _decoded import decode
     from speakerverif.corpora import speechocean762
     from speakerverif.data.embeddings import EmbeddingTable
     from speakerverif.data.manifest import Manifest
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
     from speakerverif.evaluation.bootstrap import paired_bootstrap
-    from speakerverif.evaluation.metrics import det_curve
+    from speakerverif.evaluation.metrics import DetCurve
     from speakerverif.scoring.cosine import cosine
+    from tools._decoded import decode
 
     prepared = speechocean762.prepare(arguments.data.absolute(), (arguments.out / "prepared").absolute())
     decode(Manifest.read(prepared.train), arguments.out / "wav")
@@ -284,7 +287,7 @@ def compare(arguments: argparse.Namespace) -> None:
         "system       seed  parameters  seconds  crops/s  crop s  audio s/s  embedding s/s  EER % trials  trials_hard"
     )
     for (system, seed), found in sorted(figures.items()):
-        eers = [100 * det_curve(scores[system, seed, n].scores, trials[n].labels).eer().rate for n in LISTS]
+        eers = [100 * DetCurve.of(scores[system, seed, name]).eer().rate for name in LISTS]
         print(
             f"{system:12} {seed:4}  {found['parameters']:10,.0f}  {found['seconds']:7.0f}  "
             f"{found['crops'] / found['seconds']:7.1f}  {found['crop_s']:6.1f}  "
@@ -296,14 +299,15 @@ def compare(arguments: argparse.Namespace) -> None:
     )
     for name in LISTS:
         labels, units = trials[name].labels, units_of(trials[name])
+        assert labels is not None
         for seed in arguments.seeds:
             pair = [scores[system, seed, name].scores for system in ("speechbrain", "ours")]
-            found = paired_bootstrap(pair[0], pair[1], labels, units.enroll, units.test)
-            assert found.interval is not None and found.p_value is not None  # 63 speakers are enough
-            low, high = found.interval
+            change = paired_bootstrap(pair[0], pair[1], labels, units.enroll, units.test)
+            assert change.interval is not None and change.p_value is not None  # 63 speakers are enough
+            low, high = change.interval
             print(
-                f"{name:12} {seed:4}  {100 * found.difference:6.2f}  "
-                f"[{100 * low:.2f}, {100 * high:.2f}]  p = {found.p_value:.3f}"
+                f"{name:12} {seed:4}  {100 * change.difference:6.2f}  "
+                f"[{100 * low:.2f}, {100 * high:.2f}]  p = {change.p_value:.3f}"
             )
 
 

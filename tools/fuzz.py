@@ -27,9 +27,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fuzz_groups import GROUPS, Group
-
 from speakerverif.errors import InputError
+from tools.fuzz_groups import GROUPS, Group
 
 INPUT_S = 10.0
 MEMORY_BYTES = 2 << 30
@@ -48,9 +47,9 @@ def mutated(seeds: list[bytes], rng: np.random.Generator) -> bytes:
         if kind == 0 and content:
             content[at % size] ^= 1 << int(rng.integers(8))
         elif kind == 1:
-            width, order = (1, 2, 4, 8)[rng.integers(4)], ("little", "big")[rng.integers(2)]
+            width = (1, 2, 4, 8)[rng.integers(4)]
             value = NUMBERS[rng.integers(len(NUMBERS))] & ((1 << 8 * width) - 1)
-            content[at : at + width] = value.to_bytes(width, order)
+            content[at : at + width] = value.to_bytes(width, "little" if rng.integers(2) == 0 else "big")
         elif kind == 2:
             del content[at:]
         elif kind == 3:
@@ -120,7 +119,8 @@ def fuzz(group: Group, seed: int, seconds: float, out: Path) -> Counter[str]:
                         _count(counts, group, seeds, seed, number, answer, out)
             if time.monotonic() < stop or answer is None:
                 process.join()
-                name = signal.Signals(-process.exitcode).name if (process.exitcode or 0) < 0 else "exit"
+                status = process.exitcode or 0
+                name = signal.Signals(-status).name if status < 0 else "exit"
                 late = f"nothing in {INPUT_S:g} s"
                 _count(
                     counts,

@@ -64,18 +64,22 @@ class System:
         """Return (batch, dim)."""
         with torch.no_grad():
             found = self.front(waveform)
-        return self.encoder(found).flatten(1)
+        embeddings: Tensor = self.encoder(found)
+        return embeddings.flatten(1)
 
 
 def ours(name: str, classes: int, device: str) -> System:
     """Return our features, encoder and head."""
     filterbank = features.build(FeatureConfig(num_mels=MELS)).to(device)
     encoder = encoders.build(ENCODERS[name], MELS).to(device)
-    head = heads.build(HEAD, encoder.embedding_dim, classes).to(device)
+    dim = encoder.embedding_dim
+    assert isinstance(dim, int)
+    head = heads.build(HEAD, dim, classes).to(device)
 
     def front(waveform: Tensor) -> Tensor:
         lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
-        return filterbank(waveform, lengths)[0]
+        frames: Tensor = filterbank(waveform, lengths)[0]
+        return frames
 
     return System(front, encoder, lambda e, labels: head(e.float(), labels)[0], [encoder, head])
 
@@ -104,10 +108,13 @@ def speechbrain(name: str, classes: int, device: str) -> System | None:
     criterion = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=32))
 
     def front(waveform: Tensor) -> Tensor:
-        return normalise(filterbank(waveform), torch.ones(len(waveform), device=waveform.device))
+        lengths = torch.ones(len(waveform), device=waveform.device)
+        frames: Tensor = normalise(filterbank(waveform), lengths)
+        return frames
 
     def loss(embeddings: Tensor, labels: Tensor) -> Tensor:
-        return criterion(classifier(embeddings.float()[:, None]), labels[:, None])
+        value: Tensor = criterion(classifier(embeddings.float()[:, None]), labels[:, None])
+        return value
 
     return System(front, encoder, loss, [encoder, classifier])
 
@@ -236,7 +243,7 @@ def flop(work: Work) -> int:
     """Return the floating point operations of products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def compare(name: str, asked: argparse.Namespace, limits: dict[str, float]) -> Iterator[dict[str, Any]]:

@@ -31,14 +31,13 @@ import soundfile
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from hostile_inputs import Case, Good, cases
+sys.path.insert(0, str(ROOT))
 
 import speakerverif
 from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.cli import main as command_line
 from speakerverif.config import Recipe
+from tools.hostile_inputs import Case, Good, cases
 
 SECONDS, MEGABYTES, LINES = 60, 2048, 12
 RESULT, ERROR = "result", "one clear error"

@@ -26,7 +26,7 @@ from speakerverif.errors import InputError
 from speakerverif.models.encoders.ensemble import Ensemble
 from speakerverif.models.folder import ModelFolder, read_model_folder, save_model
 from speakerverif.models.model import SpeakerModel
-from speakerverif.scoring import backends
+from speakerverif.scoring.backends import wccn as whitening
 from speakerverif.training.batches import BatchOrder, CropDataset, batches, make_loader
 
 
@@ -64,10 +64,10 @@ def join(
             embeddings.append(ensemble.side_by_side(features).numpy())
             labels.append(batch.labels.numpy())
             progress.update(1)
-    wccn = backends.build({"name": "wccn"})
+    wccn = whitening.build(whitening.Config())
     wccn.fit(np.concatenate(embeddings), np.concatenate(labels))
     layer = ensemble.whitening
-    assert layer is not None
+    assert layer is not None and wccn.mean is not None and wccn.matrix is not None
     layer.weight.data = torch.from_numpy(wccn.matrix.T).float()
     layer.bias.data = torch.from_numpy(-wccn.mean @ wccn.matrix).float()
 

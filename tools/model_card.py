@@ -24,6 +24,7 @@ from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import describe_breakdown
 from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.models.folder import CARD, read_model_folder
+from speakerverif.models.model import SpeakerModel
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 DEV = "speechocean762/dev"
@@ -60,7 +61,7 @@ class Records:
     def get(self, name: str) -> dict[str, Any] | None:
         """Return a record, or None where it is missing, which is noted."""
         path = self.folder / f"{name}.json"
-        record = json.loads(path.read_text("utf-8")) if path.is_file() else None
+        record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
         if record is not None and self.fingerprint in _models(record):
             return record
         self.lacking.append(name)
@@ -91,7 +92,7 @@ def missing(name: str) -> str:
 
 def eer(records: Records) -> str:
     """Return the table of the lists."""
-    rows = [("trials", "number", "EER, plain cosine", "EER, as it scores")]
+    rows: list[tuple[str, ...]] = [("trials", "number", "EER, plain cosine", "EER, as it scores")]
     lacking = []
     for name, (title, _) in LISTS.items():
         record = records.get(name)
@@ -153,6 +154,8 @@ def robustness(records: Records) -> str:
 def card(folder: Path, results: Path) -> tuple[str, list[str]]:
     """Return the card's text and the records that it lacks."""
     model = read_model_folder(folder)
+    if not isinstance(model.model, SpeakerModel):
+        raise InputError(f"{folder}: is an ONNX file; expected a model folder")
     records = Records(results, model.fingerprint)
     options = ", ".join(
         f"{key} {' + '.join(value) if isinstance(value, dict) else value}"

@@ -35,11 +35,13 @@ Array = NDArray[np.float64]
 
 def values_of(llrs: Array, rule: str) -> Array:
     """Return the value (searches,) by which a rule decides, of LLRs (speakers, searches)."""
-    ranked = np.sort(llrs, axis=0)[::-1]
+    ranked: Array = np.sort(llrs, axis=0)[::-1]
     if rule == "best LLR":
-        return ranked[0]
+        best: Array = ranked[0]
+        return best
     if rule == "best LLR + margin":
-        return 2 * ranked[0] - ranked[1]
+        above: Array = 2 * ranked[0] - ranked[1]
+        return above
     return np.array([log_odds(column, len(llrs)) for column in ranked.T])
 
 

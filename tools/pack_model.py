@@ -20,6 +20,7 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ def pack(
     assignments: list[str],
     far: float,
     p_target: float,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write the folder and return the record of its figures.
 
     Args:

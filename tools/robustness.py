@@ -150,6 +150,14 @@ class Changed:
         rng = np.random.default_rng((self.seed, zlib.crc32(path.encode())))
         return _within(self.change(waveform, rng).astype(np.float32, copy=False))
 
+    def blocks(
+        self, path: str, block_s: float, sample_rate: int, channel: Channel = None, /
+    ) -> Iterator[Waveform]:
+        waveform = self.read(path, 0.0, None, sample_rate, channel)
+        size = round(block_s * sample_rate)
+        for start in range(0, len(waveform), size):
+            yield waveform[start : start + size]
+
 
 @dataclass(frozen=True)
 class System:
@@ -210,12 +218,16 @@ def joined(
     used, codes = np.unique(sides, return_inverse=True)
     enroll, test = codes.astype(np.int32).reshape(2, -1)
     pairs = TrialList(tuple(ids[i] for i in used), enroll, test, trials.labels[kept], trials.name)
-    both = [
-        np.concatenate([getattr(t, c) for t in (clean, changed)])
-        for c in ("embeddings", "durations", "speech")
-    ]
     names = [*clean.ids, *(f"{name} (test)" for name in changed.ids)]
-    return pairs, EmbeddingTable(names, *both, ["ok"] * len(names), clean.fingerprint), kept
+    table = EmbeddingTable(
+        names,
+        np.concatenate([clean.embeddings, changed.embeddings]),
+        np.concatenate([clean.durations, changed.durations]),
+        np.concatenate([clean.speech, changed.speech]),
+        ["ok"] * len(names),
+        clean.fingerprint,
+    )
+    return pairs, table, kept
 
 
 def figures(
@@ -285,7 +297,7 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
     ids = list(trials.ids)
     clean = [s.embed(ids, Changed(args.audio_root, available[CLEAN], args.seed), CLEAN) for s in systems]
     for name in args.only or available:
-        row = []
+        row: list[dict[str, Any]] = []
         for system, before in zip(systems, clean, strict=True):
             source = Changed(args.audio_root, available[name], args.seed)
             after = before if name == CLEAN else system.embed(ids, source, name)

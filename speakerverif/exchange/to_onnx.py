@@ -28,10 +28,10 @@ from speakerverif.scoring import scorer
 from speakerverif.scoring.scorer import Scoring
 
 OPSET = 17
+Precision = Literal["float32", "float16", "int8"]
 # What the least cosine with the model's own embeddings must exceed. Networks that were never trained are harder than
 # others: there eight bits stay above 0.999.
-LEAST_COSINE = {"float32": 0.9999, "float16": 0.9999, "int8": 0.9}
-Precision = Literal["float32", "float16", "int8"]
+LEAST_COSINE: dict[Precision, float] = {"float32": 0.9999, "float16": 0.9999, "int8": 0.9}
 CHECKED_S = (0.5, 3.1)
 
 

@@ -16,7 +16,7 @@ from speakerverif.inference.embed import embed
 from speakerverif.models.folder import CALIBRATION, CONFIG, HEAD, WEIGHTS, read_model_folder
 from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.training.loop import train
-from tests.conftest import load_tool
+from tools import join_models, pack_model
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def joined(
     )
     train(other, tiny_manifest, folder / "other")
     members = [read_model_folder(tiny_model), read_model_folder(folder / "other")]
-    load_tool("join_models").join(on_joining, members, tiny_manifest, None, folder / "model")
+    join_models.join(on_joining, members, tiny_manifest, None, folder / "model")
     return folder / "model"
 
 
@@ -94,7 +94,7 @@ def test_whitening_leaves_one_speakers_crops_alike_in_every_direction(
 def test_joining_refuses_what_does_not_fit(
     on_joining: Recipe, tiny_model: Path, tiny_manifest: Manifest, tmp_path: Path
 ) -> None:
-    join, member = load_tool("join_models").join, read_model_folder(tiny_model)
+    join, member = join_models.join, read_model_folder(tiny_model)
     with pytest.raises(InputError, match="models of the same name: tiny, tiny"):
         join(on_joining, [member, member], tiny_manifest, None, tmp_path / "m")
     wider = from_dict(Recipe, override(to_dict(on_joining), ["features.num_mels=30"]), "wider")
@@ -116,7 +116,7 @@ def packing(
 
     def pack(source: Path = joined, out: Path = folder / "small", **options):
         given = {"train": folder / "train.tsv", "assignments": [], "far": 0.05, "p_target": 0.05, **options}
-        return load_tool("pack_model").pack(source, out, folder / "trials.txt", tiny_corpus, **given)
+        return pack_model.pack(source, out, folder / "trials.txt", tiny_corpus, **given)
 
     return pack, folder / "small"
 

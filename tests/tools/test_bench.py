@@ -15,14 +15,14 @@ def bench(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_every_suite_can_be_listed():
+def test_every_suite_can_be_listed() -> None:
     listed = bench("--list")
     for path in (BENCH.parent / "benches").glob("[!_]*.py"):
         assert f"\n{path.stem}: " in "\n" + listed
 
 
 @pytest.mark.slow
-def test_a_case_gives_ratios_and_memory_and_can_be_compared_with_a_former_run(tmp_path):
+def test_a_case_gives_ratios_and_memory_and_can_be_compared_with_a_former_run(tmp_path: Path) -> None:
     first, picture = tmp_path / "first.json", tmp_path / "bars.png"
     asked = ["heads", "--only", "triplet", "--threads", "1", "--rounds", "1"]
     bench(*asked, "--json", str(first), "--picture", str(picture))

@@ -4,18 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import load_tool
+from tools import hostile
 
 COUNT = 2000  # as `make hostile` tries
 
 
-@pytest.fixture(scope="module")
-def hostile():
-    load_tool("hostile_inputs")
-    return load_tool("hostile")
-
-
-def test_a_twentieth_of_the_bad_inputs(hostile, tmp_path: Path) -> None:
+def test_a_twentieth_of_the_bad_inputs(tmp_path: Path) -> None:
     verdicts = hostile.attack(tmp_path, seed=0, count=COUNT, share=1 / 20)
     bad = [
         f"{case.arguments}: {answer.verdict}\n{answer.text[-500:]}"
@@ -39,7 +33,9 @@ def test_a_twentieth_of_the_bad_inputs(hostile, tmp_path: Path) -> None:
         ("pass", "result"),
     ],
 )
-def test_answers_are_told_apart(hostile, tmp_path: Path, monkeypatch, code: str, verdict: str) -> None:
+def test_answers_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, verdict: str
+) -> None:
     def command(arguments: list[str]) -> int:
         exec(arguments[0], {})
         return 0

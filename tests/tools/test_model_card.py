@@ -2,21 +2,15 @@
 
 import json
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.records import ListFacts, ModelFacts, ScoringRecord
 from speakerverif.models.folder import read_model_folder
-from tests.conftest import load_tool
+from tools import model_card
 
 
-@pytest.fixture(scope="module")
-def tool():
-    return load_tool("model_card")
-
-
-def records(fingerprint: str) -> dict[str, dict]:
+def records(fingerprint: str) -> dict[str, dict[str, Any]]:
     raw = Figures("cosine", 0.0523, 0.5, (), 0.2, eer_ci95=Interval(0.04, 0.06))
     figures = Figures("normalized", 0.0412, 1.5, (), 0.2, eer_ci95=Interval(0.03, 0.05))
     trials, model = ListFacts("t", "0" * 64, None, 0, 0, 0), ModelFacts("m", fingerprint)
@@ -39,20 +33,20 @@ def records(fingerprint: str) -> dict[str, dict]:
     }
 
 
-def test_figures_stand_where_they_were_measured(tool, tiny_model: Path, tmp_path: Path) -> None:
+def test_figures_stand_where_they_were_measured(tiny_model: Path, tmp_path: Path) -> None:
     for name, record in records(read_model_folder(tiny_model).fingerprint).items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
-    text, lacking = tool.card(tiny_model, tmp_path)
+    text, lacking = model_card.card(tiny_model, tmp_path)
     assert lacking == [] and "{{" not in text
     assert "| part report, trials | 4,398 | 5.23 [4.00, 6.00] | 4.12 [3.00, 5.00] |" in text
     assert "| noise 0 dB | 20.00 [10.00, 30.00]; 2 not embedded |" in text
     assert "5.00 before, 5.01 after" in text
 
 
-def test_another_models_figures_are_none(tool, tiny_model: Path, tmp_path: Path) -> None:
+def test_another_models_figures_are_none(tiny_model: Path, tmp_path: Path) -> None:
     for name, record in records("of another model").items():
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
-    text, lacking = tool.card(tiny_model, tmp_path)
-    assert sorted(lacking) == sorted(tool.COMMANDS)
-    assert all(f"`{command}`" in text for command in tool.COMMANDS.values())
+    text, lacking = model_card.card(tiny_model, tmp_path)
+    assert sorted(lacking) == sorted(model_card.COMMANDS)
+    assert all(f"`{command}`" in text for command in model_card.COMMANDS.values())
     assert "[" not in text.split("## How good it is")[1].split("## How it was made")[0]

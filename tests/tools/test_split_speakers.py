@@ -8,12 +8,7 @@ import pytest
 
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from tests.conftest import load_tool
-
-
-@pytest.fixture(scope="module")
-def tool():
-    return load_tool("split_speakers")
+from tools import split_speakers
 
 
 @pytest.fixture()
@@ -33,9 +28,11 @@ def alike(corpus: Path) -> list[str]:
     return [str(corpus / "spk2gender"), str(corpus / "spk2age")]
 
 
-def test_a_trial_is_kept_where_both_its_speakers_are(tool, corpus: Path) -> None:
+def test_a_trial_is_kept_where_both_its_speakers_are(corpus: Path) -> None:
     parts = ("select", "calibrate", "report")
-    part_of = tool.split([corpus / "all.txt", corpus / "some.txt"], alike(corpus), parts, 0, corpus / "out")
+    part_of = split_speakers.split(
+        [corpus / "all.txt", corpus / "some.txt"], alike(corpus), parts, 0, corpus / "out"
+    )
     for name in ("all.txt", "some.txt"):
         rows = (corpus / name).read_text().splitlines()
         for part in parts:
@@ -44,40 +41,42 @@ def test_a_trial_is_kept_where_both_its_speakers_are(tool, corpus: Path) -> None
     assert len(TrialList.read(corpus / "out" / "report" / "all.txt")) == 28  # 8 recordings, all pairs
 
 
-def test_parts_are_alike_in_gender_then_age(tool, corpus: Path) -> None:
-    part_of = tool.split([corpus / "all.txt"], alike(corpus), ("a", "b"), 3, corpus / "out")
+def test_parts_are_alike_in_gender_then_age(corpus: Path) -> None:
+    part_of = split_speakers.split([corpus / "all.txt"], alike(corpus), ("a", "b"), 3, corpus / "out")
     for gender in (0, 1):  # sorted by age within a gender, each successive pair is one of each part
         ordered = [part_of[f"s{i:02}"] for i in range(gender, 12, 2)]
         assert all({*ordered[i : i + 2]} == {"a", "b"} for i in range(0, 6, 2))
 
 
-def test_ages_are_sorted_as_numbers(tool) -> None:
-    assert tool.numbers({"a": "9", "b": "10"}) == {"a": 9, "b": 10}
-    assert tool.numbers({"a": "9", "b": "ten"}) == {"a": "9", "b": "ten"}
+def test_ages_are_sorted_as_numbers() -> None:
+    assert split_speakers.numbers({"a": "9", "b": "10"}) == {"a": 9, "b": 10}
+    assert split_speakers.numbers({"a": "9", "b": "ten"}) == {"a": "9", "b": "ten"}
 
 
-def test_the_seed_alone_says_who_is_where(tool) -> None:
-    values = {f"s{i}": ("f",) for i in range(9)}
+def test_the_seed_alone_says_who_is_where() -> None:
+    values: dict[str, tuple[str | float, ...]] = {f"s{i}": ("f",) for i in range(9)}
     backwards = dict(reversed(values.items()))
-    assert tool.deal(values, "xyz", 1) == tool.deal(backwards, "xyz", 1)
-    assert tool.deal(values, "xyz", 1) != tool.deal(values, "xyz", 2)
-    assert sorted(tool.deal(values, "xyz", 1).values()) == list("xxxyyyzzz")
+    assert split_speakers.deal(values, "xyz", 1) == split_speakers.deal(backwards, "xyz", 1)
+    assert split_speakers.deal(values, "xyz", 1) != split_speakers.deal(values, "xyz", 2)
+    assert sorted(split_speakers.deal(values, "xyz", 1).values()) == list("xxxyyyzzz")
 
 
-def test_a_speaker_of_whom_nothing_is_told_is_an_error(tool, corpus: Path) -> None:
+def test_a_speaker_of_whom_nothing_is_told_is_an_error(corpus: Path) -> None:
     lines = (corpus / "spk2gender").read_text().splitlines()
     (corpus / "spk2gender").write_text("".join(f"{line}\n" for line in lines[1:]))
     with pytest.raises(InputError, match=r"gender: expected one value a speaker.*s00"):
-        tool.split([corpus / "all.txt"], alike(corpus), ("a", "b"), 0, corpus / "out")
+        split_speakers.split([corpus / "all.txt"], alike(corpus), ("a", "b"), 0, corpus / "out")
 
 
 @pytest.mark.parametrize(("parts", "paths"), [(("a", "a"), 1), (("a",), 1), (("a", "b"), 2)])
-def test_names_that_would_write_over_each_other(tool, corpus: Path, parts, paths: int) -> None:
+def test_names_that_would_write_over_each_other(corpus: Path, parts: tuple[str, ...], paths: int) -> None:
     with pytest.raises(InputError, match="different"):
-        tool.split([corpus / "all.txt"] * paths, [], parts, 0, corpus / "out")
+        split_speakers.split([corpus / "all.txt"] * paths, [], parts, 0, corpus / "out")
 
 
-def test_wrong_input_exits_2(tool, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_wrong_input_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["split_speakers.py", str(tmp_path / "no.txt"), "--out", str(tmp_path)])
-    assert tool.main() == 2
+    assert split_speakers.main() == 2
     assert "no.txt" in capsys.readouterr().err

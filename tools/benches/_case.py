@@ -51,7 +51,7 @@ def gflop(work: Work) -> float:
 
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def as_installed(folder: Path) -> dict[str, str]:

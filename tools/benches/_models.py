@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benches._case import Work, gflop, left_out
 from speakerverif.models.encoders import ecapa, resnet, xvector
+from tools.benches._case import Work, gflop, left_out
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from benches._case import Case, product
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.trials import TrialList
 from speakerverif.scoring.cosine import cosine
 from speakerverif.scoring.normalization import as_norm
+from tools.benches._case import Case, product
 
 FILES, TRIALS, COHORT, DIM, TOP = 145_160, 581_480, 5_994, 192, 300
 

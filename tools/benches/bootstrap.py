@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from benches._case import Case, Limit
 from speakerverif.evaluation.bootstrap import bootstrap
+from tools.benches._case import Case, Limit
 
 SAMPLES = 1000
 

@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benches._case import Case, as_installed
-from benches.embedding import recordings
 from speakerverif._util.environment import SLEEPING_WAITS
 from speakerverif._util.resources import cores
+from tools.benches._case import Case, Work, as_installed
+from tools.benches.embedding import recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES, SHORTEST_S, LONGEST_S = 24, 4.0, 12.0
@@ -52,7 +52,7 @@ def _case(number: int, threads: int) -> Case:
                 stdout=subprocess.DEVNULL,
             )
 
-    peers = {
+    peers: dict[str, Work] = {
         "one thread": functools.partial(embed, "--threads", "1"),
         "spinning threads": functools.partial(embed, OMP_WAIT_POLICY="ACTIVE"),
     }

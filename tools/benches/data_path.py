@@ -11,7 +11,6 @@ import numpy as np
 import soundfile
 import torch
 
-from benches._case import Case, Limit, Work, left_out
 from speakerverif.audio import reading
 from speakerverif.audio.augment import coloured_noise, simulated_room
 from speakerverif.audio.codec import CODECS, transcode
@@ -19,6 +18,7 @@ from speakerverif.config import AugmentConfig, Recipe, TrainConfig
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.models import features
 from speakerverif.training.batches import BatchOrder, CropDataset, collate
+from tools.benches._case import Case, Limit, Work, left_out
 
 RATE, CROP_S, BATCH = 16000, 2.0, 32
 SPEAKERS, SPEEDS = 5_994, (0.9, 1.0, 1.1)  # 17,982 classes
@@ -102,7 +102,9 @@ def _speechbrain() -> dict[str, Work]:
 
     def crop(item: int) -> torch.Tensor:
         start = int(rng.integers(round(RECORDING_S * RATE) - samples))
-        return read_audio({"file": _recording(item), "start": start, "stop": start + samples})
+        part = {"file": _recording(item), "start": start, "stop": start + samples}
+        waveform: torch.Tensor = read_audio(part)
+        return waveform
 
     def run() -> None:
         for _ in range(BATCHES):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from benches._case import Case, Limit, as_installed
-from benches.embedding import recordings, resemblyzer
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.api.model import load_model
 from speakerverif.models.folder import DEFAULT
+from tools.benches._case import Case, Limit, as_installed
+from tools.benches.embedding import recordings, resemblyzer
 
 ROOT = Path(__file__).resolve().parents[2]
 DURATION_S = 4.0
@@ -22,7 +22,7 @@ def _loading(threads: int) -> Case:
     kept = tempfile.TemporaryDirectory()  # deleted with the case
     environment = as_installed(Path(kept.name))
 
-    def run(code: str, kept: tempfile.TemporaryDirectory = kept) -> None:
+    def run(code: str, kept: tempfile.TemporaryDirectory[str] = kept) -> None:
         command = [sys.executable, "-c", code]
         subprocess.run(command, check=True, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 

@@ -10,7 +10,6 @@ import numpy as np
 import soundfile
 import torch
 
-from benches._case import Case, Limit, Work, left_out
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.audio.augment import coloured_noise
 from speakerverif.config import Recipe
@@ -19,6 +18,7 @@ from speakerverif.inference.embed import embed
 from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
+from tools.benches._case import Case, Limit, Work, left_out
 
 RATE = 16000
 SHORTEST_S, LONGEST_S = 2.0, 20.0

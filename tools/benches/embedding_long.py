@@ -5,10 +5,10 @@ import resource
 
 import torch
 
-from benches._case import Case
-from benches.embedding import mixed, model, recordings
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.inference.embed import embed
+from tools.benches._case import Case
+from tools.benches.embedding import mixed, model, recordings
 
 HOUR_S = 3600.0
 

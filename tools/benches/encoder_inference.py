@@ -2,14 +2,15 @@
 
 import copy
 import functools
-import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import torch
 
-from benches._case import Case, Work, left_out, product
-from benches._models import MODELS
 from speakerverif.models._cpu.swap import accelerate
+from tools.benches._case import Case, Work, left_out, product
+from tools.benches._models import MODELS
 
 SAMPLE_RATE = 16_000
 
@@ -27,13 +28,13 @@ def _onnxruntime(model: torch.nn.Module, features: torch.Tensor, threads: int) -
     except ImportError:
         left_out("onnxruntime")
         return None
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model.eval(), (features,), buffer, dynamo=False, input_names=["features"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(buffer.getvalue(), options)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model.eval(), (features,), path, dynamo=False, input_names=["features"])
+        session = onnxruntime.InferenceSession(path, options)
     given = {"features": features.numpy()}
     return lambda: session.run(None, given)
 

@@ -5,9 +5,9 @@ import functools
 
 import torch
 
-from benches._case import Case, Work, product
-from benches._models import MODELS
 from speakerverif.models._cpu.swap import accelerate
+from tools.benches._case import Case, Work, product
+from tools.benches._models import MODELS
 
 
 def _step(model: torch.nn.Module, features: torch.Tensor) -> Work:

@@ -1,15 +1,18 @@
 """Filterbanks of one utterance of 4 s and of 32 of 3 s, against peers that compute the same, and the FFT alone."""
 
 import functools
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 
-from benches._case import Case, Limit, Work, left_out
 from speakerverif._util.allocator import keep_freed_memory
 from speakerverif.config import FeatureConfig
 from speakerverif.models import features
+from tools.benches._case import Case, Limit, Work, left_out
 
 RATE, MELS = 16000, 80
+Kind = Literal["kaldi", "speechbrain", "torchaudio"]
 SIZES = {"1 x 4 s": (1, 4 * RATE), "32 x 3 s": (32, 3 * RATE)}
 FFT = {"kaldi": (400, 512), "speechbrain": (400, 400), "torchaudio": (512, 512)}  # samples: frame, transform
 
@@ -68,10 +71,14 @@ def _librosa(waveform: torch.Tensor, fft_length: int) -> dict[str, Work]:
     return {"librosa": run}
 
 
-PEERS = {"kaldi": _kaldi_peers, "speechbrain": _speechbrain_peers, "torchaudio": _torchaudio_peers}
+PEERS: dict[Kind, Callable[[torch.Tensor], dict[str, Work]]] = {
+    "kaldi": _kaldi_peers,
+    "speechbrain": _speechbrain_peers,
+    "torchaudio": _torchaudio_peers,
+}
 
 
-def _case(kind: str, size: str, threads: int) -> Case:
+def _case(kind: Kind, size: str, threads: int) -> Case:
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the command line does; the peers gain too
     torch.manual_seed(0)

@@ -4,9 +4,9 @@ import functools
 
 import torch
 
-from benches._case import Case, Work
 from speakerverif import heads
 from speakerverif._util import registry
+from tools.benches._case import Case, Work
 
 NUM_CLASSES, BATCH, DIM = 17_982, 256, 192
 

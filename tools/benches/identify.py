@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benches._case import Case, Limit, Work, left_out
 from speakerverif.inference.enrollment import Store
 from speakerverif.scoring.normalization import unit
+from tools.benches._case import Case, Limit, Work, left_out
 
 SPEAKERS, DIM, QUERIES = 1_000_000, 192, 200
 GROUPS, WITHIN, OWN = (
@@ -62,7 +62,7 @@ def _case(threads: int, indexed: bool) -> Case:
             flat.add(models)
             peers["faiss, flat"] = lambda: flat.search(query[None], 5)
 
-    def ours(kept: tempfile.TemporaryDirectory = folder) -> None:
+    def ours(kept: tempfile.TemporaryDirectory[str] = folder) -> None:
         store.search(query, use_index=indexed)
 
     return Case(ours, peers, {"product": Limit(lambda: models @ query)}, facts=facts)

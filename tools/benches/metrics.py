@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from benches._case import Case, Limit, Work, left_out
 from speakerverif.evaluation.metrics import det_curve
+from tools.benches._case import Case, Limit, Work, left_out
 
 
 def scores(count: int) -> tuple[np.ndarray, np.ndarray]:

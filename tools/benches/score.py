@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benches._case import Case, Work, as_installed, left_out
-from benches.metrics import scores
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.evaluation.metrics import det_curve
+from tools.benches._case import Case, Work, as_installed, left_out
+from tools.benches.metrics import scores
 
 SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
 FILES, TRIALS, SPEAKERS, DIM = 145_160, 581_480, 1251, 192
@@ -41,9 +41,10 @@ def _program(threads: int, *options: str) -> Case:
     path = Path(folder.name)
     _write(path)
     environment = as_installed(path)
-    command = [sys.executable, SCRIPT, path / "trials", "--embeddings", path / "e.npz", *options]
+    lists = [str(path / "trials"), "--embeddings", str(path / "e.npz")]
+    command = [sys.executable, str(SCRIPT), *lists, *options]
 
-    def ours(kept: tempfile.TemporaryDirectory = folder) -> None:
+    def ours(kept: tempfile.TemporaryDirectory[str] = folder) -> None:
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
     return Case(ours, clock="wall", rounds=3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benches._case import Case, Limit, as_installed
+from tools.benches._case import Case, Limit, as_installed
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 60_000
@@ -43,7 +43,7 @@ def _case(command: str, threads: int) -> Case:
     if command == "score":
         arguments += [*_lists(Path(kept.name)), "--bootstrap", "0"]
 
-    def ours(kept: tempfile.TemporaryDirectory = kept) -> None:
+    def ours(kept: tempfile.TemporaryDirectory[str] = kept) -> None:
         _program(arguments, environment)
 
     bare = Limit(lambda: _program(["-c", "pass"], environment))

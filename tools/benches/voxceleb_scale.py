@@ -13,12 +13,12 @@ import numpy as np
 import soundfile
 from torch.utils.data import DataLoader, Dataset
 
-from benches import _voxceleb_tree as tree
-from benches._case import Case
 from speakerverif.config import Recipe, TrainConfig
 from speakerverif.corpora import _voxtree, voxceleb
 from speakerverif.data.manifest import Manifest
 from speakerverif.training.batches import BatchOrder, CropDataset
+from tools.benches import _voxceleb_tree as tree
+from tools.benches._case import Case
 
 CROPS = 300  # read by the data-loading process whose memory is measured
 CONFIG = TrainConfig(batch_size=256, epochs=150, crop_s=0.2)
