@@ -194,6 +194,26 @@ class ScoreConfig:
 
 
 @dataclass(frozen=True)
+class CalibrationConfig:
+    """A calibration of the scores with quality measures (QMF), on trials between training speakers.
+
+    Each recording that is drawn counts twice: whole, and as a cut of random length. A third of the trials compares two
+    cuts, a third a cut with a whole recording, a third two whole recordings, half of each between the same speaker.
+    """
+
+    trials: Annotated[int, Range(0, 10_000_000)] = 0  # 0: no calibration
+    quality: tuple[Literal["duration", "speech", "magnitude", "cohort"], ...] = (
+        "duration",
+        "magnitude",
+        "cohort",
+    )
+    p_target: Annotated[float, Range(1e-9, 0.999999)] = 0.5  # prior that matters most
+    short_s: Annotated[tuple[float, float], Range(0.1, 3_600), Rising()] = (2.0, 6.0)  # length of the cuts
+    speakers: Annotated[int, Range(2, 10_000_000)] = 1_000  # drawn from the training speakers, at most
+    recordings: Annotated[int, Range(2, 10_000)] = 4  # of each of these speakers, at most
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a run, except where the data are and where to write."""
 
@@ -208,6 +228,7 @@ class Recipe:
     finetune: dict[str, Any] = field(default_factory=dict)  # changes for a second stage: [finetune.train] ...
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
 
 def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recipe:

@@ -9,7 +9,7 @@ from speakerverif.cli import decide, sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.inference.calibrate_list import CalibratedList
+    from speakerverif.inference.calibrate_list import Adaptation, CalibratedList
 
 CALIBRATION = "calibration.toml"  # in a model folder
 
@@ -24,11 +24,23 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MEASURE",
-        help="quality measures as further inputs: duration, speech, magnitude",
+        help="quality measures as further inputs: duration, speech, magnitude, cohort",
     )
     add("--far", type=float, metavar="F", help="choose the threshold of this false-alarm rate, 0.01 for 1 %%")
     add("--p-target", type=float, default=0.05, metavar="P", help="prior that matters most (default: 0.05)")
     add("--out", type=Path, metavar="FILE", help="write the calibration here too")
+    add(
+        "--adapt",
+        type=Path,
+        metavar="E.npz",
+        help="first adapt the model's PLDA to the domain of these embeddings, of speakers who are in no trials",
+    )
+    add(
+        "--adapt-by",
+        choices=("coral+", "kaldi", "interpolate"),
+        help="method: coral+ (default) or kaldi, without speakers; interpolate, with those of --speakers or the paths",
+    )
+    add("--adapt-weight", type=float, metavar="W", help="0: the old model, 1: the new domain (default: 0.5)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         p_target=arguments.p_target,
         far=arguments.far,
         model=stored,
+        adaptation=_adaptation(arguments),
     )
     try:
         fitted = calibrate_list(request)
@@ -69,11 +82,28 @@ def run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     _print(arguments, fitted)
+    if fitted.adapted is not None:
+        fitted.adapted.save(stored)
+        print(f"back end adapted to {fitted.adapted.plan.adapted_to}")
     written = [stored / CALIBRATION] if stored else []
     for path in [*written, *([arguments.out] if arguments.out else [])]:
         fitted.calibration.save(path)
         print(path)
     return 0
+
+
+def _adaptation(arguments: argparse.Namespace) -> "Adaptation | None":
+    """Return the adaptation that the arguments ask for; None where they ask for none."""
+    from speakerverif.inference.calibrate_list import Adaptation
+
+    method, weight = arguments.adapt_by, arguments.adapt_weight
+    if arguments.adapt is None:
+        if method is not None or weight is not None:
+            raise InputError("--adapt-by and --adapt-weight do nothing without --adapt E.npz")
+        return None
+    if arguments.scores or arguments.backend or arguments.norm:
+        raise InputError("--adapt is of the model's own back end: leave out --scores, --backend and --norm")
+    return Adaptation(arguments.adapt, method or "coral+", 0.5 if weight is None else weight)
 
 
 def _print(arguments: argparse.Namespace, fitted: "CalibratedList") -> None:

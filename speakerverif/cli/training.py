@@ -41,7 +41,7 @@ def add_run(command: argparse.ArgumentParser) -> None:
     add(
         "--stages",
         metavar="A,B",
-        help="run only these stages of prepare,train,finetune,embed,backend,score,report",
+        help="run only these stages of prepare,train,finetune,embed,backend,calibrate,score,report",
     )
     _add_bad_files(command)
     options.add_assignments(command)

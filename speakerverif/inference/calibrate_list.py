@@ -5,14 +5,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from speakerverif.data.formats.tables import read_table
 from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import files_of, read_enroll_map, read_speaker_tables, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import DetCurve, act_dcf
-from speakerverif.inference.score_sources import ListRequest, ScoreFiles, quality_of, scores_of
+from speakerverif.inference.score_sources import ListRequest, Place, ScoreFiles, quality_of, scores_of
+from speakerverif.scoring.backends._linear import Adaptation as Method
 from speakerverif.scoring.calibration import Calibration, fit
 from speakerverif.scoring.scorer import Scoring
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A new domain that a model's PLDA is adapted to.
+
+    Attributes:
+        table: embeddings of the domain by the same model, of speakers who are in no trials.
+        method: "coral+" and "kaldi" need no speakers, "interpolate" does (see `Plda.adapt`).
+        weight: 0 keeps the trained covariances, 1 takes the new ones.
+    """
+
+    table: Place
+    method: Method = "coral+"
+    weight: float = 0.5
+
+    def of(self, scoring: Scoring, speakers: Sequence[Place] = ()) -> Scoring:
+        """Return a scoring adapted to the domain.
+
+        Args:
+            scoring: of the model.
+            speakers: tables of the embeddings' speakers; none: from their paths.
+
+        Raises:
+            InputError: as `Scoring.adapted`.
+        """
+        table = read_table(self.table)
+        owners = read_speaker_tables(speakers, table.ids) if self.method == "interpolate" else None
+        return scoring.adapted(
+            table, Path(self.table).name, method=self.method, weight=self.weight, speakers=owners
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +53,18 @@ class CalibrationRequest(ListRequest):
     """A labelled trial list to fit a calibration on.
 
     Attributes:
-        quality: quality measures that are further inputs: `duration`, `speech`, `magnitude`.
+        quality: quality measures that are further inputs: `duration`, `speech`, `magnitude`, `cohort`.
         p_target: the prior whose region of scores matters most.
         far: false-alarm rate whose threshold is chosen; None: no threshold.
         model: folder of the model that the calibration is for; None: the source's, where it is known.
+        adaptation: a new domain to adapt the model's PLDA to first; None: it stays.
     """
 
     quality: Sequence[str] = ()
     p_target: float = 0.05
     far: float | None = None
     model: Path | None = None
+    adaptation: Adaptation | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +76,14 @@ class CalibratedList:
         llrs: likelihood ratios of the trials.
         act_dcf: normalised cost at the threshold that prior and costs set.
         min_dcf: least normalised cost over all thresholds.
+        adapted: the model's scoring after its adaptation, to save in its folder with its `save`; None: not adapted.
     """
 
     calibration: Calibration
     llrs: ScoreList
     act_dcf: float
     min_dcf: float
+    adapted: Scoring | None = None
 
 
 def calibrate_list(request: CalibrationRequest) -> CalibratedList:
@@ -57,6 +94,12 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
         NotEmbeddedError: recordings are there but can't be embedded.
     """
     identity = None if request.model is None else _identity(request.model)
+    adapted = None
+    if request.adaptation is not None:
+        if identity is None or isinstance(request.source, ScoreFiles):
+            raise InputError("an adaptation is of a model's back end: name the model, and no score files")
+        adapted = request.adaptation.of(identity[1], request.speakers)
+        identity, request = (identity[0], adapted), dataclasses.replace(request, scoring=adapted)
     if identity is not None and isinstance(request.source, ScoreFiles):
         source = _of_kind(request.source, identity[1].kind, request.model)
         request = dataclasses.replace(request, source=source)
@@ -85,7 +128,8 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
     llrs = calibration.apply(scored.systems, quality)
     assert trials.labels is not None  # `fit` refuses a list without labels
     actual = act_dcf(llrs.scores, trials.labels, request.p_target).cost
-    return CalibratedList(calibration, llrs, actual, DetCurve.of(llrs).min_dcf(request.p_target).cost)
+    least = DetCurve.of(llrs).min_dcf(request.p_target).cost
+    return CalibratedList(calibration, llrs, actual, least, adapted)
 
 
 def _identity(model: Path) -> tuple[str, Scoring]:

@@ -129,7 +129,9 @@ class Scale:
         scores, _ = self.scoring.score(trials, table, enroll_map)
         shape, llrs = (len(models), len(tests)), None
         if self.calibration is not None:
-            quality = quality_measures.of_trials(self.calibration.measures, trials, table, enroll_map)
+            quality = quality_measures.of_trials(
+                self.calibration.measures, trials, table, enroll_map, self.scoring
+            )
             llrs = self.calibration.apply([scores], quality).scores.reshape(shape)
         return Compared(scores.scores.reshape(shape), scores.kind, llrs)
 

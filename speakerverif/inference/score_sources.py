@@ -151,6 +151,7 @@ class ListRequest:
         enroll_map: `model file file ...` rows, where enroll ids are models; None: they are files.
         speakers: tables of the files' speakers, `utt2spk` or manifests; none: from the paths.
         quality_from: durations and embeddings of the files, for the quality measures of score files.
+        scoring: scores embeddings in place of the source's own scoring; None: that.
     """
 
     trials: Place
@@ -158,6 +159,7 @@ class ListRequest:
     enroll_map: Place | None = None
     speakers: Sequence[Place] = ()
     quality_from: Place | None = None
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class TrialScores:
         table: the embeddings; None where scores were read.
         scoring: `Scoring.name`; empty where scores were read.
         fingerprint: of the model; empty where unknown.
+        scorer: what scored the embeddings; None where scores were read.
     """
 
     systems: tuple[ScoreList, ...]
@@ -179,6 +182,7 @@ class TrialScores:
     table: EmbeddingTable | None = None
     scoring: str = ""
     fingerprint: str = ""
+    scorer: Scoring | None = None
 
 
 def scores_of(
@@ -219,7 +223,9 @@ def scores_of(
     else:
         root = source.audio_root or Path(request.trials).parent
         table, provenance, model = _embed(source, _audio(root, files, source.channel == "each"), sound)
-    if source.scoring is not None:
+    if request.scoring is not None:
+        scoring = request.scoring
+    elif source.scoring is not None:
         scoring = source.scoring.fit(speakers)
     else:
         scoring = (
@@ -228,7 +234,7 @@ def scores_of(
     owners = None if scoring.cohort is None else speakers_of(files, speakers, trials.name)
     scores, raw = scoring.score(trials, table, enroll_map, owners)
     provenance = dataclasses.replace(provenance, backend=scoring.backend_facts, norm=scoring.norm_facts)
-    return TrialScores((scores,), provenance, raw, table, scoring.name, table.fingerprint)
+    return TrialScores((scores,), provenance, raw, table, scoring.name, table.fingerprint, scoring)
 
 
 def _refuse_other_model(folder: Path, fingerprint: str, table: Place) -> None:
@@ -262,7 +268,7 @@ def quality_of(
         raise InputError(
             f"quality measures {', '.join(names)}: name the files' embeddings with --quality-from E.npz"
         )
-    return quality_measures.of_trials(names, scored.systems[0].trials, table, enroll_map)
+    return quality_measures.of_trials(names, scored.systems[0].trials, table, enroll_map, scored.scorer)
 
 
 def _audio(root: Path, files: Sequence[str], each: bool) -> list[Utterance]:

@@ -4,13 +4,16 @@ A model folder without `scoring.toml` scores by plain cosine. With it, `backend.
 `cohort.npz` the cohort that scores are normalised against; `score`, `calibrate` and `verify` then all score that way.
 """
 
+import copy
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
@@ -21,9 +24,9 @@ from speakerverif.data.speakers import EnrollMap, speakers_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.scoring import backends, cosine
-from speakerverif.scoring.backends._linear import Backend, LinearCosine
+from speakerverif.scoring.backends._linear import Adaptation, Backend, LinearCosine
 from speakerverif.scoring.facts import BackendFacts, NormFacts
-from speakerverif.scoring.normalization import as_norm, normalize, speaker_means
+from speakerverif.scoring.normalization import as_norm, cohort_statistics, normalize, speaker_means
 
 NormKind = Literal["none", "znorm", "tnorm", "snorm", "asnorm"]
 FILE, ARRAYS, COHORT = "scoring.toml", "backend.npz", "cohort.npz"
@@ -39,6 +42,7 @@ class Plan:
     norm: NormKind = "none"
     top_n: int = 300
     cohort: str = ""  # where its speakers come from
+    adapted_to: str = ""  # embeddings of another domain that the trained back end was adapted to, and how
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,92 @@ class Scoring:
             return as_norm(scores, seen, self.cohort, self.plan.top_n, enroll_map, speakers), scores
         kind: Any = self.plan.norm[0]
         return normalize(scores, seen, self.cohort, kind, enroll_map, speakers), scores
+
+    def cohort_means(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the mean cosine of each embedding (N, D) with the cohort, or with its `top_n` nearest, float64 (N,).
+
+        Raises:
+            InputError: this scoring has no cohort.
+        """
+        if self.cohort is None or not isinstance(self.backend, LinearCosine):
+            raise InputError(
+                f"the model scores by {self.name}, without a cohort: the quality measure cohort is of models with "
+                "a score normalisation"
+            )
+        seen = self.backend.transform(embeddings) if self.backend.needs_training else embeddings
+        top_n = self.plan.top_n if self.plan.norm == "asnorm" else None
+        return cohort_statistics(seen, self.cohort.embeddings, top_n)[0]
+
+    def without(self, speakers: Collection[str]) -> "Scoring":
+        """Return this scoring with a cohort that lacks some speakers, so that trials between them can be scored.
+
+        Raises:
+            InputError: fewer than `top_n` speakers remain, or fewer than 2.
+        """
+        if self.cohort is None:
+            return self
+        kept = [row for row, speaker in enumerate(self.cohort.ids) if speaker not in speakers]
+        least = self.plan.top_n if self.plan.norm == "asnorm" else 2
+        if len(kept) < least:
+            raise InputError(
+                f"the cohort has {len(kept)} speakers who are not in the trials; expected {least} or more"
+            )
+        cohort = EmbeddingTable(
+            [self.cohort.ids[row] for row in kept],
+            self.cohort.embeddings[kept],
+            self.cohort.durations[kept],
+            self.cohort.speech[kept],
+            [self.cohort.status[row] for row in kept],
+            self.cohort.fingerprint,
+        )
+        return dataclasses.replace(self, cohort=cohort)
+
+    def adapted(
+        self,
+        table: EmbeddingTable,
+        domain: str,
+        *,
+        method: Adaptation = "coral+",
+        weight: float = 0.5,
+        speakers: Mapping[str, str] | None = None,
+    ) -> "Scoring":
+        """Return this scoring with its PLDA adapted to another domain; this one is unchanged.
+
+        Args:
+            table: embeddings of the new domain, of speakers who are in no trials.
+            domain: name of these embeddings, for the record.
+            method: "coral+" and "kaldi" need no speakers, "interpolate" does (see `Plda.adapt`).
+            weight: 0 keeps the trained covariances, 1 takes the new ones.
+            speakers: utterance -> speaker, for "interpolate"; None: from the paths.
+
+        Raises:
+            InputError: a back end other than PLDA, one that was adapted before, embeddings of another model, unknown
+                speakers, or as `Plda.adapt`.
+        """
+        if self.plan.adapted_to:
+            raise InputError(
+                f"the back end was adapted before, to {self.plan.adapted_to}: adapt the one before that"
+            )
+        if table.fingerprint != self.plan.fingerprint:
+            raise InputError(
+                f"{domain}: expected embeddings of model {self.plan.fingerprint}, found those of "
+                f"{table.fingerprint or 'an unknown one'}"
+            )
+        labels = None
+        if method == "interpolate":
+            owner = speakers_of(table.ids, speakers, domain)
+            if owner is None:
+                raise InputError(
+                    f"{domain}: the names of the {len(table)} embeddings don't tell their speakers, which "
+                    "interpolate needs; name them, or adapt by coral+ or kaldi"
+                )
+            labels = np.unique([owner[i] for i in table.ids], return_inverse=True)[1]
+        backend = copy.copy(self.backend)  # `adapt` replaces its arrays, and changes none in place
+        backend.adapt(table.embeddings, labels, weight, method)
+        text = f"{domain} by {method}, weight {weight:g}"
+        return dataclasses.replace(
+            self, plan=dataclasses.replace(self.plan, adapted_to=text), backend=backend
+        )
 
     def save(self, folder: Path) -> None:
         """Write the files of a model folder, the one that names the arrays last."""

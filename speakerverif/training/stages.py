@@ -31,15 +31,18 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.breakdown import breakdown
 from speakerverif.evaluation.evaluate import Provenance, Settings, evaluate
-from speakerverif.evaluation.records import ModelFacts, ScoringRecord
+from speakerverif.evaluation.records import CalibrationFacts, ModelFacts, ScoringRecord
 from speakerverif.inference.chunks import Utterances
 from speakerverif.inference.embed import WHOLE, embed, print_failures
 from speakerverif.inference.engines import load_for_inference
-from speakerverif.models.folder import ModelFolder
+from speakerverif.models.folder import CALIBRATION, ModelFolder
+from speakerverif.scoring import quality_measures
+from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Scoring, check, fit, needs_training, plan_of
 from speakerverif.testing import check_outside_parts
 from speakerverif.training import distributed, plan
 from speakerverif.training.loop import train
+from speakerverif.training.quality_calibration import check_calibration, fit_quality, is_drawn
 from speakerverif.training.recordings import REFUSE, BadFiles
 from speakerverif.training.workspace import Workspace, finetuned, training_manifest, validation
 
@@ -190,6 +193,7 @@ def _log_plan(work: Workspace) -> None:
         raise InputError(
             f"score.top_n {recipe.score.top_n}: the cohort is the {speakers} training speakers; take fewer"
         )
+    check_calibration(recipe, speakers)
     logger.info(plan.describe(recipe, finetuned(recipe), work.prepared, manifest, work.out))
 
 
@@ -243,7 +247,7 @@ def _train(work: Workspace) -> None:
 
 
 def _train_inputs(work: Workspace) -> dict[str, Any]:
-    others = ("finetune", "backend", "score", "name")
+    others = ("finetune", "backend", "score", "calibration", "name")
     return {key: value for key, value in to_dict(work.recipe).items() if key not in others}
 
 
@@ -304,17 +308,41 @@ def _backend(work: Workspace) -> None:
     logger.info(f"  {scoring.name}, on {len(table)} utterances of {len(set(speakers.values()))} speakers")
 
 
+def _calibrate(work: Workspace) -> None:
+    path = work.model / CALIBRATION
+    if not work.recipe.calibration.trials:
+        # One that the user fitted stays; one of an earlier run, by another recipe, goes.
+        if path.is_file() and is_drawn(Calibration.load(path)):
+            path.unlink()
+        return
+    folder = load_for_inference(work.model, work.device, "torch")
+    manifest = training_manifest(work.recipe, work.prepared)
+    calibration = fit_quality(work.recipe, folder, manifest, work.device, work.bad_files.skip)
+    calibration.save(path)
+    terms = (*calibration.kinds, *calibration.quality)
+    weights = [f"{weight:.3f} x {name}" for weight, name in zip(calibration.weights, terms, strict=True)]
+    logger.info(f"  LLR = {' + '.join(weights)} + {calibration.bias:.3f}, on {calibration.trials}")
+
+
 def _score(work: Workspace) -> None:
     table = EmbeddingTable.load(work.embeddings)
     scoring = Scoring.load(work.model, table.fingerprint)
+    calibration = Calibration.load(work.model / CALIBRATION) if work.recipe.calibration.trials else None
     training_speakers = Manifest.read(work.prepared.train).speakers
     for name, path in work.trials.items():
         trials = TrialList.read(path)
         scores, raw = scoring.score(trials, table, None, speakers_of(trials.ids, None, name))
+        facts = None
+        if calibration is not None:
+            quality = quality_measures.of_trials(calibration.measures, trials, table, None, scoring)
+            raw = scores if raw is None else raw
+            scores = calibration.apply([scores], quality)
+            facts = CalibrationFacts(calibration.trials, calibration.p_target)
         provenance = Provenance(
             crops=WHOLE,
             backend=scoring.backend_facts,
             norm=scoring.norm_facts,
+            calibration=facts,
             model=ModelFacts(work.recipe.name, table.fingerprint),
             training_speakers=training_speakers,
         )
@@ -349,6 +377,7 @@ STAGES = (
     Stage("finetune", _finetune, lambda work: {"finetune": to_dict(work.recipe)["finetune"]}, shared=True),
     Stage("embed", _embed, lambda work: {"train": True} if needs_training(work.recipe) else {}),
     Stage("backend", _backend, lambda work: {"backend": to_dict(plan_of(work.recipe))}),
+    Stage("calibrate", _calibrate, lambda work: {"calibration": to_dict(work.recipe)["calibration"]}),
     Stage("score", _score, lambda work: {"score": to_dict(work.recipe)["score"]}),
     Stage("report", _report, lambda work: {}),
 )

@@ -243,12 +243,63 @@ def test_coral_plus_in_one_dimension_by_hand():
     assert_allclose([backend.between.item(), backend.within.item()], [7.5, 2.5])
 
 
+def one_dimension() -> plda.Plda:
+    """PLDA with a between-speaker variance of 3 and a within-speaker variance of 1."""
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.centre, backend.projection, backend.mean = np.zeros(1), np.eye(1), np.zeros(1)
+    backend.between, backend.within = np.array([[3.0]]), np.array([[1.0]])
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("half_range", "weight", "expected"), [(4.0, 1.0, [6, 10]), (4.0, 0.5, [4.5, 5.5]), (1.0, 1.0, [3, 1])]
+)
+def test_kaldis_adaptation_in_one_dimension_by_hand(
+    half_range: float, weight: float, expected: list[float]
+) -> None:
+    backend = one_dimension()
+    # A variance of half_range ** 2: 16 exceeds the model's 4 by 12; 1 does not.
+    backend.adapt(np.array([[half_range], [-half_range], [0.0]]), weight=weight, method="kaldi")
+    assert_allclose([backend.between.item(), backend.within.item()], expected)
+
+
+def test_kaldis_adaptation_as_kaldi_computes_it() -> None:
+    """Kaldi whitens by the model's total covariance, then goes through the eigenvectors of the new domain's."""
+    rng = np.random.default_rng(10)
+    backend = plda.build(plda.Config(length_norm=False))
+    backend.fit(*draw(rng, 200))
+    between, within = backend.between, backend.within
+    new = draw(rng, 200)[0] * np.array([3.0, 1, 2, 1, 0.2], np.float32)
+    backend.adapt(new, weight=1.0, method="kaldi")
+
+    variance, psi_basis = linalg.eigh(between, within)
+    whiten = psi_basis.T / np.sqrt(1 + variance)[:, None]
+    spread, directions = linalg.eigh(whiten @ np.cov(new.astype(np.float64), rowvar=False) @ whiten.T)
+    to_space = directions.T @ whiten
+    excess = np.diag(np.maximum(spread - 1, 0))
+    back = linalg.inv(to_space)
+    for ours, old, share in ((backend.between, between, 0.25), (backend.within, within, 0.75)):
+        assert_allclose(ours, back @ (to_space @ old @ to_space.T + share * excess) @ back.T, atol=1e-9)
+
+
+def test_wrong_adaptations_are_refused() -> None:
+    values = np.array([[4.0], [-4.0], [0.0]])
+    with pytest.raises(InputError, match="weight 2: expected 0 to 1"):
+        one_dimension().adapt(values, weight=2)
+    with pytest.raises(InputError, match="expected no labels"):
+        one_dimension().adapt(values, np.array([0, 0, 1]))
+    with pytest.raises(InputError, match="interpolate: expected labels"):
+        one_dimension().adapt(values, method="interpolate")
+    with pytest.raises(InputError, match="only PLDA can be adapted"):
+        cosine.build(cosine.Config()).adapt(values)
+
+
 def test_supervised_adaptation_goes_all_the_way_to_the_new_domain():
     rng = np.random.default_rng(9)
     backend = plda.build(plda.Config(length_norm=False, iterations=50))
     backend.fit(*draw(rng, 300))
     within = np.diag([4.0, 0.3, 1, 1, 1])
-    backend.adapt(*draw(rng, 500, within=within), weight=1.0)
+    backend.adapt(*draw(rng, 500, within=within), weight=1.0, method="interpolate")
     assert_allclose(np.diag(backend.within), np.diag(within), rtol=0.15)
 
 

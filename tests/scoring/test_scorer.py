@@ -1,6 +1,8 @@
 """Back ends and normalisation as one scoring: against the library's parts, stored, and from the command line."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
+from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import backends, normalization, quality_measures
+from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Plan, Scoring, fit, transformed
 
 SPEAKERS, DIM = 30, 6
@@ -166,6 +170,78 @@ def test_quality_measures_by_hand() -> None:
     with pytest.raises(InputError, match="not known or 0 for b"):
         table.durations[1] = np.nan
         quality_measures.of_trials(["duration"], trials, table, {"m": ["a"]})
+
+
+def test_the_cohort_measure_by_hand() -> None:
+    vectors = np.array([[1, 0], [0, 2], [3, 3]], np.float32)  # of any length
+    zeros = np.zeros(3, np.float32)
+    table = EmbeddingTable(["a", "b", "c"], vectors, zeros, zeros, ["ok"] * 3, "")
+    cohort = EmbeddingTable(["x", "y", "z"], vectors[[0, 0, 1]], zeros, zeros, ["ok"] * 3, "")
+    cohort.embeddings[1] = [0.6, 0.8]
+    scoring = fit(Plan(norm="snorm"), None, cohort)
+    trials = TrialList(("a", "b", "c"), np.array([0, 2]), np.array([1, 0]), None)
+    found = quality_measures.of_trials(["cohort"], trials, table, None, scoring)
+    means = {"a": 1.6 / 3, "b": 1.8 / 3, "c": 3.4 / 3 / np.sqrt(2)}
+    assert_allclose(found["cohort_low"], [means["a"], means["a"]], rtol=1e-6)
+    assert_allclose(found["cohort_high"], [means["b"], means["c"]], rtol=1e-6)
+    of_model = quality_measures.of_trials(["cohort"], trials, table, {"a": ["a", "b"], "c": ["c"]}, scoring)
+    assert_allclose(of_model["cohort_low"][0], (means["a"] + means["b"]) / 2, rtol=1e-6)
+    assert_allclose(scoring.without(["x"]).cohort_means(vectors), [0.3, 0.9, 1.2 / np.sqrt(2)], rtol=1e-6)
+    with pytest.raises(InputError, match="1 speakers who are not in the trials; expected 2"):
+        scoring.without(["x", "y"])
+    with pytest.raises(InputError, match="without a cohort"):
+        quality_measures.of_trials(["cohort"], trials, table, None, fit(Plan(), table, None))
+    with pytest.raises(InputError, match="name their embeddings and the model"):
+        quality_measures.of_trials(["cohort"], trials, table)
+
+
+def test_calibrate_adapts_a_models_plda(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, "m")
+    identity = read_model_folder("m").fingerprint
+    train, new, test = (
+        dataclasses.replace(table, fingerprint=identity, embeddings=factor * table.embeddings + shift)
+        for table, factor, shift in ((TRAIN, 1, 0), (voices(3, "new"), 3, 5), (TEST, 3, 5))
+    )
+    table = {"name": "plda", "length_norm": False}
+    scoring = fit(Plan(backend=table, trained_on="x"), train, None)
+    scoring.save(Path("m"))
+    new.save("new.npz")
+    test.save("test.npz")
+    pairs().write("trials.txt")
+    command = ["calibrate", "trials.txt", "--embeddings", "test.npz", "--model", "m"]
+    adapt = ["--adapt", "new.npz", "--adapt-by", "kaldi", "--adapt-weight", "0.8"]
+    assert main([*command, *adapt]) == 0
+    assert "back end adapted to new.npz by kaldi, weight 0.8" in capsys.readouterr().out
+    adapted = Scoring.load(Path("m"), identity)
+    expected = scoring.adapted(new, "new.npz", method="kaldi", weight=0.8)
+    assert adapted.name == expected.name != scoring.name
+    # The calibration is of the adapted scores, so that `verify` takes it.
+    assert Calibration.load("m/calibration.toml").scoring == adapted.name
+
+    refused = (
+        ([*command, *adapt], "adapted before, to new.npz by kaldi"),
+        ([*command, "--adapt-by", "kaldi"], "do nothing without --adapt"),
+        ([*command, *adapt, "--norm", "none"], "leave out --scores, --backend and --norm"),
+    )
+    for arguments, message in refused:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert Scoring.load(Path("m"), identity).name == adapted.name
+
+
+def test_what_can_not_be_adapted_says_why() -> None:
+    scoring = fit(Plan(backend={"name": "plda"}), TRAIN, None)
+    nameless = dataclasses.replace(TRAIN, ids=[f"u{i}" for i in range(len(TRAIN))])
+    for base, table, message in (
+        (fit(Plan(), TRAIN, None), TRAIN, "only PLDA can be adapted"),
+        (scoring, dataclasses.replace(TRAIN, fingerprint="cafe"), "expected embeddings of model f00d"),
+        (scoring, nameless, "don't tell their speakers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            base.adapted(table, "new.npz", method="interpolate")
 
 
 @pytest.fixture

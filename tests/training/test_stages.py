@@ -10,12 +10,13 @@ import soundfile
 from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.cli._console import messages_shown
 from speakerverif.cli.entry import main
-from speakerverif.config import Recipe
+from speakerverif.config import CalibrationConfig, Recipe
 from speakerverif.corpora import synthetic
 from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.manifest import Manifest
 from speakerverif.demos import demo as demo_module
 from speakerverif.errors import InputError
+from speakerverif.scoring.calibration import Calibration
 from speakerverif.training.stages import run
 from tests.conftest import RATE, in_two_processes, voice
 
@@ -141,6 +142,41 @@ def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
     with pytest.raises(InputError, match="asnorm normalises cosines"):
         run(dataclasses.replace(changed, backend={"name": "plda"}), tmp_path / "new", data_dir=corpus)
     assert not (tmp_path / "new").exists()
+
+
+def test_quality_measures_of_a_recipe_reach_score_and_verify(
+    corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = dataclasses.replace(recipe.score, norm="asnorm", top_n=2, trials=("trials",))
+    quality = CalibrationConfig(trials=60, short_s=(0.4, 0.8))
+    backend = {"name": "cosine", "subtract_mean": True}
+    measured = dataclasses.replace(recipe, finetune={}, backend=backend, score=score, calibration=quality)
+    stages = ("prepare", "train", "embed", "backend", "calibrate", "score")
+    record = run(measured, tmp_path, data_dir=corpus, stages=stages)["trials"]
+    assert record.figures.score_kind == "llr" and record.calibration is not None
+    assert "trials drawn from the training speakers (4 of them)" in record.calibration.calibrated_on
+    assert record.raw is not None and record.raw.score_kind == "cosine"
+    model = tmp_path / "model"
+    fitted = Calibration.load(model / "calibration.toml")
+    assert fitted.measures == ["duration", "magnitude", "cohort"] and len(fitted.weights) == 7
+
+    listed = (tmp_path / "scores" / "trials.txt").read_text()
+    first, second, llr = listed.splitlines()[0].split()
+    pair = [str(corpus / name) for name in (first, second)]
+    assert main(["verify", *pair, "--model", str(model), "--json", str(tmp_path / "v.json")]) == 0
+    assert json.loads((tmp_path / "v.json").read_text())["llr"] == pytest.approx(float(llr), rel=1e-3)
+    sources = ["--embeddings", str(tmp_path / "embeddings.npz"), "--model", str(model)]
+    calibrated = ["--calibration", str(model / "calibration.toml"), "--out-scores", str(tmp_path / "again")]
+    trials = str(corpus / "dev" / "trials.txt")
+    assert main(["score", trials, *sources, *calibrated, "--bootstrap", "0"]) == 0
+    assert (tmp_path / "again").read_text() == listed
+    capsys.readouterr()
+
+    # Without the stage the model scores as before it.
+    plain = dataclasses.replace(measured, calibration=CalibrationConfig())
+    record = run(plain, tmp_path, data_dir=corpus, stages=stages)["trials"]
+    assert record.figures.score_kind == "normalized"
+    assert not (model / "calibration.toml").exists()
 
 
 def test_a_training_run_goes_on_where_it_stopped(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Code shared by the back ends: saved arrays, a cosine after a linear map, pairwise products in blocks."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
 from speakerverif.scoring.normalization import unit, unit_means
 
+Adaptation = Literal["coral+", "kaldi", "interpolate"]
 _BLOCK_VALUES = 4_000_000  # gathered values per side at a time: 32 MB in float64
 
 
@@ -35,6 +37,23 @@ class Backend:
     def fit(self, embeddings: NDArray, labels: NDArray) -> None:
         """Learn from embeddings float (N, D) with speaker labels int (N,)."""
         raise NotImplementedError
+
+    def adapt(
+        self,
+        embeddings: NDArray,
+        labels: NDArray | None = None,
+        weight: float = 0.5,
+        method: Adaptation = "coral+",
+    ) -> None:
+        """Move a trained back end towards another domain, replacing its arrays; see `Plda.adapt`.
+
+        Raises:
+            InputError: this back end can't.
+        """
+        raise InputError(
+            f"only PLDA can be adapted to another domain; this back end is {type(self).__name__} (a recipe with "
+            '`backend.name = "plda"` makes a model with PLDA)'
+        )
 
     def score(
         self,

@@ -6,7 +6,7 @@ dimension.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from scipy import linalg
 
 from speakerverif._util.ranges import Range
 from speakerverif.errors import InputError
-from speakerverif.scoring.backends._linear import Backend, owners, paired_products
+from speakerverif.scoring.backends._linear import Adaptation, Backend, owners, paired_products
 from speakerverif.scoring.backends._statistics import cholesky, class_means, lda_directions
 from speakerverif.scoring.normalization import unit
 
@@ -70,22 +70,39 @@ class Plda(Backend):
         cholesky(half, "total")
         self.mean, self.between, self.within = _em(processed, labels, half, half, self.iterations)
 
-    def adapt(self, embeddings: NDArray, labels: NDArray | None = None, weight: float = 0.5) -> None:
+    def adapt(
+        self,
+        embeddings: NDArray,
+        labels: NDArray | None = None,
+        weight: float = 0.5,
+        method: Adaptation = "coral+",
+    ) -> None:
         """Move the trained model towards another domain; its mean becomes the new domain's.
 
         Args:
             embeddings: (N, D) of the new domain.
-            labels: int (N,), their speakers, where known: B and W are then interpolated with those of EM on
-                the new domain, begun at the trained ones (Garcia-Romero and McCree 2014). None: CORAL+ (Lee,
-                Wang and Koshinaka 2019, arXiv:1812.10260): B and W are transformed by the map that turns the model's
-                total covariance into the new domain's, and each variance that this enlarges replaces the old one.
+            labels: int (N,), their speakers, which only "interpolate" takes.
             weight: 0 keeps the trained covariances, 1 takes the new ones.
+            method: how the new covariances come about.
+                "coral+" (Lee, Wang and Koshinaka 2019, arXiv:1812.10260): B and W are transformed by the map that turns
+                the model's total covariance into the new domain's; each variance that this enlarges replaces the old.
+                "kaldi" (its `ivector-adapt-plda`): in each direction where the new domain's total variance exceeds
+                the model's, a quarter of the excess goes to B and three to W.
+                "interpolate" (Garcia-Romero and McCree 2014): by EM on the labelled new domain, begun at the trained
+                ones.
 
         Raises:
-            InputError: weight outside [0, 1]; unlabelled data with fewer utterances than dimensions.
+            InputError: weight outside [0, 1]; an unknown method; labels lacking or not needed; unlabelled data with
+                fewer utterances than dimensions.
         """
         if not 0 <= weight <= 1:
             raise InputError(f"plda: adaptation weight {weight}: expected 0 to 1")
+        if method not in get_args(Adaptation):
+            raise InputError(
+                f"plda: adaptation method {method!r}: expected {', '.join(get_args(Adaptation))}"
+            )
+        if (labels is None) == (method == "interpolate"):
+            raise InputError(f"plda: adaptation {method}: expected {'' if labels is None else 'no '}labels")
         state = self.state()
         self.centre = embeddings.mean(axis=0, dtype=np.float64)
         processed = self._process(embeddings)
@@ -96,8 +113,13 @@ class Plda(Backend):
             self.mean = processed.mean(axis=0)
             total = np.atleast_2d(np.cov(processed, rowvar=False))
             cholesky(total, "new domain's total")
-            align = _power(total, 0.5) @ _power(old_between + old_within, -0.5)
-            between, within = (_enlarged(old, align @ old @ align.T) for old in (old_between, old_within))
+            old_total = old_between + old_within
+            if method == "kaldi":
+                excess = _enlarged(old_total, total) - old_total
+                between, within = old_between + excess / 4, old_within + excess * 3 / 4
+            else:
+                align = _power(total, 0.5) @ _power(old_total, -0.5)
+                between, within = (_enlarged(old, align @ old @ align.T) for old in (old_between, old_within))
         self.between = (1 - weight) * old_between + weight * between
         self.within = (1 - weight) * old_within + weight * within
 
