@@ -15,9 +15,13 @@ from speakerverif.models.frames import FrameNorm, frame_mask, masked_mean, widen
 Pooling = Literal["average", "statistics", "attentive", "multi_query"]
 
 
-def build(
-    name: Pooling, channels: int, variance_floor: float
-) -> "TemporalAveragePooling | StatisticsPooling | AttentiveStatisticsPooling | MultiQueryPooling":
+class PoolingLayer(nn.Module):
+    """A layer from frames `(B, T, C)` to one vector per utterance, `(B, output_dim)`."""
+
+    output_dim: int
+
+
+def build(name: Pooling, channels: int, variance_floor: float) -> PoolingLayer:
     """Return the pooling of that name, in WeSpeaker's settings, for frames `(B, T, channels)`."""
     if name == "average":
         return TemporalAveragePooling(channels)
@@ -102,7 +106,7 @@ class AttendedMeanAndDeviation(nn.Module):
         return mean[:, 0], (weights * (frames - mean).square()).sum(1)
 
 
-class TemporalAveragePooling(nn.Module):
+class TemporalAveragePooling(PoolingLayer):
     """The mean over time, `(B, C)`."""
 
     def __init__(self, channels: int) -> None:
@@ -113,7 +117,7 @@ class TemporalAveragePooling(nn.Module):
         return masked_mean(frames, num_frames)
 
 
-class StatisticsPooling(nn.Module):
+class StatisticsPooling(PoolingLayer):
     """Mean and standard deviation over time, `(B, 2 C)`.
 
     Source: Snyder et al., 2018, "X-vectors". Departure: the variance divides by n - 1, as SpeechBrain's and
@@ -129,7 +133,7 @@ class StatisticsPooling(nn.Module):
         return torch.cat(self.statistics(frames, num_frames), 1)
 
 
-class AttentiveStatisticsPooling(nn.Module):
+class AttentiveStatisticsPooling(PoolingLayer):
     """Mean and standard deviation over time with attention weights per channel, `(B, 2 C)`.
 
     Args:
@@ -185,7 +189,7 @@ class AttentiveStatisticsPooling(nn.Module):
         return nn.functional.linear(frames, weight) + bias.unsqueeze(1)
 
 
-class MultiQueryPooling(nn.Module):
+class MultiQueryPooling(PoolingLayer):
     """Attentive statistics of each head, a share of the channels, for several queries, `(B, 2 C queries)`.
 
     For every query and head the result has the head's means and then its deviations.

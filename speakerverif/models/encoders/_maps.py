@@ -7,7 +7,6 @@ Every layer leaves zeros past an utterance's end, `num_frames`. A convolution pa
 there the same values as past the end of a single utterance, and a sum of maps stays zero.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +22,11 @@ def as_maps(frames: Tensor, channels: int = 1) -> Tensor:
 def as_frames(maps: Tensor) -> Tensor:
     """Return maps as frames `(B, T, F C)`, the channels of one frequency adjacent."""
     return maps.permute(0, 2, 3, 1).flatten(2)
+
+
+def as_frames_by_channel(maps: Tensor) -> Tensor:
+    """Return maps as frames `(B, T, C F)`, the frequencies of one channel adjacent, as published ResNets pool them."""
+    return maps.transpose(1, 2).flatten(2)
 
 
 def zero_padded_maps(maps: Tensor, num_frames: Tensor | None) -> Tensor:
@@ -93,79 +97,3 @@ class ConvNorm(nn.Module):
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
         return self.norm(self.conv(maps), num_frames)
-
-
-class Residual(nn.Module):
-    """A residual block: the result of its layers plus their input, which is projected where the shapes differ."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
-        super().__init__()
-        self.out_channels = out_channels
-        self.time_stride = stride[1]
-        same = stride == (1, 1) and in_channels == out_channels
-        self.shortcut = None if same else ConvNorm(in_channels, out_channels, (1, 1), stride)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, maps: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the block's maps, and the number of their real frames."""
-        after = strided(num_frames, self.time_stride)
-        out = self.layers(maps, num_frames, after)
-        out += maps if self.shortcut is None else self.shortcut(maps, after)
-        return self.activation(out), after
-
-    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        """Return the layers' result, in new memory.
-
-        Args:
-            before, after: how many frames are real in the input and in the result.
-        """
-        raise NotImplementedError
-
-    def activation(self, maps: Tensor) -> Tensor:
-        """Return the block's result, given the sum."""
-        out: Tensor = self.relu(maps)
-        return out
-
-
-class BasicBlock(Residual):
-    """Two convolutions of 3 x 3."""
-
-    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int]) -> None:
-        super().__init__(in_channels, channels, stride)
-        self.conv1 = ConvNorm(in_channels, channels, stride=stride)
-        self.conv2 = ConvNorm(channels, channels)
-
-    def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        return self.conv2(self.relu(self.conv1(maps, after)), after)
-
-
-def stages(
-    channels: int,
-    widths: Sequence[int],
-    counts: Sequence[int],
-    block: Callable[[int, int, int, tuple[int, int]], Residual],
-) -> tuple[nn.ModuleList, int]:
-    """Return the blocks of each stage, and the number of channels after the last.
-
-    The first block of every stage but the first halves time and frequency.
-
-    Args:
-        channels: of the maps that come in.
-        widths: of each stage, as its blocks take it.
-        counts: number of blocks of each stage.
-        block: makes a block from the number of its stage, the input channels, the width and the stride.
-    """
-    lists = nn.ModuleList()
-    for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
-        blocks: list[Residual] = []
-        for k in range(count):
-            stride = 2 if i > 0 and k == 0 else 1
-            blocks.append(block(i, channels, width, (stride, stride)))
-            channels = blocks[-1].out_channels
-        lists.append(nn.ModuleList(blocks))
-    return lists, channels
-
-
-def second_layer(size: int) -> nn.Sequential:
-    """Return the layers from the first layer after pooling to an embedding from the second."""
-    return nn.Sequential(nn.ReLU(), nn.BatchNorm1d(size, affine=False), nn.Linear(size, size))

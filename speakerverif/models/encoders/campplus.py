@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_frames, as_maps, strided
+from speakerverif.models.encoders._maps import ConvNorm, as_frames, as_frames_by_channel, as_maps, strided
+from speakerverif.models.encoders._residual import BasicBlock
 from speakerverif.models.encoders._tdnn import TimeConv
 from speakerverif.models.frames import FrameNorm, widened, zero_padding
 from speakerverif.models.pooling import Pooling
@@ -51,7 +52,7 @@ class Head(nn.Module):
         for block in self.blocks:
             maps, _ = block(maps, num_frames)
         maps = self.output(maps, num_frames).relu()
-        return maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
+        return as_frames_by_channel(maps)
 
 
 class DenseLayer(nn.Module):

@@ -18,15 +18,8 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models.encoders._maps import (
-    ConvNorm,
-    MapConv,
-    Residual,
-    as_maps,
-    second_layer,
-    stages,
-)
-from speakerverif.models.frames import zero_padding
+from speakerverif.models.encoders._maps import ConvNorm, MapConv
+from speakerverif.models.encoders._residual import Residual, ResidualEncoder
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = (3, 4, 6, 3)
@@ -97,19 +90,16 @@ class Res2Block(Residual):
         return maps.clamp(0, CEILING)
 
 
-class ERes2NetV2(nn.Module):
+class ERes2NetV2(ResidualEncoder):
     """The encoder; `embedding_dim` is the size of what it returns."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embedding_dim = config.embedding_dim
-        self.input = ConvNorm(1, config.channels)
-        widths = [config.channels * 2**i for i in range(4)]
 
         def block(stage: int, in_channels: int, channels: int, stride: tuple[int, int]) -> Residual:
             return Res2Block(in_channels, channels, stride, config, fuse=stage >= 2)
 
-        self.stages, size = stages(config.channels, widths, BLOCKS, block)
+        size = self.add_stages(config.channels, BLOCKS, block)
         self.downsample = MapConv(size // 2, size, stride=(2, 2))
         self.fusion = Fusion(size)
         # Of the stages before, where those are fused too.
@@ -117,24 +107,19 @@ class ERes2NetV2(nn.Module):
         sizes = [size // 2**i for i in reversed(range(1, config.fused_stages - 1))]
         self.downsamples = nn.ModuleList(MapConv(n // 2, n, stride=(2, 2)) for n in sizes)
         self.fusions = nn.ModuleList(Fusion(n) for n in sizes)
-        self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
+        pool = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
+        self.add_embedding(pool, config.embedding_dim, config.segment_layers)
 
-    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
+    def trunk(self, maps: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
         outputs = []
         for stage in self.stages:
-            for block in stage.children():
-                maps, num_frames = block(maps, num_frames)
+            maps, num_frames = stage(maps, num_frames)
             outputs.append((maps, num_frames))
         (fused, _), *later = outputs[-self.fused_stages :]
         layers = zip([*self.downsamples, self.downsample], [*self.fusions, self.fusion], strict=True)
         for (maps, num_frames), (downsample, fusion) in zip(later, layers, strict=True):
             fused = fusion(maps, downsample(fused, num_frames), num_frames)
-        frames = fused.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        embedding = self.embedding(self.pooling(frames, num_frames))
-        return embedding if self.second is None else self.second(embedding)
+        return fused, num_frames
 
 
 def build(config: Config, num_mels: int) -> ERes2NetV2:

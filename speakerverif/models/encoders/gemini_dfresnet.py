@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models.encoders._maps import ConvNorm, Residual, as_maps, second_layer, strided
-from speakerverif.models.frames import zero_padding
+from speakerverif.models.encoders._maps import ConvNorm, strided
+from speakerverif.models.encoders._residual import Residual, ResidualEncoder, Stage
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = {60: (3, 3, 9, 3), 114: (3, 3, 27, 3), 183: (3, 8, 45, 3), 237: (3, 8, 63, 3)}
@@ -50,12 +50,11 @@ class InvertedBottleneck(Residual):
         return self.conv3(maps, after)
 
 
-class GeminiDFResNet(nn.Module):
+class GeminiDFResNet(ResidualEncoder):
     """The encoder; `embedding_dim` is the size of what it returns."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embedding_dim = config.embedding_dim
         widths = [config.channels, *(config.channels * 2**i for i in range(4))]
         self.input = ConvNorm(1, widths[0])
         self.downsamples = nn.ModuleList(
@@ -63,25 +62,17 @@ class GeminiDFResNet(nn.Module):
             for before, after, time_stride in zip(widths, widths[1:], TIME_STRIDES, strict=False)
         )
         self.stages = nn.ModuleList(
-            nn.ModuleList(InvertedBottleneck(width) for _ in range(count))
+            Stage(InvertedBottleneck(width) for _ in range(count))
             for width, count in zip(widths[1:], BLOCKS[config.depth], strict=True)
         )
-        self.pooling = pooling.build(
-            config.pooling, widths[-1] * -(-num_mels // BANDS), config.variance_floor
-        )
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
+        pool = pooling.build(config.pooling, widths[-1] * -(-num_mels // BANDS), config.variance_floor)
+        self.add_embedding(pool, config.embedding_dim, config.segment_layers)
 
-    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
+    def trunk(self, maps: Tensor, num_frames: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for downsample, stage, time_stride in zip(self.downsamples, self.stages, TIME_STRIDES, strict=True):
             num_frames = strided(num_frames, time_stride)
-            maps = downsample(maps, num_frames)
-            for block in stage.children():
-                maps, _ = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        embedding = self.embedding(self.pooling(frames, num_frames))
-        return embedding if self.second is None else self.second(embedding)
+            maps, _ = stage(downsample(maps, num_frames), num_frames)
+        return maps, num_frames
 
 
 def build(config: Config, num_mels: int) -> GeminiDFResNet:

@@ -35,8 +35,8 @@ from speakerverif.models.encoders._maps import (
     MapNorm,
     as_frames,
     as_maps,
-    second_layer,
 )
+from speakerverif.models.encoders._residual import second_layer
 from speakerverif.models.frames import frame_mask, masked_mean, widened, zero_padding
 from speakerverif.models.pooling import AttentiveStatisticsPooling
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models.encoders._maps import ConvNorm, Residual, as_maps, second_layer, stages
-from speakerverif.models.frames import zero_padding
+from speakerverif.models.encoders._maps import ConvNorm
+from speakerverif.models.encoders._residual import Residual, ResidualEncoder
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = (3, 4, 6, 3)
@@ -65,31 +65,18 @@ class Res2Block(Residual):
         return maps.clamp(0, CEILING)
 
 
-class Res2Net(nn.Module):
+class Res2Net(ResidualEncoder):
     """The encoder; `embedding_dim` is the size of what it returns."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embedding_dim = config.embedding_dim
-        self.input = ConvNorm(1, config.channels)
-        widths = [config.channels * 2**i for i in range(4)]
 
         def block(_: int, in_channels: int, channels: int, stride: tuple[int, int]) -> Residual:
             return Res2Block(in_channels, channels, stride, config)
 
-        self.stages, size = stages(config.channels, widths, BLOCKS, block)
-        self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
-
-    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
-        for stage in self.stages:
-            for block in stage.children():
-                maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        embedding = self.embedding(self.pooling(frames, num_frames))
-        return embedding if self.second is None else self.second(embedding)
+        channels = self.add_stages(config.channels, BLOCKS, block)
+        pool = pooling.build(config.pooling, channels * -(-num_mels // 8), config.variance_floor)
+        self.add_embedding(pool, config.embedding_dim, config.segment_layers)
 
 
 def build(config: Config, num_mels: int) -> Res2Net:

@@ -18,19 +18,12 @@ and of voxceleb_trainer are in `resnet_se.py`.
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.models import pooling
-from speakerverif.models.encoders._maps import (
-    BasicBlock,
-    ConvNorm,
-    Residual,
-    as_maps,
-    second_layer,
-    stages,
-)
-from speakerverif.models.frames import zero_padding
+from speakerverif.models.encoders._maps import ConvNorm
+from speakerverif.models.encoders._residual import BasicBlock, Residual, ResidualEncoder
 from speakerverif.models.pooling import Pooling
 
 BLOCKS = {
@@ -71,31 +64,15 @@ class Bottleneck(Residual):
         return self.conv3(maps, after)
 
 
-class ResNet(nn.Module):
+class ResNet(ResidualEncoder):
     """The encoder; `embedding_dim` is the size of what it returns."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embedding_dim = config.embedding_dim
         block = BasicBlock if config.depth < 50 else Bottleneck
-        self.input = ConvNorm(1, config.channels)
-        self.relu = nn.ReLU(inplace=True)
-        widths = [config.channels * 2**i for i in range(4)]
-        counts = BLOCKS[config.depth]
-        self.stages, size = stages(config.channels, widths, counts, lambda _, *given: block(*given))
-        self.pooling = pooling.build(config.pooling, size * -(-num_mels // 8), config.variance_floor)
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
-
-    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = as_maps(zero_padding(features, num_frames))
-        maps = self.relu(self.input(maps, num_frames))
-        for stage in self.stages:
-            for block in stage.children():
-                maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        embedding = self.embedding(self.pooling(frames, num_frames))
-        return embedding if self.second is None else self.second(embedding)
+        channels = self.add_stages(config.channels, BLOCKS[config.depth], lambda _, *sizes: block(*sizes))
+        pool = pooling.build(config.pooling, channels * -(-num_mels // 8), config.variance_floor)
+        self.add_embedding(pool, config.embedding_dim, config.segment_layers)
 
 
 def build(config: Config, num_mels: int) -> ResNet:

@@ -26,10 +26,10 @@ from speakerverif.models.encoders._maps import (
     ConvNorm,
     MapConv,
     MapNorm,
-    Residual,
+    as_frames_by_channel,
     as_maps,
-    stages,
 )
+from speakerverif.models.encoders._residual import Residual, stages
 from speakerverif.models.frames import masked_mean, widened, zero_padding
 from speakerverif.models.pooling import AttentiveStatisticsPooling
 
@@ -145,11 +145,10 @@ class ResNetSE(nn.Module):
         norm = self.input_norm
         maps = norm(maps.relu(), num_frames) if self.activated else norm(maps, num_frames).relu()
         for stage in self.stages:
-            for block in stage.children():
-                maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        pooled = self.pooling_norm(self.pooling(frames, num_frames)[:, : self.pooled])
-        return self.embedding_norm(self.embedding(pooled))
+            maps, num_frames = stage(maps, num_frames)
+        pooled = self.pooling(as_frames_by_channel(maps), num_frames)[:, : self.pooled]
+        embedding: Tensor = self.embedding_norm(self.embedding(self.pooling_norm(pooled)))
+        return embedding
 
 
 def build(config: Config, num_mels: int) -> ResNetSE:

@@ -9,11 +9,11 @@ SimAM_ResNet100. Departure: the places of padding have no part in an utterance's
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from speakerverif._util.ranges import VarianceFloor, Width
-from speakerverif.models.encoders._maps import BasicBlock, ConvNorm, as_maps, stages, zero_padded_maps
-from speakerverif.models.frames import zero_padding
+from speakerverif.models.encoders._maps import zero_padded_maps
+from speakerverif.models.encoders._residual import BasicBlock, ResidualEncoder
 from speakerverif.models.pooling import AttentiveStatisticsPooling
 
 BLOCKS = {34: (3, 4, 6, 3), 100: (6, 16, 24, 3)}
@@ -55,32 +55,21 @@ class SimAMBlock(BasicBlock):
         return weighted_by_energy(super().layers(maps, before, after), after)
 
 
-class SimAMResNet(nn.Module):
+class SimAMResNet(ResidualEncoder):
     """The encoder; `embedding_dim` is the size of what it returns."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embedding_dim = config.embedding_dim
-        self.input = ConvNorm(1, config.channels)
-        widths = [config.channels * 2**i for i in range(4)]
         counts = BLOCKS[config.depth]
-        self.stages, size = stages(config.channels, widths, counts, lambda _, *given: SimAMBlock(*given))
-        self.pooling = AttentiveStatisticsPooling(
-            size * -(-num_mels // 8),
+        channels = self.add_stages(config.channels, counts, lambda _, *sizes: SimAMBlock(*sizes))
+        pool = AttentiveStatisticsPooling(
+            channels * -(-num_mels // 8),
             config.attention_channels,
             global_context=False,
             tanh=False,
             variance_floor=config.variance_floor,
         )
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-
-    def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        maps = self.input(as_maps(zero_padding(features, num_frames)), num_frames).relu()
-        for stage in self.stages:
-            for block in stage.children():
-                maps, num_frames = block(maps, num_frames)
-        frames = maps.transpose(1, 2).flatten(2)  # the frequencies of one channel adjacent
-        return self.embedding(self.pooling(frames, num_frames))
+        self.add_embedding(pool, config.embedding_dim)
 
 
 def build(config: Config, num_mels: int) -> SimAMResNet:
