@@ -14,11 +14,25 @@ Epochs = Annotated[float, Range(0, 1_000_000)]
 LearningRate = Annotated[float, Range(0, 1e30)]
 
 
+FeatureKind = Literal[
+    "kaldi",
+    "speechbrain",
+    "torchaudio",
+    "voxceleb_trainer",
+    "voxceleb_trainer_linear",
+    "voxceleb_trainer_lite",
+    "voxceleb_trainer_lite_linear",
+    "redimnet",
+    "redimnet2",
+    "nemo",
+]
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """Log mel filterbanks; the defaults are WeSpeaker's (Kaldi, 80 bands, Hamming), on samples in [-1, 1]."""
 
-    kind: Literal["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"] = "kaldi"
+    kind: FeatureKind = "kaldi"
     sample_rate: Annotated[int, Range(1_000, 384_000)] = 16000
     num_mels: Annotated[int, Range(1, 1_024)] = 80
     frame_length_ms: Annotated[float, Range(0, 1_000, above=True)] = 25.0

@@ -462,12 +462,12 @@ def layer_norm(x: Tensor, w: Weights, name: str) -> Tensor:
     return x * w[f"{name}.weight"].view(shape) + w[f"{name}.bias"].view(shape)
 
 
-def _convnext(x: Tensor, w: Weights, name: str) -> Tensor:
+def convnext(x: Tensor, w: Weights, name: str) -> Tensor:
     inner = norm(conv(x, w, f"{name}.dwconvs.0"), w, f"{name}.norm")
     return x + conv(F.gelu(inner), w, f"{name}.pwconv1")
 
 
-def _residual(x: Tensor, w: Weights, name: str) -> Tensor:
+def residual(x: Tensor, w: Weights, name: str) -> Tensor:
     out = F.relu(conv(conv(x, w, f"{name}.conv1"), w, f"{name}.conv1pw"))
     out = norm(out, w, f"{name}.bn1")
     out = norm(conv(conv(out, w, f"{name}.conv2"), w, f"{name}.conv2pw"), w, f"{name}.bn2")
@@ -477,7 +477,7 @@ def _residual(x: Tensor, w: Weights, name: str) -> Tensor:
     return F.relu(out + x)
 
 
-def _attention(x: Tensor, w: Weights, name: str) -> Tensor:
+def attention(x: Tensor, w: Weights, name: str) -> Tensor:
     """Post-norm transformer layer with four heads."""
     x = x.transpose(1, 2)
     query, key, value = (linear(x, w, f"{name}.attention.{p}_proj") for p in "qkv")
@@ -510,7 +510,7 @@ def redimnet(x: Tensor, w: Weights, size: str) -> Tensor:
         x = conv(x, w, next(names), stride)
         channels, bands = channels * stride, bands // stride
         for _ in range(count):
-            block = _convnext if kind == "convnext" else _residual
+            block = convnext if kind == "convnext" else residual
             x = block(x, w, f"{next(names)}.conv_block")
         if expansion > 1:
             name = next(names)
@@ -522,8 +522,8 @@ def redimnet(x: Tensor, w: Weights, size: str) -> Tensor:
             name = next(names)
             inner = layer_norm(conv(x, w, f"{name}.red_dim_conv.0"), w, f"{name}.red_dim_conv.1")
             for k in range(4):
-                inner = _convnext(inner, w, f"{name}.tcm.{k}")
-            inner = _attention(inner, w, f"{name}.tcm.4")
+                inner = convnext(inner, w, f"{name}.tcm.{k}")
+            inner = attention(inner, w, f"{name}.tcm.4")
             x = x + conv(inner, w, f"{name}.exp_dim_conv")
         outputs.append(x)
     return segment(astp(weighted(len(stages)), w), w)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerverif.models._cpu.swap import restore
+from speakerverif.models.encoders.repvgg import RepVGGBlock
 from speakerverif.models.encoders.xvector import MinimumLength
 from speakerverif.models.features.filterbank import Frames, PowerSpectrum
 from speakerverif.models.model import SpeakerModel
@@ -50,11 +51,14 @@ IN_GRAPHS: dict[type[nn.Module], type[nn.Module]] = {
 def exportable(model: SpeakerModel) -> SpeakerModel:
     """Return a copy to export, of plain layers, on the CPU, in eval mode and with no gradients.
 
-    Its batch norms all have a scale and an offset, without which ONNX's exporter asks for shapes.
+    The branches of RepVGG's blocks are fused. Its batch norms all have a scale and an offset, without which ONNX's
+    exporter asks for shapes.
     """
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     restore(model)
-    for module in model.modules():
+    for module in list(model.modules()):
+        if isinstance(module, RepVGGBlock):
+            module.fuse()
         if type(module) in IN_GRAPHS:
             module.__class__ = IN_GRAPHS[type(module)]
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is None:

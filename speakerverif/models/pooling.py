@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from speakerverif.models.frames import FrameNorm, frame_mask, masked_mean, widened, zero_padding
 
-Pooling = Literal["average", "statistics", "attentive", "multi_query"]
+Pooling = Literal["average", "deviation", "statistics", "attentive", "multi_query", "xi"]
 
 
 class PoolingLayer(nn.Module):
@@ -25,8 +25,12 @@ def build(name: Pooling, channels: int, variance_floor: float) -> PoolingLayer:
     """Return the pooling of that name, in WeSpeaker's settings, for frames `(B, T, channels)`."""
     if name == "average":
         return TemporalAveragePooling(channels)
+    if name == "deviation":
+        return DeviationPooling(channels, variance_floor)
     if name == "statistics":
         return StatisticsPooling(channels, variance_floor)
+    if name == "xi":
+        return XiPooling(channels)
     if name == "attentive":
         return AttentiveStatisticsPooling(
             channels, global_context=False, norm=False, variance_floor=variance_floor
@@ -115,6 +119,19 @@ class TemporalAveragePooling(PoolingLayer):
 
     def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
         return masked_mean(frames, num_frames)
+
+
+class DeviationPooling(PoolingLayer):
+    """The standard deviation over time, `(B, C)`, of a variance that divides by n - 1: WeSpeaker's TSDP."""
+
+    def __init__(self, channels: int, variance_floor: float = 1e-7) -> None:
+        super().__init__()
+        self.output_dim = channels
+        self.statistics = MeanAndDeviation(variance_floor, unbiased=True)
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        deviation: Tensor = self.statistics(frames, num_frames)[1]
+        return deviation
 
 
 class StatisticsPooling(PoolingLayer):
@@ -235,3 +252,41 @@ class MultiQueryPooling(PoolingLayer):
         # (B, queries, 2, C) to (B, queries, heads, 2, C / heads).
         statistics = torch.stack(pooled, 1).unflatten(1, (self.queries, 2)).unflatten(3, (self.heads, -1))
         return statistics.transpose(2, 3).flatten(1)
+
+
+class XiPooling(PoolingLayer):
+    """Posterior mean of an utterance's centre under a Gaussian prior, `(B, C)`: the pooling of xi-vectors.
+
+    Every frame is an observation of the centre. A network estimates its precision for each channel, and the prior is
+    one observation more. Frames that are precise weigh more than others; a short utterance stays near the prior.
+
+    Args:
+        channels: C.
+        hidden_channels: width of the hidden layer that estimates the precisions.
+
+    Source: Lee, Wang and Koshinaka, 2021, "Xi-vector embedding for speaker recognition", IEEE Signal Processing
+    Letters 28, equations 4 to 7. As in WeSpeaker, the precision is the square of a softplus.
+    """
+
+    # A softplus below this counts as this, so that its logarithm and the gradient stay finite.
+    LEAST_PRECISION_ROOT = 1e-18
+
+    def __init__(self, channels: int, hidden_channels: int = 256) -> None:
+        super().__init__()
+        self.output_dim = channels
+        self.hidden = nn.Linear(channels, hidden_channels)
+        self.norm = FrameNorm(hidden_channels)
+        self.precision = nn.Linear(hidden_channels, channels)
+        self.prior_mean = nn.Parameter(torch.zeros(channels))
+        self.prior_log_precision = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, frames: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        frames = zero_padding(frames, num_frames)
+        estimate = widened(self.precision(self.norm(self.hidden(frames).relu(), num_frames)))
+        log_precision = 2 * nn.functional.softplus(estimate).clamp(min=self.LEAST_PRECISION_ROOT).log()
+        if num_frames is not None:
+            mask = frame_mask(num_frames, frames.shape[1]).unsqueeze(-1)
+            log_precision = log_precision.masked_fill(~mask, -torch.inf)
+        prior = self.prior_log_precision.expand(len(frames), 1, -1).to(log_precision.dtype)
+        weights = torch.cat((prior, log_precision), 1).softmax(1)
+        return weights[:, 0] * self.prior_mean + (weights[:, 1:] * widened(frames)).sum(1)

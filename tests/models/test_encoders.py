@@ -1,6 +1,7 @@
 """What every encoder promises: each file in `encoders/` is found and held to it."""
 
 import copy
+import dataclasses
 import importlib
 import math
 import pkgutil
@@ -14,10 +15,11 @@ from speakerverif.errors import InputError
 from speakerverif.models import encoders
 from speakerverif.models._cpu.frames import _ShiftedProducts
 from speakerverif.models._cpu.swap import accelerate, restore
-from speakerverif.models.encoders import ecapa, redimnet, xvector
+from speakerverif.models.encoders import ecapa, redimnet, redimnet2, repvgg, xvector
 from speakerverif.models.encoders._maps import MapConv
 from speakerverif.models.encoders._tdnn import TimeConv
 from tests import map_references as maps
+from tests import network_references as nets
 
 NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
@@ -35,6 +37,10 @@ NARROW = {  # those whose full width would take seconds
     "simam_resnet": {"channels": 4},
     "res2net": {"channels": 8},
     "gemini_dfresnet": {"channels": 4, "depth": 60},
+    "repvgg": {"blocks": (1, 2, 1, 1), "widths": (4, 4, 8, 8)},
+    "resnet_se34l": {"channels": 8},
+    "redimnet2": {"size": "B0", "group_norm": True},  # and `narrow_redimnet2`
+    "titanet": {"channels": 16, "pooling_channels": 24, "kernels": (5,), "dropout": 0.0},
 }
 VARIANTS = [
     *((name, NARROW.get(name, {})) for name in NAMES),
@@ -55,6 +61,9 @@ VARIANTS = [
     ("resnet_se", {"widths": (8, 8, 8, 16), "blocks": (1, 2, 1, 1), "deviation": False, "final_norm": True}),
     ("resnet", {"channels": 2, "depth": 50, "pooling": "multi_query", "embedding_dim": 6}),
     ("res2net", {"channels": 8, "scale": 4, "expansion": 4, "pooling": "attentive", "segment_layers": 2}),
+    ("repvgg", {"blocks": (1, 1, 1, 1), "widths": (4,) * 4, "second_branch": "dilated", "excitation": True}),
+    ("redimnet2", {"size": "B0", "head_channels": 5, "final_norm": True}),
+    ("xvector", {"channels": 8, "pooling_channels": 8, "pooling": "xi"}),
 ]
 
 
@@ -64,12 +73,20 @@ def count_parameters(name: str, num_mels: int = 80, **settings) -> int:
         return sum(p.numel() for p in module.build(module.Config(**settings), num_mels).parameters())
 
 
+@pytest.fixture
+def narrow_redimnet2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size of two stages with one block: no setting makes the published ones smaller."""
+    stages = redimnet2.Stage(1, 2, 1, 2.0, 9), redimnet2.Stage(2, 2, 1, 1.0, 9)
+    monkeypatch.setitem(redimnet2.SIZES, "B0", redimnet2.Size(2, stages))
+
+
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{VARIANTS.index(v)}")
-def plain(request) -> nn.Module:
+def plain(request, narrow_redimnet2: None) -> nn.Module:
     """An encoder of plain layers."""
     name, settings = request.param
     torch.manual_seed(0)
     num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else NUM_MELS
+    num_mels = redimnet2.MELS if name == "redimnet2" else num_mels
     model = encoders.build({"name": name, **settings}, num_mels)
     model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
@@ -387,6 +404,83 @@ def test_parameter_counts_are_those_of_the_checkpoints(name, settings, shapes, p
     if published:
         decimals = len(published.partition(".")[2])
         assert f"{count / 1e6:.{decimals}f}" == published
+
+
+@pytest.mark.parametrize("form", ["trained", "fused"])
+@pytest.mark.parametrize("branch", ["pointwise", "dilated"])
+def test_parameter_counts_of_repvgg(form: str, branch: str) -> None:
+    """The tensors of WeSpeaker's REPVGG_TINY_A0, of whose fused form its table has 6.26 M."""
+    options = {"dilated": branch == "dilated", "fused": form == "fused"}
+    shapes = nets.repvgg_shapes((3, 4, 23, 3), (32, 64, 128, 256), 256, 80, **options)
+    count = count_parameters("repvgg", second_branch=branch, fused=form == "fused")
+    assert count == nets.weights_of(shapes)
+    if (form, branch) == ("fused", "pointwise"):
+        assert f"{count / 1e6:.2f}" == "6.26"
+
+
+def test_parameter_counts_of_the_papers() -> None:
+    """The figures that are published, in millions; TitaNet-L's has the layer of 7,205 classes."""
+    assert f"{count_parameters('resnet_se34l', 40) / 1e6:.1f}" == "1.4"
+    assert f"{count_parameters('ecapa', mfa_norm=False, pooling='xi') / 1e6:.1f}" == "5.9"
+    assert count_parameters("titanet", channels=256) == 6_825_264
+    shapes = nets.titanet_shapes(80, 1024, (7, 11, 15), 3, 3072, 192)
+    assert count_parameters("titanet") == nets.weights_of(shapes) == 22_122_288
+    assert (count_parameters("titanet") + 7205 * 192) // 10**6 == 23
+
+
+@pytest.mark.parametrize(
+    ("size", "published", "head_channels"),
+    [
+        ("B0", 1.1, 64),
+        ("B1", 2.1, 0),
+        ("B2", 3.6, 0),
+        ("B3", 4.1, 0),
+        ("B4", 6.6, 0),
+        ("B5", 8.9, 256),
+        ("B6", 12.3, 224),
+    ],
+)
+def test_parameter_counts_of_redimnet2(size: str, published: float, head_channels: int) -> None:
+    """The authors' table, which cuts its figures off after the first decimal."""
+    count = count_parameters("redimnet2", 72, size=size, head_channels=head_channels)
+    assert count // 100_000 == round(10 * published)
+    channels, stages = redimnet2.SIZES[size]
+    given = [(s.stride, s.time_stride, s.blocks, s.expansion, s.reduction) for s in stages]
+    head = (head_channels, 1, 1) if head_channels else ()
+    # The checkpoints have a weight of the first stage's only input, which is always 1.
+    assert count == nets.weights_of(nets.redimnet2_shapes(channels, given, 192, head, False)) - 72 * channels
+
+
+@pytest.mark.parametrize("branch", ["pointwise", "dilated"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_repvgg_is_the_same_when_fused(branch: repvgg.SecondBranch, groups: int) -> None:
+    torch.manual_seed(0)
+    config = repvgg.Config((2, 2, 1, 1), (8, 8, 12, 12), branch, groups)  # type: ignore[arg-type]
+    model = repvgg.build(config, 24).eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(norm.running_mean, 0, 0.3)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.bias, 0, 0.3)
+    rows, num_frames = features(30, 9, 1, num_mels=24)
+    with torch.no_grad():
+        expected = model(rows, num_frames)
+        for block in model.blocks:
+            block.fuse()
+        torch.testing.assert_close(model(rows, num_frames), expected, atol=1e-5, rtol=1e-5)
+    single = repvgg.build(dataclasses.replace(config, fused=True), 24)
+    single.load_state_dict(model.state_dict())
+
+
+def test_redimnet2_leaves_frames_out_that_fill_no_group_of_four(narrow_redimnet2: None) -> None:
+    model = encoders.build({"name": "redimnet2", "size": "B0"}, redimnet2.MELS).eval()
+    rows, _ = features(15, num_mels=redimnet2.MELS)
+    with torch.no_grad():
+        torch.testing.assert_close(model(rows), model(rows[:, :12]))
+        zeros = nn.functional.pad(rows[:, :3], (0, 0, 0, 1))
+        torch.testing.assert_close(model(rows[:, :3]), model(zeros))
+    with pytest.raises(InputError, match="num_mels = 72"):
+        redimnet2.build(redimnet2.Config(), 80)
 
 
 @pytest.mark.parametrize(

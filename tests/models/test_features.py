@@ -13,6 +13,8 @@ from speakerverif.errors import InputError
 from speakerverif.models import features
 from speakerverif.models._cpu.swap import accelerate
 
+KINDS = sorted(features.KINDS)
+
 
 @pytest.fixture(autouse=True, params=["plain", "fast"])
 def layers(request, monkeypatch) -> None:
@@ -171,7 +173,7 @@ def test_speechbrain_floor_is_the_utterances_own():
     torch.testing.assert_close(output[1, : num_frames[1]], reference, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mean_norm", [False, True])
 def test_batch_equals_single(kind, mean_norm):
     """Every utterance of a batch has the features it has alone, whatever stands behind it."""
@@ -184,13 +186,15 @@ def test_batch_equals_single(kind, mean_norm):
     for row, length, own, count in zip(waveform, num_samples, output, num_frames, strict=True):
         alone, count_alone = fbank(row[None, :length], length[None])
         assert count == count_alone[0] == alone.shape[1]
-        torch.testing.assert_close(own[:count], alone[0], atol=1e-5, rtol=0)
+        # Sums over samples round otherwise beside padding, which divides standardised samples by another last digit.
+        bound = 1e-4 if kind.startswith("redimnet") else 1e-5
+        torch.testing.assert_close(own[:count], alone[0], atol=bound, rtol=0)
         assert (own[count:] == 0).all()
         if mean_norm and count > 1:
             torch.testing.assert_close(own[:count].mean(0), torch.zeros(80), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_blocks_make_no_difference(kind):
     waveform, num_samples = noise(16000, 9000, 12000)
     fbank = features.build(config(kind))
@@ -199,7 +203,7 @@ def test_blocks_make_no_difference(kind):
     torch.testing.assert_close(fbank(waveform, num_samples)[0], whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["kaldi", "speechbrain", "torchaudio", "voxceleb_trainer"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_precision(kind):
     """Autocast changes nothing; half precision input is computed in float32, `.double()` in float64."""
     fbank = features.build(config(kind))
@@ -228,6 +232,8 @@ def test_nothing_is_stored_and_the_model_can_ask():
         ({"frame_shift_ms": 0.01}, "0.01 ms"),
         ({"kind": "speechbrain", "window": "povey"}, "povey"),
         ({"kind": "torchaudio", "window": "povey"}, "povey"),
+        ({"kind": "redimnet2", "window": "hanning"}, "hanning"),
+        ({"kind": "nemo", "window": "povey"}, "povey"),
     ],
 )
 def test_impossible_configurations(changes, message):

@@ -28,6 +28,15 @@ def poolings() -> list[torch.nn.Module]:
     return [pooling.TemporalAveragePooling(5), pooling.StatisticsPooling(5), *attentive, several]
 
 
+def without_the_mean() -> list[torch.nn.Module]:
+    """Poolings whose result does not begin with the mean of constant frames."""
+    torch.manual_seed(1)
+    xi = pooling.XiPooling(5, 3)
+    torch.nn.init.normal_(xi.prior_mean)
+    torch.nn.init.normal_(xi.prior_log_precision)
+    return [pooling.DeviationPooling(5), xi]
+
+
 @pytest.fixture(autouse=True, params=["plain", "fast"])
 def layers(request, monkeypatch) -> None:
     """Every test runs over plain and over fast layers."""
@@ -76,6 +85,39 @@ def test_attentive_pooling_equals_its_formula():
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_deviation_by_hand() -> None:
+    frames = torch.tensor([[[1.0], [3.0], [8.0], [99.0]]])
+    result = pooling.DeviationPooling(1)(frames, torch.tensor([3]))
+    torch.testing.assert_close(result, torch.tensor([[13.0**0.5]]))
+
+
+def test_xi_pooling_by_hand() -> None:
+    """Precisions 1 and 4 of frames 2 and 6, and a prior of mean 10 and precision 3: (2 + 24 + 30) / 8 = 7."""
+    pool = pooling.XiPooling(1, 1).eval()
+    with torch.no_grad():
+        # A precision is the square of log(1 + exp(a)): a is log(e - 1) and log(e^2 - 1) at the two frames.
+        first, second = np.log(np.e - 1), np.log(np.e**2 - 1)
+        pool.hidden.weight.fill_(1.0)
+        pool.hidden.bias.zero_()
+        slope = (second - first) / 4
+        pool.precision.weight.fill_(slope * (1 + pool.norm.eps) ** 0.5)
+        pool.precision.bias.fill_(first - 2 * slope)
+        pool.prior_mean.fill_(10.0)
+        pool.prior_log_precision.fill_(np.log(3.0))
+    result = pool(torch.tensor([[[2.0], [6.0], [np.nan]]]), torch.tensor([2]))
+    torch.testing.assert_close(result, torch.tensor([[7.0]]))
+
+
+def test_xi_pooling_of_frames_without_precision_is_the_prior() -> None:
+    pool = pooling.XiPooling(2, 1)
+    torch.nn.init.constant_(pool.precision.bias, -1e4)
+    frames = torch.randn(1, 3, 2, requires_grad=True)
+    result = pool(frames)
+    result.sum().backward()
+    torch.testing.assert_close(result, torch.zeros(1, 2))
+    assert frames.grad is not None and frames.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_multi_query_pooling_equals_its_formula(per_channel):
     """Every query and head on its own in NumPy, in a ragged batch."""
@@ -101,9 +143,9 @@ def test_multi_query_pooling_equals_its_formula(per_channel):
         np.testing.assert_allclose(result, np.concatenate(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(8))
 def test_padding_changes_nothing(index):
-    pool = poolings()[index].eval()
+    pool = [*poolings(), *without_the_mean()][index].eval()
     frames, num_frames = ragged()
     together = pool(frames, num_frames)
     assert together.shape == (4, pool.output_dim)
@@ -111,9 +153,9 @@ def test_padding_changes_nothing(index):
         torch.testing.assert_close(pool(row[None, :n])[0], result)
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(8))
 def test_order_of_frames_does_not_matter(index):
-    pool = poolings()[index].eval()
+    pool = [*poolings(), *without_the_mean()][index].eval()
     frames = torch.randn(2, 8, 5)
     torch.testing.assert_close(pool(frames.flip(1)), pool(frames))
 
@@ -160,7 +202,7 @@ def test_gradients_of_the_closed_forms(num_frames):
 
 def test_statistics_stay_float32_under_autocast():
     frames = torch.randn(2, 50, 5)
-    for pool in poolings():
+    for pool in [*poolings(), *without_the_mean()]:
         with torch.autocast("cpu", torch.bfloat16):
             assert pool(frames.bfloat16()).dtype == torch.float32
 

@@ -15,7 +15,7 @@ from speakerverif.cli.entry import main
 from speakerverif.config import Recipe, load_recipe
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.models.encoders import redimnet
+from speakerverif.models.encoders import redimnet, redimnet2
 from speakerverif.models.features import build as build_features
 from speakerverif.report import page
 from speakerverif.training import plan
@@ -41,7 +41,11 @@ SYSTEMS = {  # parameters of the encoder, dimensions of the embedding
     "redimnet_b4": (6_432_304, 192),
     "redimnet_b5": (7_650_544, 192),
     "redimnet_b6": (15_006_256, 192),
+    "redimnet2_b6": (12_390_176, 192),
+    "repvgg": (6_833_792, 256),
+    "xi_vector": (5_896_448, 192),
 }
+SLOW = ("repvgg", "xi_vector")  # rehearsals of which only the encoder is new
 NARROW = {  # so that a rehearsal takes seconds
     "xvector": ["channels=8", "pooling_channels=12", "embedding_dim=8"],
     "ecapa": [
@@ -56,6 +60,8 @@ NARROW = {  # so that a rehearsal takes seconds
     "campplus": ["head_channels=4", "channels=16", "growth=8", "bottleneck_channels=16", "embedding_dim=8"],
     "eres2netv2": ["channels=8", "embedding_dim=8"],
     "redimnet": ["embedding_dim=8"],  # and `narrow_redimnet`
+    "redimnet2": ["embedding_dim=8", "head_channels=4"],  # and `narrow_redimnet`
+    "repvgg": ["blocks=[1, 1, 1, 1]", "widths=[4, 4, 8, 8]", "embedding_dim=8"],
 }
 SHORT = ["data.min_duration_s=0", "train.workers=0", "train.crops_per_utterance=1", "score.top_n=20"]
 SHORT += ["calibration.short_s=[0.25, 0.3]", "calibration.trials=300"]
@@ -82,10 +88,11 @@ def test_every_recipe_is_tested() -> None:
 def test_sizes_are_the_published_ones(system: str) -> None:
     size = plan.size_of(recipe(system), num_speakers=5994)
     assert (size.encoder, size.embedding_dim) == SYSTEMS[system]
-    assert size.classes == 17_982 and size.head == 17_982 * size.embedding_dim
+    bias = 1 if system == "redimnet2_b6" else 0  # SphereFace2's
+    assert size.classes == 17_982 and size.head == 17_982 * size.embedding_dim + bias
 
 
-@pytest.mark.parametrize("system", ["xvector", "ecapa_512", "ecapa_1024", "resnet34", "campplus"])
+@pytest.mark.parametrize("system", ["xvector", "ecapa_512", "ecapa_1024", "resnet34", "campplus", "repvgg"])
 def test_wespeakers_numbers(system: str) -> None:
     one, two = recipe(system), stage_two(system)
     first = one.train
@@ -110,7 +117,7 @@ def test_wespeakers_numbers(system: str) -> None:
     assert two.augment.probability == 0.6 and two.head["scale"] == 32
 
 
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name.startswith("redimnet")])
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name.startswith("redimnet_")])
 def test_wespeakers_numbers_for_redimnet(system: str) -> None:
     one, two = recipe(system), stage_two(system)
     first = one.train
@@ -121,6 +128,30 @@ def test_wespeakers_numbers_for_redimnet(system: str) -> None:
     assert learning_rate(first, 120) == pytest.approx(4e-4)
     assert margin_fraction(first.margin_schedule, 29) == pytest.approx(1 - 0.001**0.5)
     assert (two.train.batch_size, two.train.learning_rate, two.head["margin"]) == (128, 2e-4, 0.5)
+
+
+def test_wespeakers_numbers_for_redimnet2() -> None:
+    one, two = recipe("redimnet2_b6"), stage_two("redimnet2_b6")
+    first, second = one.train, two.train
+    assert (first.epochs, first.batch_size, first.weight_decay) == (120, 1024, 2e-5)
+    assert learning_rate(first, 6) == pytest.approx(1.2 * 6e-4 ** (6 / 120))
+    assert learning_rate(first, 120) == pytest.approx(12 * 6e-5)
+    assert one.head == {"name": "sphereface2", "margin": 0.2, "scale": 32.0, "t": 3.0, "positive_weight": 0.7}
+    assert margin_fraction(first.margin_schedule, 29) == pytest.approx(1 - 0.001**0.5)
+    assert (one.augment.probability, two.augment.probability, two.head["margin"]) == (0.6, 0, 0.3)
+    assert (second.epochs, second.batch_size, learning_rate(second, 0)) == (5, 256, 1.2e-3)
+    assert learning_rate(second, 5) == pytest.approx(1.2e-4)
+    for config, frames in ((first, 200), (second, 600)):
+        samples = round(config.crop_s * 16000)
+        assert (
+            build_features(one.features)(torch.zeros(1, samples), torch.tensor([samples]))[1].item() == frames
+        )
+
+
+def test_wespeakers_numbers_for_the_xi_vector() -> None:
+    train = recipe("xi_vector").train
+    assert (train.epochs, train.batch_size) == (150, 512)
+    assert learning_rate(train, 150) == pytest.approx(8 * 5e-5)
 
 
 def test_3d_speakers_numbers() -> None:
@@ -174,9 +205,13 @@ def narrow_redimnet(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in redimnet.SIZES.items():
         narrow = size._replace(channels=8, group=min(size.group, 8), stages=stages)
         monkeypatch.setitem(redimnet.SIZES, name, narrow)
+    stages2 = redimnet2.Stage(1, 2, 1, 2.0, 9), redimnet2.Stage(2, 2, 1, 1.0, 9)
+    monkeypatch.setitem(redimnet2.SIZES, "B6", redimnet2.Size(2, stages2))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SYSTEMS]
+)
 def test_a_rehearsal(
     system: str,
     lists: Path,
@@ -194,7 +229,8 @@ def test_a_rehearsal(
     assert main(command) == 0
     said = capsys.readouterr()
     assert "EER" in said.out and "minDCF(0.01)" in said.out
-    assert "40 speakers, 120 utterances, 0.0 hours" in said.err and "120 classes, 960 parameters" in said.err
+    assert "40 speakers, 120 utterances, 0.0 hours" in said.err
+    assert f"120 classes, {961 if system == 'redimnet2_b6' else 960} parameters" in said.err
     assert said.err.count("0.25 epochs of 120 crops of 0.3 s, batch 15: 2 steps") == 2
     scored = json.loads((tmp_path / "scores" / "veri_test.json").read_text())
     assert (scored["bootstrap"]["unit"], scored["bootstrap"]["units"]) == ("speaker", 40)

@@ -12,6 +12,7 @@ settings give them (parameters at 80 mels):
 | SpeechBrain C=1024 | 20,767,552 | padding reflect, channels 1024, mfa_channels 3072                   |
 | TaoRuijie C=1024   | 15,444,544 | channels 1024, attention_channels 256, no mfa_norm, sum_inputs,     |
 |                    |            | unbiased_context, final_norm, variance_floor 1e-4                   |
+| WeSpeaker XI, 512  |  5,896,448 | no mfa_norm, pooling xi: an xi-vector (WeSpeaker's table: 5.9 M)    |
 
 WeSpeaker's attention has global context only in its models named GLOB, which are counted here. In WeSpeaker's
 and TaoRuijie's Res2Net the last part is passed on unchanged, here (as in SpeechBrain) the first: the same
@@ -26,9 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from speakerverif._util.ranges import Range, VarianceFloor, Width
+from speakerverif.models import pooling
 from speakerverif.models.encoders._tdnn import TDNN, Padding
 from speakerverif.models.frames import masked_mean
-from speakerverif.models.pooling import AttentiveStatisticsPooling
+from speakerverif.models.pooling import AttentiveStatisticsPooling, Pooling, PoolingLayer
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Config:
     padding: Literal["zeros", "reflect"] = "zeros"
     sum_inputs: bool = False  # a block's input is the sum of all outputs before it (the paper), else the last
     mfa_norm: bool = True  # batch norm after the aggregation layer
+    pooling: Pooling = "attentive"  # only this one is changed by the settings of the attention
     attention_norm: bool = True  # ReLU and batch norm before the attention's tanh
     global_context: bool = True  # the attention sees the utterance's mean and deviation
     unbiased_context: bool = False  # that deviation's variance divides by n - 1
@@ -117,7 +120,16 @@ class ECAPA(nn.Module):
         self.blocks = nn.ModuleList(SERes2Block(config, dilation) for dilation in (2, 3, 4))
         norm: Literal["affine", "none"] = "affine" if config.mfa_norm else "none"
         self.mfa = TDNN(len(self.blocks) * config.channels, config.mfa_channels, norm=norm)
-        self.pooling = AttentiveStatisticsPooling(
+        self.pooling = self._pooling(config)
+        self.pooling_norm = nn.BatchNorm1d(self.pooling.output_dim)
+        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.embedding_norm = nn.BatchNorm1d(config.embedding_dim) if config.final_norm else None
+
+    @staticmethod
+    def _pooling(config: Config) -> PoolingLayer:
+        if config.pooling != "attentive":
+            return pooling.build(config.pooling, config.mfa_channels, config.variance_floor)
+        return AttentiveStatisticsPooling(
             config.mfa_channels,
             config.attention_channels,
             config.global_context,
@@ -125,9 +137,6 @@ class ECAPA(nn.Module):
             config.unbiased_context,
             config.variance_floor,
         )
-        self.pooling_norm = nn.BatchNorm1d(self.pooling.output_dim)
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.embedding_norm = nn.BatchNorm1d(config.embedding_dim) if config.final_norm else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         frames = self.aggregate(self.input(features, num_frames), num_frames)

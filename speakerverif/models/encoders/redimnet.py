@@ -14,7 +14,8 @@ Recognition", arXiv:2407.18223, in the sizes of WeSpeaker's port:
 | B3   |   72 |  3,220,412 |  3.0 M |     |      |      |            |        |
 
 The port's B1 pools without `global_context`, which takes 221,184 parameters off. The authors' own code has a batch norm
-between pooling and embedding, which the port leaves out.
+between pooling and embedding (`pooling_norm`), which the port leaves out, and may have a layer before the pooling
+(`head_channels`).
 
 Departures: a pooled variance has a floor where the port's adds a constant; the port has one parameter more, a
 weight of the only input of the first stage, which is always 1.
@@ -22,12 +23,12 @@ weight of the only input of the first stage, which is always 1.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from speakerverif._util.ranges import VarianceFloor, Width
+from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.errors import InputError
 from speakerverif.models.encoders._maps import (
     ConvNorm,
@@ -37,6 +38,7 @@ from speakerverif.models.encoders._maps import (
     as_maps,
 )
 from speakerverif.models.encoders._residual import second_layer
+from speakerverif.models.encoders._tdnn import TDNN
 from speakerverif.models.frames import frame_mask, masked_mean, widened, zero_padding
 from speakerverif.models.pooling import AttentiveStatisticsPooling
 
@@ -114,8 +116,11 @@ class Config:
     """The settings are a size's; features need its number of mels."""
 
     size: Literal["B0", "B1", "B2", "B3", "B4", "B5", "B6"] = "B2"
+    head_channels: Annotated[int, Range(0, 16_384)] = 0  # of a layer and its norm before the pooling; 0: none
     global_context: bool = True  # the attention sees the utterance's own statistics
+    pooling_norm: bool = False  # batch norm between pooling and embedding
     embedding_dim: Width = 192
+    final_norm: bool = False  # batch norm of the embedding
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
     variance_floor: VarianceFloor = 1e-7
 
@@ -214,6 +219,15 @@ class TimeContext(nn.Module):
         return frames + as_frames(self.expand(as_maps(inner, inner.shape[2]), num_frames))
 
 
+def weighted_sum(outputs: list[Tensor], weights: Tensor) -> Tensor:
+    """Return the sum of frames `(B, T, C)` under the softmax of weights `(outputs, C)`."""
+    first, *rest = weights.softmax(0)
+    total = outputs[0] * first
+    for output, weight in zip(outputs[1:], rest, strict=True):
+        total = torch.addcmul(total, output, weight)
+    return total
+
+
 class StageLayers(nn.Module):
     """A stage: frames to frames, over maps of `channels` before and `channels * stride` after."""
 
@@ -268,6 +282,10 @@ class ReDimNet(nn.Module):
             channels, bands = channels * stage.stride, bands // stage.stride
         # Of the inputs of every stage but the first and of the pooling, for each channel.
         self.weights = nn.ParameterList(torch.zeros(i + 2, width) for i in range(len(size.stages)))
+        self.head = (
+            TDNN(width, config.head_channels, activation=nn.Identity()) if config.head_channels else None
+        )
+        width = config.head_channels or width
         self.pooling = AttentiveStatisticsPooling(
             width,
             global_context=config.global_context,
@@ -275,7 +293,9 @@ class ReDimNet(nn.Module):
             unbiased_context=True,
             variance_floor=config.variance_floor,
         )
+        self.pooling_norm = nn.BatchNorm1d(self.pooling.output_dim) if config.pooling_norm else None
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.embedding_norm = nn.BatchNorm1d(config.embedding_dim) if config.final_norm else None
         self.second = second_layer(config.embedding_dim) if config.segment_layers == 2 else None
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -285,11 +305,12 @@ class ReDimNet(nn.Module):
         outputs = [frames]
         for stage, weights in zip(self.stages, self.weights, strict=True):
             outputs.append(stage(frames, num_frames))
-            first, *rest = weights.softmax(0)
-            frames = outputs[0] * first
-            for output, weight in zip(outputs[1:], rest, strict=True):
-                frames = torch.addcmul(frames, output, weight)
-        embedding = self.embedding(self.pooling(frames, num_frames))
+            frames = weighted_sum(outputs, weights)
+        if self.head is not None:
+            frames = self.head(frames, num_frames)
+        pooled = self.pooling(frames, num_frames)
+        embedding = self.embedding(pooled if self.pooling_norm is None else self.pooling_norm(pooled))
+        embedding = embedding if self.embedding_norm is None else self.embedding_norm(embedding)
         return embedding if self.second is None else self.second(embedding)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from speakerverif._util.ranges import VarianceFloor, Width
 from speakerverif.errors import InputError
+from speakerverif.models import pooling
 from speakerverif.models.encoders._tdnn import TDNN, Padding
-from speakerverif.models.pooling import StatisticsPooling
+from speakerverif.models.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Config:
     activation: Literal["relu", "leaky_relu"] = "relu"
     norm_affine: bool = True  # batch norms have a scale and an offset
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
+    pooling: Pooling = "statistics"
     variance_floor: VarianceFloor = 1e-8
 
 
@@ -76,7 +78,7 @@ class XVector(nn.Module):
             self.lost_frames.append(layer.lost_frames)
             size = out
         self.minimum_length = MinimumLength(sum(self.lost_frames))
-        self.pooling = StatisticsPooling(config.pooling_channels, config.variance_floor)
+        self.pooling = pooling.build(config.pooling, config.pooling_channels, config.variance_floor)
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
         self.second: nn.Module | None = None
         if config.segment_layers == 2:

@@ -3,17 +3,33 @@
 The kinds are those that other toolkits' models were trained on.
 """
 
+from collections.abc import Callable
+
 from speakerverif.config import FeatureConfig
 from speakerverif.models.features.filterbank import Filterbank
 from speakerverif.models.features.kaldi import KaldiFilterbank
+from speakerverif.models.features.nemo import NemoFilterbank
+from speakerverif.models.features.redimnet import ReDimNet2Filterbank, ReDimNetFilterbank
 from speakerverif.models.features.speechbrain import SpeechBrainFilterbank
-from speakerverif.models.features.torchaudio import TorchaudioFilterbank, VoxcelebTrainerFilterbank
+from speakerverif.models.features.torchaudio import (
+    TorchaudioFilterbank,
+    VoxcelebTrainerFilterbank,
+    VoxcelebTrainerLinearFilterbank,
+    VoxcelebTrainerLiteFilterbank,
+    VoxcelebTrainerLiteLinearFilterbank,
+)
 
-KINDS: dict[str, type[KaldiFilterbank] | type[SpeechBrainFilterbank] | type[TorchaudioFilterbank]] = {
+KINDS: dict[str, Callable[[FeatureConfig], Filterbank]] = {
     "kaldi": KaldiFilterbank,
     "speechbrain": SpeechBrainFilterbank,
     "torchaudio": TorchaudioFilterbank,
     "voxceleb_trainer": VoxcelebTrainerFilterbank,
+    "voxceleb_trainer_linear": VoxcelebTrainerLinearFilterbank,
+    "voxceleb_trainer_lite": VoxcelebTrainerLiteFilterbank,
+    "voxceleb_trainer_lite_linear": VoxcelebTrainerLiteLinearFilterbank,
+    "redimnet": ReDimNetFilterbank,
+    "redimnet2": ReDimNet2Filterbank,
+    "nemo": NemoFilterbank,
 }
 
 

@@ -125,7 +125,7 @@ class Filterbank(nn.Module):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Return the log energy in every mel band of every whole frame, (batch, frames, num_mels)."""
-        power = self.power(self.prepare(self.frames(waveform)))
+        power = self.powers(self.prepare(self.frames(waveform)))
         energies = [power[..., bins] @ self.mel[bins, bands] for bins, bands in self.groups]
         return self.log(torch.cat(energies, -1))
 
@@ -147,6 +147,11 @@ class Filterbank(nn.Module):
     def prepare(self, frames: Tensor) -> Tensor:
         """Return frames (batch, frames, frame_length) ready for the FFT, which takes them as padded with zeros."""
         raise NotImplementedError
+
+    def powers(self, frames: Tensor) -> Tensor:
+        """Return the power of every FFT bin of prepared frames, (batch, frames, fft_length // 2 + 1)."""
+        powers: Tensor = self.power(frames)
+        return powers
 
     def log(self, energies: Tensor) -> Tensor:
         """Return energies on a log scale; they may be overwritten."""

@@ -64,7 +64,7 @@ class TorchaudioFilterbank(Filterbank):
 class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
     """The same features, every band with mean 0 and deviation 1 over the utterance, whatever `mean_norm` says.
 
-    Source: voxceleb_trainer's ResNetSE34V2, where an instance norm follows the logarithm.
+    Source: voxceleb_trainer's ResNetSE34V2 with `--log_input`, where an instance norm follows the logarithm.
     """
 
     VARIANCE_OFFSET = 1e-5
@@ -74,3 +74,22 @@ class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
         centred = self.fill(features - features.sum(1, keepdim=True) / count, num_frames)
         variance = centred.square().sum(1, keepdim=True) / count
         return centred / (variance + self.VARIANCE_OFFSET).sqrt()
+
+
+class VoxcelebTrainerLinearFilterbank(VoxcelebTrainerFilterbank):
+    """The same without the logarithm: voxceleb_trainer's ResNetSE34V2 without `--log_input`."""
+
+    def log(self, energies: Tensor) -> Tensor:
+        return energies.add_(self.OFFSET)
+
+
+class VoxcelebTrainerLiteFilterbank(VoxcelebTrainerFilterbank):
+    """The same without pre-emphasis: voxceleb_trainer's ResNetSE34L with `--log_input`."""
+
+    PREEMPHASIS = 0.0
+
+
+class VoxcelebTrainerLiteLinearFilterbank(VoxcelebTrainerLinearFilterbank):
+    """The same without pre-emphasis and logarithm: voxceleb_trainer's ResNetSE34L without `--log_input`."""
+
+    PREEMPHASIS = 0.0
