@@ -97,7 +97,12 @@ def wespeaker_ecapa_shapes(channels: int, dim: int, context: bool) -> dict[str, 
     return shapes | norm_shapes("bn", 2 * m) | conv_shapes("linear", dim, 2 * m)
 
 
-def wespeaker_ecapa(state: State, features: Tensor) -> Tensor:
+Pool = Callable[[Tensor], Tensor]  # frames (B, C, T) to vectors
+
+
+def wespeaker_ecapa(state: State, features: Tensor, pool: Pool | None = None) -> Tensor:
+    """Return the embedding; `pool` takes the place of attentive statistics."""
+
     def layer(name: str, x: Tensor, **options: int) -> Tensor:
         return norm(state, f"{name}.bn", conv(state, f"{name}.conv", x, **options).relu())
 
@@ -115,6 +120,8 @@ def wespeaker_ecapa(state: State, features: Tensor) -> Tensor:
         x = x + h * conv(state, f"{block}.3.linear2", squeezed).sigmoid()
         outputs.append(x)
     x = conv(state, "conv", torch.cat(outputs, 1)).relu()
+    if pool is not None:
+        return F.linear(norm(state, "bn", pool(x)), state["linear.weight"], state["linear.bias"])[0]
     context = state["pool.linear1.weight"].shape[1] == 3 * x.shape[1]
     pooled = attentive_statistics(
         x, lambda y: conv(state, "pool.linear2", conv(state, "pool.linear1", y).tanh()), context, 1e-10
@@ -136,11 +143,12 @@ def xvector_shapes(
     )
 
 
-def xvector(state: State, features: Tensor) -> Tensor:
+def xvector(state: State, features: Tensor, pool: Pool | None = None) -> Tensor:
+    """Return the embedding; `pool` takes the place of mean and deviation."""
     x = features.T[None]
     for i, dilation in enumerate((1, 2, 3, 1, 1), 1):
         x = norm(state, f"frame_{i}.bn", conv(state, f"frame_{i}.conv_1d", x, dilation).relu())
-    x = torch.cat([x.mean(2), (x.var(2) + 1e-8).sqrt()], 1)
+    x = torch.cat([x.mean(2), (x.var(2) + 1e-8).sqrt()], 1) if pool is None else pool(x)
     x = F.linear(x, state["seg_1.weight"], state["seg_1.bias"])
     if "seg_2.weight" in state:
         x = F.linear(norm(state, "seg_bn_1", x.relu()), state["seg_2.weight"], state["seg_2.bias"])

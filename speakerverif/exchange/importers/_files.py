@@ -99,9 +99,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: no such file, not YAML, no mapping.
     """
     try:
-        loaded = yaml.load(path.read_text("utf-8"), Loader=_AsData)
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    return parse_yaml(content, path)
+
+
+def parse_yaml(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the mapping of a YAML file's content as `read_yaml` does; the path is for errors."""
+    try:
+        loaded = yaml.load(content.decode("utf-8"), Loader=_AsData)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(loaded, dict):

@@ -6,6 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from speakerverif.exchange.importers._foreign import Network, count, numbered, size, within
+from speakerverif.exchange.importers._poolings import pooling_layout
+
+POOLED_VARIANCE = 1e-7  # the least variance of WeSpeaker's poolings
 
 
 def speechbrain_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:
@@ -48,6 +51,7 @@ def speechbrain_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:
 def wespeaker_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:
     """Return the ECAPA-TDNN of WeSpeaker's layout."""
     parts = count(state, "layer2.se_res2block.1.convs.{}.weight")
+    pooling = pooling_layout(state)
     mfa = size(state, "conv.weight", 0, where)
     layer = {"conv": "affine", "bn": "norm"}
     block = {
@@ -62,8 +66,7 @@ def wespeaker_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:
         **within("layer1", "input", layer),
         **_blocks("layer{}.se_res2block", 2, block),
         "conv": "mfa.affine",
-        "pool.linear1": "pooling.hidden",
-        "pool.linear2": "pooling.logits",
+        **pooling.modules,
         "bn": "pooling_norm",
         "linear": "embedding",
         "bn2": "embedding_norm",
@@ -72,16 +75,22 @@ def wespeaker_ecapa(state: Mapping[str, Tensor], where: Path) -> Network:
         "name": "ecapa",
         "channels": size(state, "layer1.conv.weight", 0, where),
         "mfa_channels": mfa,
-        "attention_channels": size(state, "pool.linear1.weight", 0, where),
+        "pooling": pooling.name,
         "res2_scale": parts + 1,
         "se_channels": size(state, "layer2.se_res2block.3.linear1.weight", 0, where),
         "embedding_dim": size(state, "linear.weight", 0, where),
         "mfa_norm": False,
-        "attention_norm": False,
-        "global_context": size(state, "pool.linear1.weight", 1, where) == 3 * mfa,
-        "unbiased_context": True,
         "final_norm": "bn2.weight" in state,
     }
+    if pooling.name == "attentive":
+        encoder |= {
+            "attention_channels": size(state, "pool.linear1.weight", 0, where),
+            "attention_norm": False,
+            "global_context": size(state, "pool.linear1.weight", 1, where) == 3 * mfa,
+            "unbiased_context": True,
+        }
+    else:
+        encoder |= {"variance_floor": POOLED_VARIANCE}
     return Network(encoder, modules, size(state, "layer1.conv.weight", 1, where), passes_last=True)
 
 
@@ -153,6 +162,7 @@ def speechbrain_xvector(state: Mapping[str, Tensor], where: Path) -> Network:
 
 def wespeaker_xvector(state: Mapping[str, Tensor], where: Path) -> Network:
     """Return the x-vector of WeSpeaker's layout, which is 3D-Speaker's too."""
+    pooling = pooling_layout(state)
     encoder = {
         "name": "xvector",
         "channels": size(state, "frame_1.conv_1d.weight", 0, where),
@@ -161,8 +171,11 @@ def wespeaker_xvector(state: Mapping[str, Tensor], where: Path) -> Network:
         "padding": "none",
         "norm_affine": False,
         "segment_layers": 2 if "seg_2.weight" in state else 1,
+        "pooling": pooling.name,
+        **({} if pooling.name == "statistics" else {"variance_floor": POOLED_VARIANCE}),
     }
     modules = {
+        **pooling.modules,
         **numbered("frame_{}.conv_1d", "frames.{}.affine", 5, 1),
         **numbered("frame_{}.bn", "frames.{}.norm", 5, 1),
         "seg_1": "embedding",

@@ -1,21 +1,21 @@
 """Networks over maps under other toolkits' tensor names, with their sizes read from the shapes.
 
-ResNets, Res2Nets, ERes2Nets and CAM++ of WeSpeaker and 3D-Speaker; SimAM-ResNets, Gemini DF-ResNets and ReDimNets of
-WeSpeaker; the ResNets with excitation of SpeechBrain and voxceleb_trainer.
+ResNets, Res2Nets, ERes2Nets and CAM++ of WeSpeaker and 3D-Speaker; SimAM-ResNets and Gemini DF-ResNets of WeSpeaker;
+the ResNets with excitation of SpeechBrain and voxceleb_trainer.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._foreign import Network, count, numbered, size, within
+from speakerverif.exchange.importers._poolings import pooling_layout
 from speakerverif.models.encoders.campplus import BLOCKS as CAMPPLUS_BLOCKS
 from speakerverif.models.encoders.gemini_dfresnet import BANDS as GEMINI_BANDS
 from speakerverif.models.encoders.gemini_dfresnet import BLOCKS as GEMINI_BLOCKS
-from speakerverif.models.encoders.redimnet import SIZES, Size, Stage
 from speakerverif.models.encoders.resnet import BLOCKS as RESNET_BLOCKS
 from speakerverif.models.encoders.simam_resnet import BLOCKS as SIMAM_BLOCKS
 
@@ -23,7 +23,6 @@ State = Mapping[str, Tensor]
 INPUT = {"conv1": "input.conv", "bn1": "input.norm"}
 BASIC = {f"conv{i}": f"conv{i}.conv" for i in (1, 2, 3)} | {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
 SHORTCUT = {"shortcut.0": "shortcut.conv", "shortcut.1": "shortcut.norm"}
-POOLING = {"pool.linear1": "pooling.hidden", "pool.linear2": "pooling.logits"}
 SEGMENT = {"seg_1": "embedding", "seg_bn_1": "second.1", "seg_2": "second.2"}
 FUSION = {
     "local_att.0": "reduce.conv",
@@ -31,7 +30,7 @@ FUSION = {
     "local_att.3": "expand.conv",
     "local_att.4": "expand.norm",
 }
-BANDS = 8  # that the strides of all these networks but ReDimNet make of one
+BANDS = 8  # that the strides of all these networks make of one
 
 
 def resnet(state: State, where: Path) -> Network:
@@ -184,6 +183,7 @@ def campplus(state: State, where: Path) -> Network:
             modules |= within(their, our, dense)
         modules[f"xvector.transit{b + 1}.nonlinear.batchnorm"] = f"blocks.{b}.norm"
         modules[f"xvector.transit{b + 1}.linear"] = f"blocks.{b}.linear"
+    pooling = pooling_layout(state)
     first = "xvector.block1.tdnnd1"
     head_channels = size(state, "head.conv1.weight", 0, where)
     encoder = {
@@ -192,102 +192,11 @@ def campplus(state: State, where: Path) -> Network:
         "channels": size(state, "xvector.tdnn.linear.weight", 0, where),
         "growth": size(state, f"{first}.cam_layer.linear_local.weight", 0, where),
         "bottleneck_channels": size(state, f"{first}.linear1.weight", 0, where),
+        "pooling": pooling.name,
         "embedding_dim": size(state, "xvector.dense.linear.weight", 0, where),
     }
     mels = size(state, "xvector.tdnn.linear.weight", 1, where) // head_channels * BANDS
-    return Network(encoder, modules, mels)
-
-
-def redimnet(state: State, where: Path) -> Network:
-    """Return the ReDimNet of WeSpeaker's layout."""
-    width = size(state, "backbone.inputs_weights.1", 2, where)
-    read = _redimnet_size(state, where, width)
-    name = next((name for name, known in SIZES.items() if known._replace(mels=read.mels) == read), None)
-    if name is None:
-        raise InputError(f"{where}: a ReDimNet of no known size, {', '.join(SIZES)}: {read}")
-    residual = {
-        "conv1": "grouped1",
-        "conv1pw": "pointwise1",
-        "bn1": "norm1",
-        "conv2": "grouped2",
-        "conv2pw": "pointwise2.conv",
-        "bn2": "pointwise2.norm",
-        "se.squeeze": "excitation.squeeze",
-        "se.exitation": "excitation.excite",
-    }
-    convnext = {"dwconvs.0": "grouped.conv", "norm": "grouped.norm", "pwconv1": "pointwise"}
-    attention = {
-        **{f"attention.{p[0]}_proj": p for p in ("query", "key", "value")},
-        "attention.out_proj": "output",
-        "layer_norm": "norm",
-        "feed_forward.intermediate_dense": "inner",
-        "feed_forward.output_dense": "outer",
-        "final_layer_norm": "final_norm",
-    }
-    context = {
-        "red_dim_conv.0": "reduce",
-        "red_dim_conv.1": "norm",
-        "exp_dim_conv": "expand",
-        **within("tcm.4", "attention", attention),
-    }
-    for k in range(4):
-        context |= within(f"tcm.{k}", f"convs.{k}", convnext)
-    modules = {"backbone.stem.0": "input", "backbone.stem.1": "input_norm", **POOLING, **SEGMENT}
-    modules |= numbered("backbone.inputs_weights.{}", "weights.{}", len(read.stages), 1)
-    for i, stage in enumerate(read.stages):
-        theirs, ours = f"backbone.stage{i}", f"stages.{i}"
-        modules[f"{theirs}.0"] = f"{ours}.reduce"
-        for k in range(stage.blocks):
-            modules |= within(f"{theirs}.{k + 1}.conv_block", f"{ours}.blocks.{k}", residual | convnext)
-        after = 1 + stage.blocks
-        if stage.expansion > 1:
-            squeeze = {"0": "squeeze.conv", "1": "squeeze.norm", "3": "squeezed"}
-            modules |= within(f"{theirs}.{after}", ours, squeeze)
-            after += 1
-        modules |= within(
-            f"{theirs}.{after + 1}", f"{ours}.context", context
-        )  # `after` changes the shape alone
-    encoder = {
-        "name": "redimnet",
-        "size": name,
-        "embedding_dim": size(state, "seg_1.weight", 0, where),
-        "segment_layers": 2 if "seg_2.weight" in state else 1,
-        "global_context": size(state, "pool.linear1.weight", 1, where) == 3 * width,
-    }
-    # The weight of the first stage's only input is 1 whatever it holds.
-    return Network(encoder, modules, read.mels, ignored=("backbone.inputs_weights.0",))
-
-
-def _redimnet_size(state: State, where: Path, width: int) -> Size:
-    """Return a ReDimNet's size as its tensors give it."""
-    channels = size(state, "backbone.stem.0.weight", 0, where)
-    stages: list[Stage] = []
-    now = channels
-    while f"backbone.stage{len(stages)}.0.weight" in state:
-        theirs = f"backbone.stage{len(stages)}"
-        stride = size(state, f"{theirs}.0.weight", 2, where)
-        now *= stride
-        numbers = {n.split(".")[2] for n in state if n.startswith(f"{theirs}.") and ".conv_block." in n}
-        inner = [
-            t.shape[0]
-            for n, t in state.items()
-            if n.startswith(theirs) and n.endswith("red_dim_conv.0.weight")
-        ]
-        stages.append(
-            Stage(
-                stride,
-                len(numbers),
-                size(state, f"{theirs}.0.weight", 0, where) // now,
-                width // inner[0] if inner else None,
-            )
-        )
-    # In the last stage: earlier ones may have fewer channels than two groups take.
-    last = f"backbone.stage{len(stages) - 1}.1.conv_block"
-    convnext = f"{last}.dwconvs.0.weight" in state
-    group = size(state, f"{last}.{'dwconvs.0' if convnext else 'conv1'}.weight", 1, where)
-    excited = f"{last}.se.squeeze.weight" in state
-    block: Literal["convnext", "residual", "excited"] = "excited" if excited else "residual"
-    return Size(width // channels, channels, "convnext" if convnext else block, group, tuple(stages))
+    return Network(encoder, modules | pooling.modules, mels)
 
 
 def speechbrain_resnet(state: State, where: Path) -> Network:
@@ -361,13 +270,14 @@ def _with_segment(
     bands: int = BANDS,
 ) -> Network:
     """Return the network with WeSpeaker's pooling and segment layers after its maps of `out` channels."""
+    pooling = pooling_layout(state)
     encoder |= {
         "embedding_dim": size(state, "seg_1.weight", 0, where),
         "segment_layers": 2 if "seg_2.weight" in state else 1,
-        "pooling": "attentive" if "pool.linear1.weight" in state else "statistics",
+        "pooling": pooling.name,
     }
-    mels = size(state, "seg_1.weight", 1, where) // 2 // channels * bands
-    return Network(encoder, modules | POOLING | SEGMENT, mels)
+    mels = size(state, "seg_1.weight", 1, where) // pooling.vectors // channels * bands
+    return Network(encoder, modules | pooling.modules | SEGMENT, mels)
 
 
 def _counts(state: State) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import types
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -74,16 +74,21 @@ def _load(file: Any, **options: Any) -> Any:
 _AS_DATA = types.SimpleNamespace(__name__="speakerverif", Unpickler=_Unpickler, load=_load)
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, content: BinaryIO | None = None) -> Any:
     """Return the content of a PyTorch file, on the CPU, with `Inert` in place of objects of classes.
+
+    Args:
+        path: the file.
+        content: where given, what is read; the file is then the archive that it comes from.
 
     Raises:
         InputError: damaged, or another kind of file; the message says which.
     """
-    _refuse_other_archives(path)
+    if content is None:
+        _refuse_other_archives(path)
     try:
         with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_AS_DATA)
+            return torch.load(content or path, map_location="cpu", weights_only=False, pickle_module=_AS_DATA)
     except Exception as error:  # a forged pickle can raise anything; nothing of it has been executed
         reason = str(error).split("\n")[0].split(". ")[0][:120] or type(error).__name__
         raise InputError(f"{path}: damaged or not a PyTorch file: {reason}") from error
@@ -92,7 +97,7 @@ def read_pickle(path: Path) -> Any:
 def _refuse_other_archives(path: Path) -> None:
     """Raise `InputError` for a TorchScript program, a NeMo archive or another archive that is not PyTorch's."""
     if path.suffix == ".nemo" or tarfile.is_tarfile(path):
-        raise InputError(f"{path}: is a tar archive (a .nemo file is one); its networks can't be imported")
+        raise InputError(f"{path}: is a tar archive; if it is NeMo's: import nemo {path}")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             members = [name.partition("/")[2] for name in archive.namelist()]

@@ -28,8 +28,9 @@ LAYOUTS = {
 }
 BANDS = Question(
     ("features.num_mels",),
-    "its tensors fit TSTP pooling over {0} bands, or TAP or TSDP pooling over {1}, and no file tells which; if it is "
-    "TSTP, the only one of them that can be imported, say --set features.num_mels={0}",
+    "its tensors fit TSTP pooling over {0} bands, or TAP or TSDP pooling over {1}, and no file tells which: TSTP "
+    "(--set features.num_mels={0}), TAP (--set features.num_mels={1} --set encoder.pooling=average) or TSDP (--set "
+    "features.num_mels={1} --set encoder.pooling=deviation)",
 )
 
 
