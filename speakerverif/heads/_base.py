@@ -29,7 +29,7 @@ def lengths(vectors: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Return vectors (N, D) divided by their lengths, or by `NORM_FLOOR` where they are shorter."""
-    return vectors / lengths(vectors).clamp_min(NORM_FLOOR)
+    return F.normalize(vectors, dim=1, eps=NORM_FLOOR)
 
 
 class Head(nn.Module):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speakerverif._util.messages import named
 from speakerverif.data.embeddings import EmbeddingTable
@@ -11,6 +12,7 @@ from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import EnrollMap
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
+from speakerverif.scoring.normalization import check_lengths, lengths_of, unit
 
 if TYPE_CHECKING:
     from speakerverif.scoring.backends._linear import Backend
@@ -33,7 +35,8 @@ def cosine(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | Non
     if enroll_map is None:
         vectors = table.embeddings  # unscaled: a copy of unit vectors would be a pass over all of them
         rows = table.rows_of(trials.ids)
-        lengths = lengths_of(vectors, table.ids, rows)
+        lengths = lengths_of(vectors)
+        check_lengths(lengths[rows], trials.ids)
         enroll, test = rows[trials.enroll], rows[trials.test]
     else:
         vectors, enroll, test = _models_and_tests(trials, table, enroll_map)
@@ -82,37 +85,14 @@ def _files_of_models(
 
 def _models_and_tests(
     trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Return unit vectors of the enrolled models and the test files, and every trial's two rows among them."""
     models, enroll = np.unique(trials.enroll, return_inverse=True)
     tests, test = np.unique(trials.test, return_inverse=True)
     groups = _files_of_models(trials, models.tolist(), enroll_map)
     files = [name for group in groups for name in group] + [trials.ids[i] for i in tests]
-    vectors = unit(table.embeddings, table.ids, table.rows_of(files))
+    vectors = unit(table.embeddings[table.rows_of(files)], files)
     starts = np.cumsum([0] + [len(group) for group in groups])
     means = np.add.reduceat(vectors[: starts[-1]], starts[:-1])
-    means = unit(means, [trials.ids[i] for i in models], np.arange(len(means)))
+    means = unit(means, [trials.ids[i] for i in models])
     return np.concatenate([means, vectors[starts[-1] :]]), enroll, len(means) + test
-
-
-def unit(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Return the chosen rows, float32 (len(rows), dim), each scaled to length 1.
-
-    Raises:
-        InputError: a row that is zero or not finite, named by its id.
-    """
-    return embeddings[rows] / lengths_of(embeddings, ids, rows)[rows, None]
-
-
-def lengths_of(embeddings: np.ndarray, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """Return the length of every embedding, float32 (N,), after checking those of the rows that are wanted.
-
-    Raises:
-        InputError: a wanted row that is zero or not finite, named by its id.
-    """
-    lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-    bad = rows[~(np.isfinite(lengths[rows]) & (lengths[rows] > 0))]
-    if len(bad):
-        names = list(dict.fromkeys(ids[i] for i in bad.tolist()))
-        raise InputError(f"{len(names)} embeddings are zero or not finite numbers: {named(names)}")
-    return lengths

@@ -6,7 +6,7 @@ nothing to do with the trials.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,46 @@ from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
 
+Float = TypeVar("Float", bound=np.floating)
 _BLOCK_SCORES = 4_000_000  # cohort scores in memory at a time: 16 MB
 _MIN_STD = 1e-6  # below this, float32 rounding is all that a standard deviation can hold
 
 
-def unit(embeddings: NDArray) -> NDArray:
+def unit(embeddings: NDArray[Float], ids: Sequence[str] | None = None) -> NDArray[Float]:
     """Return the rows (N, D) scaled to Euclidean length 1, in the same floating type.
 
+    Args:
+        embeddings: (N, D).
+        ids: the rows' names, for the error; None: it gives their numbers.
+
     Raises:
-        InputError: a row is zero or not finite (names the rows).
+        InputError: a row is zero or not finite.
     """
-    lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
-    if bad.size:
+    lengths = lengths_of(embeddings)
+    check_lengths(lengths, ids)
+    units: NDArray[Float] = embeddings / lengths[:, None]
+    return units
+
+
+def lengths_of(embeddings: NDArray[Float]) -> NDArray[Float]:
+    """Return the Euclidean lengths (N,) of rows (N, D)."""
+    lengths: NDArray[Float] = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+    return lengths
+
+
+def check_lengths(lengths: NDArray[np.floating], ids: Sequence[str] | None = None) -> None:
+    """Raise `InputError` unless all lengths (N,) are finite and above 0; `ids` as for `unit`."""
+    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths))).tolist()
+    if bad and ids is None:
         raise InputError(
-            f"rows {bad[:10].tolist()}: expected embeddings that are finite and not zero; {bad.size} are not"
+            f"rows {bad[:10]}: expected embeddings that are finite and not zero; {len(bad)} are not"
         )
-    return embeddings / lengths[:, None]
+    if bad and ids is not None:
+        names = list(dict.fromkeys(ids[i] for i in bad))
+        raise InputError(f"{len(names)} embeddings are zero or not finite numbers: {named(names)}")
 
 
-def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
+def unit_means(embeddings: NDArray[Float], owner: NDArray[np.integer], owners: int) -> NDArray[Float]:
     """Return one unit vector per owner: the mean of its unit vectors, scaled to length 1.
 
     Args:
@@ -46,16 +66,18 @@ def unit_means(embeddings: NDArray, owner: NDArray, owners: int) -> NDArray:
     return unit(owner_sums(unit(embeddings), owner, owners))
 
 
-def owner_sums(values: NDArray, owner: NDArray, owners: int) -> NDArray:
+def owner_sums(values: NDArray[Float], owner: NDArray[np.integer], owners: int) -> NDArray[Float]:
     """Return the sum of each owner's rows, (owners, ...), of values (N, ...): row i is `owner[i]`'s."""
     if owners == 1:
-        return values.sum(axis=0, keepdims=True)
+        total: NDArray[Float] = values.sum(axis=0, keepdims=True)
+        return total
     from scipy import sparse  # imported here: it is slow to import, and `verify` and plain cosines need none
 
     member = sparse.csr_array(
         (np.ones(len(owner), values.dtype), (owner, np.arange(len(owner)))), (owners, len(owner))
     )
-    return member @ values
+    sums: NDArray[Float] = member @ values
+    return sums
 
 
 def speaker_means(table: EmbeddingTable, speakers: Mapping[str, str]) -> EmbeddingTable:
@@ -86,7 +108,7 @@ def speaker_means(table: EmbeddingTable, speakers: Mapping[str, str]) -> Embeddi
 
 
 def cohort_statistics(
-    embeddings: NDArray, cohort: NDArray, top_n: int | None = None
+    embeddings: NDArray[np.floating], cohort: NDArray[np.floating], top_n: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation, float64 (N,), of each embedding's highest cosines with a cohort.
 
@@ -236,7 +258,12 @@ def _refuse_overlap(
         )
 
 
-def _refuse_other_scores(scores: ScoreList, own: NDArray, enroll_row: NDArray, test_row: NDArray) -> None:
+def _refuse_other_scores(
+    scores: ScoreList,
+    own: NDArray[np.floating],
+    enroll_row: NDArray[np.integer],
+    test_row: NDArray[np.integer],
+) -> None:
     """Raise `InputError` for scores that aren't these embeddings' cosines; up to 1,000 trials are scored again."""
     some = np.unique(np.linspace(0, len(scores.scores) - 1, min(1000, len(scores.scores))).astype(int))
     cosines = np.einsum("ij,ij->i", own[enroll_row[some]], own[test_row[some]])
