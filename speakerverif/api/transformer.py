@@ -11,7 +11,7 @@ from speakerverif.inference.engines import Engine
 from speakerverif.inference.recordings import Recording
 
 
-class EmbeddingTransformer(TransformerMixin, BaseEstimator):
+class EmbeddingTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Recordings to embeddings, float32 (N, dim); nothing is fitted, `fit` loads the model.
 
     Args:

@@ -31,7 +31,7 @@ def export_program(folder: ModelFolder, path: str | Path) -> float:
         InputError: the name doesn't end in `.pt2`, the folder is an ONNX file, or the embeddings differ.
     """
 
-    def export(model: SpeakerModel, texts: dict[str, str]) -> tuple[bytes, Callable]:
+    def export(model: SpeakerModel, texts: dict[str, str]) -> tuple[bytes, Callable[..., Tensor]]:
         samples = torch.export.Dim(
             "samples",
             min=round(SHORTEST_S * model.sample_rate),
@@ -59,7 +59,7 @@ def export_torchscript(folder: ModelFolder, path: str | Path) -> float:
         InputError: the name doesn't end in `.pt`, the folder is an ONNX file, or the embeddings differ.
     """
 
-    def export(model: SpeakerModel, texts: dict[str, str]) -> tuple[bytes, Callable]:
+    def export(model: SpeakerModel, texts: dict[str, str]) -> tuple[bytes, Callable[..., Tensor]]:
         traced = torch.jit.trace(model, _example(model), check_trace=False)
         written = io.BytesIO()
         torch.jit.save(traced, written, _extra_files=texts)
@@ -72,7 +72,7 @@ def _export(
     folder: ModelFolder,
     path: Path,
     suffix: str,
-    export: Callable[[SpeakerModel, dict[str, str]], tuple[bytes, Callable]],
+    export: Callable[[SpeakerModel, dict[str, str]], tuple[bytes, Callable[..., Tensor]]],
 ) -> float:
     if path.suffix != suffix:
         raise InputError(f"{path}: expected a name that ends in {suffix}")

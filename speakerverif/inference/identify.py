@@ -39,7 +39,6 @@ class Identification:
         duration_s: of the recording.
         speech_s: active speech in it.
         fingerprint: of the model.
-        calibration: file of the calibration; None: the model's own, or none.
     """
 
     candidates: tuple[tuple[str, float], ...]
@@ -55,7 +54,6 @@ class Identification:
     duration_s: float
     speech_s: float
     fingerprint: str
-    calibration: str | None = None
 
 
 def identify(
@@ -147,7 +145,6 @@ def identify_all(
                 duration_s=float(table.durations[row]),
                 speech_s=float(table.speech[row]),
                 fingerprint=table.fingerprint,
-                calibration=scale.file,
             )
         )
     return results

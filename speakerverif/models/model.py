@@ -49,5 +49,7 @@ class SpeakerModel(nn.Module):
             lengths = torch.full(
                 (waveform.shape[0],), waveform.shape[1], dtype=torch.int64, device=waveform.device
             )
-            return self.encoder(self.features(waveform, lengths)[0], None)
-        return self.encoder(*self.features(waveform, num_samples))
+            embeddings: Tensor = self.encoder(self.features(waveform, lengths)[0], None)
+        else:
+            embeddings = self.encoder(*self.features(waveform, num_samples))
+        return embeddings

@@ -198,7 +198,8 @@ class AttentiveStatisticsPooling(PoolingLayer):
     def _hidden(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         """Return the hidden layer's product with each frame and the context, `(B, T, attention_channels)`."""
         if self.context is None:
-            return self.hidden(frames)
+            product: Tensor = self.hidden(frames)
+            return product
         # The context is the same for every frame, so its share of the product is computed once per utterance.
         weight, context_weight = self.hidden.weight.tensor_split([self.channels], 1)
         context = torch.cat(self.context(frames, num_frames), 1)
@@ -250,7 +251,8 @@ class MultiQueryPooling(PoolingLayer):
             query = query.expand(-1, -1, -1, frames.shape[2] // self.heads).flatten(2)
             pooled += self.statistics(query, frames, num_frames)
         # (B, queries, 2, C) to (B, queries, heads, 2, C / heads).
-        statistics = torch.stack(pooled, 1).unflatten(1, (self.queries, 2)).unflatten(3, (self.heads, -1))
+        statistics: Tensor = torch.stack(pooled, 1)
+        statistics = statistics.unflatten(1, (self.queries, 2)).unflatten(3, (self.heads, -1))
         return statistics.transpose(2, 3).flatten(1)
 
 

@@ -53,5 +53,5 @@ def chosen(precision: Precision, encoder: str, device: str | torch.device) -> Li
 def gains(device: str | torch.device) -> bool:
     """Return whether a device multiplies bfloat16 faster than float32."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -63,7 +63,8 @@ class Calibration:
 
     def llr(self, inputs: Array) -> Array:
         """Return LLRs (N,) of inputs (N, systems + quality measures), in the order of `weights`."""
-        return inputs @ np.array(self.weights) + self.bias
+        llrs: Array = inputs @ np.array(self.weights) + self.bias
+        return llrs
 
     def apply(self, scores: Sequence[ScoreList], quality: Mapping[str, Array] | None = None) -> ScoreList:
         """Return calibrated scores of the trials of `scores[0]`.
@@ -90,11 +91,9 @@ class Calibration:
             raise InputError(f"calibration with {len(self.weights)} inputs: no single score has a given LLR")
         return (llr - self.bias) / self.weights[0]
 
-    def save(self, path: str | Path, private: bool = False) -> None:
-        """Write a TOML file, whole or not at all; a private one can be read by this user alone."""
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file, whole or not at all."""
         with replacing(path) as file:
-            if private:
-                Path(file.name).chmod(0o600)
             file.write(toml.format_toml(toml.to_dict(self)).encode())
 
     @classmethod
@@ -198,14 +197,16 @@ def fit_affine(
     offset = special.logit(p_target)
 
     def loss(w: Array) -> float:
-        return share @ np.logaddexp(0, -sign * (design @ w + offset)) + 0.5 * penalty @ w**2
+        return float(share @ np.logaddexp(0, -sign * (design @ w + offset)) + 0.5 * penalty @ w**2)
 
     def gradient(w: Array) -> Array:
-        return -(share * sign * special.expit(-sign * (design @ w + offset))) @ design + penalty * w
+        slopes: Array = -(share * sign * special.expit(-sign * (design @ w + offset))) @ design
+        return slopes + penalty * w
 
     def hessian(w: Array) -> Array:
         p = special.expit(design @ w + offset)
-        return (design.T * (share * p * (1 - p))) @ design + np.diag(penalty)
+        curvature: Array = (design.T * (share * p * (1 - p))) @ design
+        return curvature + np.diag(penalty)
 
     start = np.append(np.zeros(inputs.shape[1]), -offset)
     found = optimize.minimize(

@@ -92,5 +92,5 @@ def _values(name: str, table: EmbeddingTable, rows: NDArray[np.int64], scoring: 
             )
         return scoring.cohort_means(table.embeddings[rows])
     if name == "magnitude":
-        return np.linalg.norm(table.embeddings[rows].astype(np.float64), axis=1)
+        return np.asarray(np.linalg.norm(table.embeddings[rows].astype(np.float64), axis=1))
     return np.asarray((table.durations if name == "duration" else table.speech)[rows], np.float64)

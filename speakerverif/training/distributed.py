@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import sys
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -103,7 +102,7 @@ def gather(tensor: Tensor) -> Tensor:
 
     The gradient is that of the sum of the values that all processes compute from the result.
     """
-    return tensor if size() == 1 else typing.cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
+    return tensor if size() == 1 else _gathered(tensor)
 
 
 class _Gather(torch.autograd.Function):
@@ -118,6 +117,9 @@ class _Gather(torch.autograd.Function):
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(size())[rank()]
+
+
+_gathered: Callable[[Tensor], Tensor] = _Gather.apply
 
 
 @torch.no_grad()

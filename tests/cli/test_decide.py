@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -67,11 +66,10 @@ def test_calibrated_model_gives_llr_and_decision(
         assert json.loads((tmp_path / "p.json").read_text())["same_speaker"] is same
 
 
-def verified(folder: Path, *arguments: str) -> dict[str, Any]:
+def verified(folder: Path, *arguments: str) -> dict:
     """Run `verify` and return what it wrote."""
     assert main(["verify", *arguments, "--json", str(folder / "v.json")]) == 0
-    record: dict[str, Any] = json.loads((folder / "v.json").read_text())
-    return record
+    return json.loads((folder / "v.json").read_text())
 
 
 def test_prior_and_costs_set_the_threshold(

@@ -1,6 +1,5 @@
 """Recordings cut into pieces: nothing lost, nothing twice, long ones read in one pass."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +68,7 @@ class Counted:
         self.reads += 1
         return reading.read(*asked)  # type: ignore[arg-type]
 
-    def blocks(self, *asked: object) -> Iterator[np.ndarray]:
+    def blocks(self, *asked: object):
         self.passes += 1
         return reading.blocks(*asked)  # type: ignore[arg-type]
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -65,10 +64,9 @@ def test_stopped_runs_end_in_the_same_bytes(
 ) -> None:
     (tmp_path / "whole").mkdir()
     embed_list(folder, listed, tmp_path / "whole" / f"e{ending}", batch_size=3)
-    rng = random.Random(ending)
-    done: list[str] = []
+    rng, done = random.Random(ending), []
 
-    def embed_and_die(model: ModelFolder, some: Manifest, **options: Any) -> EmbeddingTable:
+    def embed_and_die(model: ModelFolder, some: Manifest, **options) -> EmbeddingTable:
         table = embed(model, some, **options)
         if rng.random() < 0.5:
             raise Killed
@@ -108,12 +106,11 @@ def test_parts_of_another_run_are_not_mixed_in(
         embed_list(folder, listed, out, batch_size=3)
     before = sorted((path.name, path.read_bytes()) for path in Path(f"{out}.parts").iterdir())
     shorter = listed.select(np.arange(5))
-    changed_runs: list[tuple[Manifest, dict[str, Any], str]] = [
+    for other, options, what in (
         (shorter, {"batch_size": 3}, "another list"),
         (listed, {"batch_size": 4}, "another batch_size"),
         (listed, {"batch_size": 3, "crops": 2}, "another crops"),
-    ]
-    for other, options, what in changed_runs:
+    ):
         with pytest.raises(InputError, match=f"holds the parts of a run with {what}"):
             embed_list(folder, other, out, **options)
     assert sorted((path.name, path.read_bytes()) for path in Path(f"{out}.parts").iterdir()) == before

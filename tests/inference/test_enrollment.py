@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,14 +23,12 @@ for i in range(int(1e9)):
 """
 
 
-def writer(folder: Path, who: str) -> subprocess.Popen[str]:
+def writer(folder, who):
     command = [sys.executable, "-c", ENROLL_FOREVER, str(folder), who]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def clusters(
-    rng: np.random.Generator, speakers: int, dim: int, utterances: int = 1, cosine: float = 0.7
-) -> tuple[np.ndarray, np.ndarray]:
+def clusters(rng, speakers, dim, utterances=1, cosine=0.7):
     """Return models and queries whose expected similarity to their model is `cosine`."""
     centres = normalization.unit(rng.standard_normal((speakers, dim), dtype=np.float32))
     noise = normalization.unit(rng.standard_normal((speakers * utterances, dim), dtype=np.float32))
@@ -39,7 +36,7 @@ def clusters(
     return centres, cosine * own + np.sqrt(1 - cosine**2, dtype=np.float32) * noise
 
 
-def test_identification_by_hand(tmp_path: Path) -> None:
+def test_identification_by_hand(tmp_path):
     store = Store(tmp_path, "model", create=True)
     assert store.enroll("anna", np.array([[10.0, 0.0], [0.0, 0.1]])) == 2  # model (1, 1) / √2
     assert store.enroll("bert", np.array([-1.0, 0.0])) == 1
@@ -49,7 +46,7 @@ def test_identification_by_hand(tmp_path: Path) -> None:
     assert store.names() == ["anna", "bert"]
 
 
-def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path: Path) -> None:
+def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
     rng = np.random.default_rng(0)
     centres, utterances = clusters(rng, 50, 16, 3)
     store, other = Store(tmp_path, "model", create=True), Store(tmp_path, "model")
@@ -72,16 +69,15 @@ def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path: Pa
     assert "new" not in other.names()
 
 
-def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path: Path) -> None:
+def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path):
     store = Store(tmp_path, "model", create=True)
     for name in ("zoe", "anna", "bert"):
         store.enroll(name, np.array([1.0, 2.0]))
     assert [name for name, _ in store.search(np.array([1.0, 2.0]), top=2)] == ["zoe", "anna"]
 
 
-def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
     process = writer(tmp_path, "a")
-    assert process.stdout is not None
     acknowledged = [int(process.stdout.readline()) for _ in range(30)]
     process.kill()
     acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
@@ -93,10 +89,9 @@ def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path: Path) -> 
     assert store.enroll("a0", np.ones(8)) == 4  # and whole: three utterances and this one
 
 
-def test_two_processes_create_and_write_at_once(tmp_path: Path) -> None:
+def test_two_processes_create_and_write_at_once(tmp_path):
     processes = {who: writer(tmp_path, who) for who in "ab"}
     for process in processes.values():
-        assert process.stdout is not None
         for i in range(20):
             assert int(process.stdout.readline()) == i
     for process in processes.values():
@@ -106,7 +101,7 @@ def test_two_processes_create_and_write_at_once(tmp_path: Path) -> None:
     assert {f"{who}{i}" for who in "ab" for i in range(20)} <= set(names)
 
 
-def test_a_failed_enrolment_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_enrolment_leaves_nothing_behind(tmp_path):
     store = Store(tmp_path, "model", create=True)
     with pytest.raises(InputError, match=r"rows \[1\]: expected embeddings that are finite"):
         store.enroll("anna", np.array([[1.0, 2.0], [np.nan, 0.0]]))
@@ -116,13 +111,13 @@ def test_a_failed_enrolment_leaves_nothing_behind(tmp_path: Path) -> None:
     assert store.names() == ["bert"]
 
 
-def test_another_model_s_embeddings_are_refused(tmp_path: Path) -> None:
+def test_another_model_s_embeddings_are_refused(tmp_path):
     Store(tmp_path, "first", create=True).enroll("anna", np.ones(4))
     with pytest.raises(InputError, match="of model first, not of second"):
         Store(tmp_path, "second", create=True)
 
 
-def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
+def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"no enrolment store"):
         Store(tmp_path / "none", "model")
     (tmp_path / "store.db").write_text("not a database, but long enough to be taken for one" * 20)
@@ -140,9 +135,7 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
         store.search(np.ones(5))
 
 
-def test_without_faiss_the_index_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     store = Store(tmp_path, "model", create=True)
     store.enroll("anna", np.ones(4))
@@ -151,9 +144,7 @@ def test_without_faiss_the_index_says_what_to_install(
 
 
 @pytest.mark.parametrize("coarse_from", [100, 10_000])
-def test_the_index_agrees_with_exact_search_and_knows_who_came_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarse_from: int
-) -> None:
+def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, monkeypatch, coarse_from):
     pytest.importorskip("faiss").omp_set_num_threads(
         1
     )  # threads that wait for each other stall on a busy machine

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +45,10 @@ def calibrated(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> tuple[lis
     return options, tmp_path / "c.toml", tiny_corpus / "spk0" / "2.wav"
 
 
-def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict[str, Any]:
+def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict:
     """Return what a command wrote."""
     assert main([*command, *options, "--json", str(tmp_path / "r.json")]) == 0
-    record: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
-    return record
+    return json.loads((tmp_path / "r.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -58,9 +56,7 @@ def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict[str,
     [["--threshold", "0.9"], ["--llr-threshold", "9"], ["--p-target", "0.3"], [], ["--p-target", "1e-9"]],
 )
 @pytest.mark.parametrize("place", ["option", "store", "model"])
-def test_identify_and_verify_agree(
-    calibrated: tuple[list[str], Path, Path], tmp_path: Path, decision: list[str], place: str
-) -> None:
+def test_identify_and_verify_agree(calibrated, tmp_path, decision, place):
     options, calibration, query = calibrated
     if place == "option":
         options = [*options, "--calibration", str(calibration)]
@@ -76,9 +72,7 @@ def test_identify_and_verify_agree(
             assert found["name"] == (name if pair["same_speaker"] else None) and found["decided"]
 
 
-def test_thresholds_that_decide_nothing_are_refused(
-    calibrated: tuple[list[str], Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_thresholds_that_decide_nothing_are_refused(calibrated, capsys):
     options, calibration, query = calibrated
     for command in (["identify", str(query)], ["verify", "ann", str(query)]):
         for wrong in ("nan", "inf", "x"):
@@ -92,9 +86,7 @@ def test_thresholds_that_decide_nothing_are_refused(
         assert "give one" in capsys.readouterr().err
 
 
-def test_every_score_says_its_kind_and_probability(
-    calibrated: tuple[list[str], Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_score_says_its_kind_and_probability(calibrated, capsys):
     options, calibration, query = calibrated
     capsys.readouterr()
     assert main(["verify", "ann", str(query), *options, "--calibration", str(calibration)]) == 0
@@ -107,9 +99,7 @@ def test_every_score_says_its_kind_and_probability(
     assert "among 2 enrolled, a stranger is named in up to 1.99 % of searches" in out
 
 
-def test_a_calibration_of_other_scores_is_refused(
-    calibrated: tuple[list[str], Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_calibration_of_other_scores_is_refused(calibrated, tmp_path, capsys):
     options, calibration, query = calibrated
     text = calibration.read_text()
     for old, new, expected in (
@@ -128,9 +118,7 @@ def test_a_calibration_of_other_scores_is_refused(
         assert expected in capsys.readouterr().err
 
 
-def test_durations_of_the_enrolled_are_known_to_a_calibration(
-    calibrated: tuple[list[str], Path, Path], tmp_path: Path
-) -> None:
+def test_durations_of_the_enrolled_are_known_to_a_calibration(calibrated, tmp_path):
     options, calibration, query = calibrated
     fitted = Calibration.load(calibration)
     with_duration = Calibration(
@@ -144,7 +132,7 @@ def test_durations_of_the_enrolled_are_known_to_a_calibration(
     assert pair["llr"] == pytest.approx(20 * pair["score"] - 10 + np.log(1.6), abs=1e-3)  # of 2.3 s and 1.6 s
 
 
-def test_odds_by_hand() -> None:
+def test_odds_by_hand():
     # Two enrolled, P(enrolled) = 0.5: 0.25 x 8 against 0.25 x 2 and 0.5 x 1.
     assert np.exp(log_odds(np.log([2.0, 8.0]), 2)) == pytest.approx(2.0)
     assert np.exp(log_odds([np.log(8.0)], 1)) == pytest.approx(8.0)
@@ -152,7 +140,7 @@ def test_odds_by_hand() -> None:
     assert log_odds([5.0, 1.0], 2) > log_odds([5.0, 4.0], 2) and log_odds([5.0], 2) > log_odds([5.0], 50)
 
 
-def test_open_set_rates_by_hand() -> None:
+def test_open_set_rates_by_hand():
     values = np.array([5.0, 4.0, 3.0, 2.0, 6.0, 1.0])
     enrolled = np.array([True, True, True, False, False, False])
     right = np.array([True, False, True, False, False, False])

@@ -1,7 +1,6 @@
 """Models go to a hub and come back, then from the local cache without a network; the hub is a stub."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -17,7 +16,7 @@ from tests.hub_stub import Hub
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
     """The stub in place of the hub, and an empty cache. What the environment says was read at import."""
     server = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -32,7 +31,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     server.close()
 
 
-def test_push_load_and_load_offline(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_load_and_load_offline(hub, tiny_model, monkeypatch):
     assert main(["push", str(tiny_model), "org/tiny", "--license", "cc-by-4.0"]) == 0
     files = hub.repos["org/tiny"]
     assert set(files) == {"config.toml", "model.safetensors", "head.safetensors", "speakers.txt", "README.md"}
@@ -52,7 +51,7 @@ def test_push_load_and_load_offline(hub: Hub, tiny_model: Path, monkeypatch: pyt
     assert read_model_folder("org/tiny").fingerprint == identity
 
 
-def test_what_the_hub_does_not_have(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_does_not_have(hub, monkeypatch):
     hub.repos["org/empty"] = {"README.md": b"nothing"}
     with pytest.raises(InputError, match="org/absent: no such folder here, and not to be had"):
         read_model_folder("org/absent")
@@ -63,9 +62,7 @@ def test_what_the_hub_does_not_have(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
         read_model_folder("org/absent")
 
 
-def test_a_push_refused_is_said(
-    hub: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_push_refused_is_said(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "answer", lambda *request: (403, b"{}", {}))
     with pytest.raises(InputError, match=r"org/tiny: not pushed: .*HF_TOKEN"):
         push(tiny_model, "org/tiny")
@@ -73,7 +70,7 @@ def test_a_push_refused_is_said(
         push(tmp_path / "absent", "org/tiny")
 
 
-def test_names() -> None:
+def test_names():
     for wrong in ("model", "a/b/c", "/tmp/x", "../a", "a/b c"):
         assert client.NAME.fullmatch(wrong) is None
     with pytest.raises(InputError, match="expected org/name"):
@@ -82,7 +79,7 @@ def test_names() -> None:
         client.fetch("not a name", ())
 
 
-def test_another_toolkits_model_is_imported_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
     folder = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
     hub.repos["speechbrain/spkrec"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["import", "speechbrain", "speechbrain/spkrec", "--out", str(tmp_path / "model")]) == 0
@@ -90,9 +87,7 @@ def test_another_toolkits_model_is_imported_from_the_hub(hub: Hub, tmp_path: Pat
     assert not any("mean_var_norm_emb" in request for request in hub.requests)
 
 
-def test_a_mistyped_path_is_not_looked_for_on_the_hub(
-    hub: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert main(["push", str(tiny_model), "runs/tiny"]) == 0

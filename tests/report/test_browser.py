@@ -102,8 +102,7 @@ class Browser:
             found = self._next()
             if found.get("id") == self._count:
                 assert "error" not in found, found
-                record: dict[str, Any] = found["result"]
-                return record
+                return found["result"]
 
     def wait_for(self, method: str) -> None:
         """Return when an event has come."""
@@ -122,8 +121,7 @@ class Browser:
         found = json.loads(message)
         if "method" in found:
             self.events.append(found)
-        record: dict[str, Any] = found
-        return record
+        return found
 
     def open(self, page: Path, width: int, scheme: str = "light") -> str:
         """Return the session of a page opened in a window of that width, once it is loaded."""
@@ -138,7 +136,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", session, features=scheme_of)
         self.call("Page.navigate", session, url=page.absolute().as_uri())
         self.wait_for("Page.loadEventFired")
-        return str(session)
+        return session
 
     def ask(self, session: str, expression: str) -> Any:
         """Return the value of a JavaScript expression, awaited."""

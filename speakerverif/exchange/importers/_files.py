@@ -116,7 +116,7 @@ def parse_yaml(content: bytes, path: Path) -> dict[str, Any]:
     return loaded
 
 
-class _AsData(yaml.SafeLoader):
+class _AsData(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """A loader that never constructs an object."""
 
 
@@ -125,8 +125,8 @@ def _tagged(loader: _AsData, tag: str, node: yaml.Node) -> Any:
         return {"!": tag.lstrip("!"), **loader.construct_mapping(node, deep=True)}
     if isinstance(node, yaml.SequenceNode):
         return {"!": tag.lstrip("!"), "value": loader.construct_sequence(node, deep=True)}
-    value = loader.construct_scalar(node)  # type: ignore[arg-type]
+    value = loader.construct_scalar(node)
     return value if tag == "!ref" else {"!": tag.lstrip("!"), "value": value}
 
 
-_AsData.add_multi_constructor("", _tagged)  # type: ignore[no-untyped-call]
+_AsData.add_multi_constructor("", _tagged)

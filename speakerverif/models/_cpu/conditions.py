@@ -2,11 +2,12 @@
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 
 def runs_eagerly(frames: Tensor) -> bool:
     """Return whether work on the frames runs eagerly on a CPU: not under autocast, traced or compiled."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    traced = is_tracing() or torch.compiler.is_compiling()
     return frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not traced
 
 

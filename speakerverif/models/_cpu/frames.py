@@ -4,7 +4,8 @@ A convolution of k taps is k products of shifted frames, each near the rate of a
 convolution and its padding copies are not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,7 @@ class FastLinear(Packable, nn.Linear):
         if kernel is not None and rows.numel() >= KERNEL_ROWS * self.in_features:
             return kernel(rows)
         if runs_eagerly(rows) and self._pays(rows):
-            out: Tensor = _PackedProduct.apply(rows, self.weight, self.bias)
-            return out
+            return _packed_product(rows, self.weight, self.bias)
         return super().forward(rows)
 
     def _pays(self, rows: Tensor) -> bool:
@@ -59,13 +59,13 @@ class _PackedProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, weight)
         return product(rows, packed(weight), bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         rows, weight = ctx.saved_tensors
         needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
         flat = grad.flatten(0, -2)
@@ -115,7 +115,7 @@ class FastTimeConv(Packable, TimeConv):
     The kernel `(C', C, k)` lies in memory tap by tap, so that each tap is a contiguous matrix.
     """
 
-    weight: nn.Parameter  # type: ignore[assignment]
+    weight: nn.Parameter
 
     def prepare(self) -> None:
         """Lay the kernel out tap by tap."""
@@ -132,8 +132,7 @@ class FastTimeConv(Packable, TimeConv):
         padded = self.pad(frames, num_frames)
         if (kernel := self.kernel_for(padded)) is not None:
             return kernel(padded.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
-        out: Tensor = _ShiftedProducts.apply(padded, self.weight, self.bias, self.dilation[0])
-        return out
+        return _shifted_products(padded, self.weight, self.bias, self.dilation[0])
 
 
 class ConvBuffer:
@@ -198,9 +197,7 @@ class _ShiftedProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
-        ctx, frames: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
-    ) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(frames, weight)
         ctx.dilation = dilation
         batch, length, _ = frames.shape
@@ -214,7 +211,7 @@ class _ShiftedProducts(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         frames, weight = ctx.saved_tensors
         taps = weight.permute(2, 0, 1)
         rows = frames.reshape(-1, frames.shape[2])
@@ -247,7 +244,8 @@ class FastTDNN(TDNN):
         if self.norm is None:
             return frames
         if self.training or not keeps_nothing(frames):
-            return self.norm(frames, num_frames)
+            normed: Tensor = self.norm(frames, num_frames)
+            return normed
         scale, offset = scale_and_offset(self.norm)
         return torch.addcmul(offset, frames, scale, out=frames)
 
@@ -262,3 +260,7 @@ class FastTDNN(TDNN):
         # As rows: a linear layer of three axes returns a view, which autograd copies before it is overwritten.
         rows: Tensor = self.activation(self.affine(frames.flatten(0, 1)))
         return rows.view(*frames.shape[:2], -1)
+
+
+_packed_product: Callable[..., Tensor] = _PackedProduct.apply
+_shifted_products: Callable[..., Tensor] = _ShiftedProducts.apply

@@ -13,7 +13,7 @@ from speakerverif.models.encoders._maps import ConvNorm, MapConv, zero_padded_ma
 class FastMapConv(Packable, MapConv):
     """A point-wise convolution is one matrix product, since maps are channels-last."""
 
-    weight: nn.Parameter  # type: ignore[assignment]
+    weight: nn.Parameter
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
         if not runs_eagerly(maps):

@@ -1,11 +1,12 @@
 """Statistics over time in closed form, a few utterances at a time, so that a piece stays in the processor's cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.jit._trace import is_tracing
 
 from speakerverif.models.pooling import AttendedMeanAndDeviation, MeanAndDeviation
 
@@ -18,7 +19,7 @@ class FastMeanAndDeviation(MeanAndDeviation):
     def moments(self, frames: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if not _suits(frames):
             return super().moments(frames, count, mask)
-        mean, variance = _Moments.apply(frames, count, mask)
+        mean, variance = _moments(frames, count, mask)
         return mean, variance
 
 
@@ -28,13 +29,13 @@ class FastAttendedMeanAndDeviation(AttendedMeanAndDeviation):
     def moments(self, logits: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         if not _suits(frames):
             return super().moments(logits, frames)
-        mean, variance = _SoftmaxMoments.apply(logits, frames).unbind(1)
+        mean, variance = _softmax_moments(logits, frames).unbind(1)
         return mean, variance
 
 
 def _suits(frames: Tensor) -> bool:
     """Return whether work in pieces pays: on a CPU in eager mode (autocast leaves float32 alone)."""
-    return frames.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+    return frames.device.type == "cpu" and not (is_tracing() or torch.compiler.is_compiling())
 
 
 def _pieces(first: Tensor, *rest: Tensor | None) -> Iterator[tuple[Any, ...]]:
@@ -48,9 +49,7 @@ class _Moments(torch.autograd.Function):
     """Mean and variance (divided by n) of frames over time; padding is zero, and False in `mask`."""
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
-        ctx, frames: Tensor, count: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, frames: Tensor, count: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         mean = frames.sum(1, keepdim=True) / count
         variance = torch.empty_like(mean)
         for x, m, v, mask_x in _pieces(frames, mean, variance, mask):
@@ -61,7 +60,7 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, None, None]:
         frames, mean, count, mask = ctx.saved_tensors
         offset, slope = grad_mean.unsqueeze(1) / count, 2 * grad_variance.unsqueeze(1) / count
         grad = torch.empty_like(frames)
@@ -84,7 +83,7 @@ class _SoftmaxMoments(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, frames: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, logits: Tensor, frames: Tensor) -> Tensor:
         statistics = frames.new_empty(len(frames), 2, frames.shape[2])
         weights = torch.empty_like(frames) if any(ctx.needs_input_grad) else None
         for z, x, m, v, kept in _pieces(logits, frames, *statistics.split(1, 1), weights):
@@ -101,7 +100,7 @@ class _SoftmaxMoments(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         weights, frames, statistics = ctx.saved_tensors
         grad_logits, grad_frames = torch.empty_like(weights), torch.empty_like(frames)
         tensors = (weights, frames, *statistics.split(1, 1), *grad.split(1, 1), grad_logits, grad_frames)
@@ -111,3 +110,7 @@ class _SoftmaxMoments(torch.autograd.Function):
             torch.mul(torch.addcmul(slope, centred, gv), w, out=gx)
             torch.mul(slope.mul_(centred).sub_(gv * v), w, out=gl)
         return grad_logits, grad_frames
+
+
+_moments: Callable[..., tuple[Tensor, Tensor]] = _Moments.apply
+_softmax_moments: Callable[..., Tensor] = _SoftmaxMoments.apply

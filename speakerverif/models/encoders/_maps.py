@@ -96,4 +96,5 @@ class ConvNorm(nn.Module):
         self.norm = MapNorm(out_channels)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        return self.norm(self.conv(maps), num_frames)
+        normed: Tensor = self.norm(self.conv(maps), num_frames)
+        return normed

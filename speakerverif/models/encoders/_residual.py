@@ -50,7 +50,9 @@ class BasicBlock(Residual):
         self.conv2 = ConvNorm(channels, channels)
 
     def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
-        return self.conv2(self.relu(self.conv1(maps, after)), after)
+        maps = self.relu(self.conv1(maps, after))
+        maps = self.conv2(maps, after)
+        return maps
 
 
 # Makes a block from the number of its stage, the input channels, the width and the stride.

@@ -74,7 +74,8 @@ class DenseLayer(nn.Module):
         # The mask is the same for all frames of a segment, so it is computed once for each.
         mask = self.excite(self.squeeze(segment_context(frames, num_frames)).relu()).sigmoid()
         segment = torch.arange(frames.shape[1], device=frames.device) // SEGMENT
-        return self.local(frames) * mask.index_select(1, segment)
+        new: Tensor = self.local(frames) * mask.index_select(1, segment)
+        return new
 
 
 def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
@@ -91,7 +92,7 @@ def segment_context(frames: Tensor, num_frames: Tensor | None) -> Tensor:
     starts = SEGMENT * torch.arange(segments, device=frames.device)
     counts = (count.unsqueeze(1) - starts).clamp(0, SEGMENT).unsqueeze(-1)
     padded = nn.functional.pad(frames, (0, 0, 0, segments * SEGMENT - length))
-    sums = widened(padded).unflatten(1, (-1, SEGMENT)).sum(2)
+    sums: Tensor = widened(padded).unflatten(1, (-1, SEGMENT)).sum(2)
     # A segment that is all padding has no mean; its 0 is never used.
     return sums.sum(1, keepdim=True) / count.view(-1, 1, 1) + sums / counts.clamp(min=1)
 
@@ -114,7 +115,8 @@ class DenseBlock(nn.Module):
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         for layer in self.layers:
             frames = torch.cat((frames, layer(frames, num_frames)), 2)
-        return self.linear(self.norm(frames, num_frames).relu())
+        frames = self.linear(self.norm(frames, num_frames).relu())
+        return frames
 
 
 class CAMPlusPlus(nn.Module):
@@ -148,7 +150,8 @@ class CAMPlusPlus(nn.Module):
         for block in self.blocks:
             frames = block(frames, num_frames)
         frames = self.norm(frames, num_frames).relu()
-        return self.embedding_norm(self.embedding(self.pooling(frames, num_frames)))
+        embedding: Tensor = self.embedding_norm(self.embedding(self.pooling(frames, num_frames)))
+        return embedding
 
 
 def build(config: Config, num_mels: int) -> CAMPlusPlus:

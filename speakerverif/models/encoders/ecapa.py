@@ -89,7 +89,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         squeezed = self.squeeze(masked_mean(frames, num_frames)).relu()
-        return self.excite(squeezed).sigmoid().unsqueeze(1)
+        scale: Tensor = self.excite(squeezed).sigmoid()
+        return scale.unsqueeze(1)
 
 
 class SERes2Block(nn.Module):
@@ -103,10 +104,11 @@ class SERes2Block(nn.Module):
         self.se = SqueezeExcitation(config.channels, config.se_channels)
 
     def forward(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
-        inner = self.reduce(frames, num_frames)
+        inner: Tensor = self.reduce(frames, num_frames)
         inner = self.res2(inner, num_frames)
         inner = self.expand(inner, num_frames)
-        return frames + inner * self.se(inner, num_frames)
+        scaled: Tensor = inner * self.se(inner, num_frames)
+        return frames + scaled
 
 
 class ECAPA(nn.Module):
@@ -141,7 +143,7 @@ class ECAPA(nn.Module):
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         frames = self.aggregate(self.input(features, num_frames), num_frames)
         frames = self.mfa(frames, num_frames)
-        embedding = self.embedding(self.pooling_norm(self.pooling(frames, num_frames)))
+        embedding: Tensor = self.embedding(self.pooling_norm(self.pooling(frames, num_frames)))
         return embedding if self.embedding_norm is None else self.embedding_norm(embedding)
 
     def aggregate(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:

@@ -57,7 +57,7 @@ class Fusion(nn.Module):
 
     def forward(self, one: Tensor, other: Tensor, num_frames: Tensor | None) -> Tensor:
         hidden = nn.functional.silu(self.reduce(torch.cat((one, other), 1), num_frames))
-        share = self.expand(hidden, num_frames).tanh()
+        share: Tensor = self.expand(hidden, num_frames).tanh()
         return one + other + share * (one - other)
 
 
@@ -84,7 +84,8 @@ class Res2Block(Residual):
             elif i > 0:
                 part = outputs[-1] + part
             outputs.append(self.activation(conv(part, after)))
-        return self.conv3(torch.cat(outputs, 1), after)
+        joined: Tensor = self.conv3(torch.cat(outputs, 1), after)
+        return joined
 
     def activation(self, maps: Tensor) -> Tensor:
         return maps.clamp(0, CEILING)

@@ -47,7 +47,8 @@ class InvertedBottleneck(Residual):
     def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         maps = self.relu(self.conv1(maps, after))
         maps = self.relu(self.conv2(maps, after))
-        return self.conv3(maps, after)
+        maps = self.conv3(maps, after)
+        return maps
 
 
 class GeminiDFResNet(ResidualEncoder):

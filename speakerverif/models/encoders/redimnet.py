@@ -134,8 +134,9 @@ class ConvNeXtBlock(nn.Module):
         self.pointwise = MapConv(channels, channels, (1, 1), bias=True)
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        inner = nn.functional.gelu(self.grouped(maps, num_frames))
-        return maps + self.pointwise(inner, num_frames)
+        inner: Tensor = nn.functional.gelu(self.grouped(maps, num_frames))
+        inner = self.pointwise(inner, num_frames)
+        return maps + inner
 
 
 class ResidualBlock(nn.Module):
@@ -152,7 +153,7 @@ class ResidualBlock(nn.Module):
         self.excitation = excitation
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
-        inner = self.pointwise1(self.grouped1(maps)).relu()
+        inner: Tensor = self.pointwise1(self.grouped1(maps)).relu()
         inner = self.norm1(inner, num_frames)
         inner = self.pointwise2(self.grouped2(inner), num_frames)
         if self.excitation is not None:
@@ -170,7 +171,8 @@ class FrequencyExcitation(nn.Module):
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
         means = masked_mean(widened(maps).mean(1), num_frames)
-        return self.excite(self.squeeze(means).relu()).sigmoid()[:, None, None, :].to(maps.dtype)
+        scale: Tensor = self.excite(self.squeeze(means).relu()).sigmoid()
+        return scale[:, None, None, :].to(maps.dtype)
 
 
 class TransformerLayer(nn.Module):
@@ -196,7 +198,8 @@ class TransformerLayer(nn.Module):
         heard = nn.functional.scaled_dot_product_attention(query, key, value, mask)
         frames = self.norm(frames + self.output(heard.transpose(1, 2).flatten(2)))
         inner = nn.functional.gelu(self.inner(frames), approximate="tanh")
-        return self.final_norm(frames + self.outer(inner))
+        frames = self.final_norm(frames + self.outer(inner))
+        return frames
 
 
 class TimeContext(nn.Module):
@@ -222,7 +225,7 @@ class TimeContext(nn.Module):
 def weighted_sum(outputs: list[Tensor], weights: Tensor) -> Tensor:
     """Return the sum of frames `(B, T, C)` under the softmax of weights `(outputs, C)`."""
     first, *rest = weights.softmax(0)
-    total = outputs[0] * first
+    total: Tensor = outputs[0] * first
     for output, weight in zip(outputs[1:], rest, strict=True):
         total = torch.addcmul(total, output, weight)
     return total
@@ -309,7 +312,7 @@ class ReDimNet(nn.Module):
         if self.head is not None:
             frames = self.head(frames, num_frames)
         pooled = self.pooling(frames, num_frames)
-        embedding = self.embedding(pooled if self.pooling_norm is None else self.pooling_norm(pooled))
+        embedding: Tensor = self.embedding(pooled if self.pooling_norm is None else self.pooling_norm(pooled))
         embedding = embedding if self.embedding_norm is None else self.embedding_norm(embedding)
         return embedding if self.second is None else self.second(embedding)
 

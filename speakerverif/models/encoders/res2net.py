@@ -59,7 +59,8 @@ class Res2Block(Residual):
         for part, conv in zip(parts, self.convs, strict=True):
             part = outputs[-1] + part if outputs else part
             outputs.append(self.activation(conv(part, after)))
-        return self.conv3(torch.cat([*outputs, last], 1), after)
+        joined: Tensor = self.conv3(torch.cat([*outputs, last], 1), after)
+        return joined
 
     def activation(self, maps: Tensor) -> Tensor:
         return maps.clamp(0, CEILING)

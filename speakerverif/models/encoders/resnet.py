@@ -61,7 +61,8 @@ class Bottleneck(Residual):
     def layers(self, maps: Tensor, before: Tensor | None, after: Tensor | None) -> Tensor:
         maps = self.relu(self.conv1(maps, before))
         maps = self.relu(self.conv2(maps, after))
-        return self.conv3(maps, after)
+        maps = self.conv3(maps, after)
+        return maps
 
 
 class ResNet(ResidualEncoder):

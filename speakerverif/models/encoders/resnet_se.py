@@ -62,7 +62,7 @@ class ChannelExcitation(nn.Module):
 
     def forward(self, maps: Tensor, num_frames: Tensor | None) -> Tensor:
         means = masked_mean(widened(maps).mean(3).transpose(1, 2), num_frames)
-        scale = self.excite(self.squeeze(means).relu()).sigmoid()
+        scale: Tensor = self.excite(self.squeeze(means).relu()).sigmoid()
         return maps * scale[:, :, None, None].to(maps.dtype)
 
 

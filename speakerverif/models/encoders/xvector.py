@@ -100,7 +100,7 @@ class XVector(nn.Module):
             if num_frames is not None:
                 num_frames = num_frames - lost
             frames = layer(frames, num_frames)
-        embedding = self.embedding(self.pooling(frames, num_frames))
+        embedding: Tensor = self.embedding(self.pooling(frames, num_frames))
         return embedding if self.second is None else self.second(embedding)
 
 

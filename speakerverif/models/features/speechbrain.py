@@ -47,4 +47,5 @@ class SpeechBrainFilterbank(Filterbank):
 
     def finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
         loudest = self.fill(features, num_frames, -math.inf).amax((1, 2), keepdim=True)
-        return self.fill(torch.maximum(features, loudest - self.TOP_DB), num_frames)
+        floored: Tensor = self.fill(torch.maximum(features, loudest - self.TOP_DB), num_frames)
+        return floored

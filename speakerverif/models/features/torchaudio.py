@@ -71,8 +71,8 @@ class VoxcelebTrainerFilterbank(TorchaudioFilterbank):
 
     def finish(self, features: Tensor, num_frames: Tensor) -> Tensor:
         count = num_frames.clamp(min=1)[:, None, None]
-        centred = self.fill(features - features.sum(1, keepdim=True) / count, num_frames)
-        variance = centred.square().sum(1, keepdim=True) / count
+        centred: Tensor = self.fill(features - features.sum(1, keepdim=True) / count, num_frames)
+        variance: Tensor = centred.square().sum(1, keepdim=True) / count
         return centred / (variance + self.VARIANCE_OFFSET).sqrt()
 
 

@@ -22,7 +22,7 @@ class Backend:
     needs_training: bool = True
     arrays: tuple[str, ...] = ()
 
-    def state(self) -> dict[str, NDArray]:
+    def state(self) -> dict[str, NDArray[np.float64]]:
         """Return the trained arrays by name.
 
         Raises:
@@ -34,14 +34,14 @@ class Backend:
             )
         return {name: getattr(self, name) for name in self.arrays}
 
-    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+    def fit(self, embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Learn from embeddings float (N, D) with speaker labels int (N,)."""
         raise NotImplementedError
 
     def adapt(
         self,
-        embeddings: NDArray,
-        labels: NDArray | None = None,
+        embeddings: NDArray[np.floating],
+        labels: NDArray[np.integer] | None = None,
         weight: float = 0.5,
         method: Adaptation = "coral+",
     ) -> None:
@@ -57,11 +57,11 @@ class Backend:
 
     def score(
         self,
-        enroll: NDArray,
-        test: NDArray,
-        enroll_index: NDArray,
-        test_index: NDArray,
-        enroll_counts: NDArray | None = None,
+        enroll: NDArray[np.floating],
+        test: NDArray[np.floating],
+        enroll_index: NDArray[np.integer],
+        test_index: NDArray[np.integer],
+        enroll_counts: NDArray[np.integer] | None = None,
     ) -> NDArray[np.float64]:
         """Return one score per trial, float64 (trials,).
 
@@ -103,18 +103,18 @@ class LinearCosine(Backend):
     mean: NDArray[np.float64]
     matrix: NDArray[np.float64] | None = None
 
-    def transform(self, embeddings: NDArray) -> NDArray[np.float64]:
+    def transform(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return unit vectors (N, K) of embeddings (N, D): their inner products are the scores."""
         centred = embeddings.astype(np.float64) - self.state()["mean"]
         return unit(centred if self.matrix is None else centred @ self.matrix)
 
     def score(
         self,
-        enroll: NDArray,
-        test: NDArray,
-        enroll_index: NDArray,
-        test_index: NDArray,
-        enroll_counts: NDArray | None = None,
+        enroll: NDArray[np.floating],
+        test: NDArray[np.floating],
+        enroll_index: NDArray[np.integer],
+        test_index: NDArray[np.integer],
+        enroll_counts: NDArray[np.integer] | None = None,
     ) -> NDArray[np.float64]:
         """Return one cosine in [-1, 1] per trial; a model of several is the mean of their unit vectors."""
         models = self.transform(enroll)
@@ -123,7 +123,7 @@ class LinearCosine(Backend):
         return paired_products(models, self.transform(test), enroll_index, test_index)
 
 
-def owners(counts: NDArray, rows: int) -> NDArray[np.int64]:
+def owners(counts: NDArray[np.integer], rows: int) -> NDArray[np.int64]:
     """Return the model of each of `rows` rows, where model i has the next `counts[i]` of them."""
     if np.min(counts) < 1 or np.sum(counts) != rows:
         raise InputError(
@@ -132,7 +132,9 @@ def owners(counts: NDArray, rows: int) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(counts)), counts)
 
 
-def paired_products(left: NDArray, right: NDArray, i: NDArray, j: NDArray) -> NDArray[np.float64]:
+def paired_products(
+    left: NDArray[np.floating], right: NDArray[np.floating], i: NDArray[np.integer], j: NDArray[np.integer]
+) -> NDArray[np.float64]:
     """Return `left[i] · right[j]` for each pair, gathered in blocks: memory does not grow with the pairs."""
     products = np.empty(len(i))
     step = max(1, _BLOCK_VALUES // left.shape[1])

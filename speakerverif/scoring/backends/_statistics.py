@@ -9,7 +9,7 @@ from speakerverif.scoring.normalization import owner_sums
 
 
 def class_means(
-    embeddings: NDArray[np.float64], labels: NDArray
+    embeddings: NDArray[np.float64], labels: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Return each class's mean (S, D), its count (S,), and the within-class scatter (D, D), a sum over rows.
 
@@ -35,7 +35,7 @@ def class_means(
 def cholesky(covariance: NDArray[np.float64], what: str) -> NDArray[np.float64]:
     """Return lower triangular L with L Lᵀ = covariance, or raise `InputError`: the `what` one is singular."""
     try:
-        lower = linalg.cholesky(covariance, lower=True)
+        lower: NDArray[np.float64] = linalg.cholesky(covariance, lower=True)
     except linalg.LinAlgError:
         lower = np.zeros_like(covariance)
     diagonal = np.diag(lower)
@@ -47,7 +47,9 @@ def cholesky(covariance: NDArray[np.float64], what: str) -> NDArray[np.float64]:
     return lower
 
 
-def lda_directions(embeddings: NDArray[np.float64], labels: NDArray, dim: int) -> NDArray[np.float64]:
+def lda_directions(
+    embeddings: NDArray[np.float64], labels: NDArray[np.integer], dim: int
+) -> NDArray[np.float64]:
     """Return (D, dim) directions V, best first, that have unit variance within speakers: Vᵀ W V = I.
 
     Source: Fisher 1936; Bishop 2006, section 4.1.6: generalised eigenvectors of the between- and the
@@ -67,5 +69,5 @@ def lda_directions(embeddings: NDArray[np.float64], labels: NDArray, dim: int) -
     cholesky(within, "within-speaker")
     centred = means - embeddings.mean(axis=0)
     between = (centred.T * (counts / len(embeddings))) @ centred
-    _, vectors = linalg.eigh(between, within)
-    return vectors[:, ::-1][:, :dim]
+    directions: NDArray[np.float64] = linalg.eigh(between, within)[1][:, ::-1]
+    return directions[:, :dim]

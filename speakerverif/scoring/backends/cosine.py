@@ -25,7 +25,7 @@ class Cosine(LinearCosine):
         if not config.subtract_mean:
             self.mean = np.zeros(1)
 
-    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+    def fit(self, embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Take the mean (D,) of training embeddings (N, D); their speakers don't matter."""
         if self.subtract_mean:
             self.mean = embeddings.mean(axis=0, dtype=np.float64)

@@ -23,7 +23,7 @@ class Lda(LinearCosine):
     def __init__(self, config: Config) -> None:
         self.dim = config.dim
 
-    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+    def fit(self, embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Learn mean and directions from embeddings float (N, D) with speaker labels int (N,)."""
         values = embeddings.astype(np.float64)
         self.mean, self.matrix = values.mean(axis=0), lda_directions(values, labels, self.dim)

@@ -54,7 +54,7 @@ class Plda(Backend):
         self.lda_dim, self.iterations = config.lda_dim, config.iterations
         self.length_norm = np.array(config.length_norm)
 
-    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+    def fit(self, embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Learn everything from embeddings float (N, D) with speaker labels int (N,).
 
         Raises:
@@ -72,8 +72,8 @@ class Plda(Backend):
 
     def adapt(
         self,
-        embeddings: NDArray,
-        labels: NDArray | None = None,
+        embeddings: NDArray[np.floating],
+        labels: NDArray[np.integer] | None = None,
         weight: float = 0.5,
         method: Adaptation = "coral+",
     ) -> None:
@@ -125,11 +125,11 @@ class Plda(Backend):
 
     def score(
         self,
-        enroll: NDArray,
-        test: NDArray,
-        enroll_index: NDArray,
-        test_index: NDArray,
-        enroll_counts: NDArray | None = None,
+        enroll: NDArray[np.floating],
+        test: NDArray[np.floating],
+        enroll_index: NDArray[np.integer],
+        test_index: NDArray[np.integer],
+        enroll_counts: NDArray[np.integer] | None = None,
     ) -> Array:
         """Return log p(test | the enrolled speaker) − log p(test | any speaker), float64 (trials,).
 
@@ -157,9 +157,10 @@ class Plda(Backend):
         by_model -= 0.5 * (expected**2 / spread[size_of]).sum(axis=1)
         by_test = tested**2 @ (0.5 / (1 + ratio) - 0.5 / spread).T
         cross = paired_products(expected / spread[size_of], tested, enroll_index, test_index)
-        return cross + by_model[enroll_index] + by_test[test_index, size_of[enroll_index]]
+        ratios: Array = cross + by_model[enroll_index] + by_test[test_index, size_of[enroll_index]]
+        return ratios
 
-    def _process(self, embeddings: NDArray) -> Array:
+    def _process(self, embeddings: NDArray[np.floating]) -> Array:
         """Return embeddings (N, D) centred, projected and scaled to unit length, (N, K)."""
         projected = (embeddings.astype(np.float64) - self.centre) @ self.projection
         return unit(projected) if self.length_norm else projected
@@ -172,7 +173,7 @@ def _diagonal_basis(between: Array, within: Array) -> tuple[Array, Array]:
 
 
 def _em(
-    values: Array, labels: NDArray, between: Array, within: Array, iterations: int
+    values: Array, labels: NDArray[np.integer], between: Array, within: Array, iterations: int
 ) -> tuple[Array, Array, Array]:
     """Return mean (K,), B and W (K, K) after EM steps from the given covariances; none lowers the likelihood.
 
@@ -200,14 +201,16 @@ def _em(
 def _power(covariance: Array, exponent: float) -> Array:
     """Return a symmetric positive definite matrix to a power."""
     values, vectors = linalg.eigh(covariance)
-    return (vectors * values**exponent) @ vectors.T
+    power: Array = (vectors * values**exponent) @ vectors.T
+    return power
 
 
 def _enlarged(old: Array, new: Array) -> Array:
     """Return `old` with its variance raised to that of `new` in each direction where `new` varies more."""
     gain, basis = linalg.eigh(new, old)
     back = basis.T @ old  # the inverse of the basis
-    return old + back.T @ np.diag(np.maximum(gain - 1, 0.0)) @ back
+    enlarged: Array = old + back.T @ np.diag(np.maximum(gain - 1, 0.0)) @ back
+    return enlarged
 
 
 def build(config: Config) -> Plda:

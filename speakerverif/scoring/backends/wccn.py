@@ -30,7 +30,7 @@ class Wccn(LinearCosine):
     def __init__(self, config: Config) -> None:
         self.covariance = config.covariance
 
-    def fit(self, embeddings: NDArray, labels: NDArray) -> None:
+    def fit(self, embeddings: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Learn mean and map from embeddings float (N, D) with speaker labels int (N,).
 
         Raises:

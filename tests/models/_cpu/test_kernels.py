@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -28,13 +27,12 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 @pytest.fixture(params=[(name, packed) for name in LAYERS for packed in (True, False)], ids=str)
-def layer(request: pytest.FixtureRequest) -> Any:
+def layer(request) -> nn.Module:
     torch.manual_seed(0)
     name, packed = request.param
     make, shape = LAYERS[name]
     layer = make().eval()
     if isinstance(layer, ConvNorm):
-        assert layer.norm.running_mean is not None
         nn.init.uniform_(layer.norm.running_mean)
     layer.given = torch.randn(shape)
     if len(shape) == 4:
@@ -43,42 +41,39 @@ def layer(request: pytest.FixtureRequest) -> Any:
     return layer
 
 
-def result(layer: Any) -> Tensor:
+def result(layer: nn.Module) -> Tensor:
     with torch.inference_mode():
-        values: Tensor = layer(layer.given)
-        return values
+        return layer(layer.given)
 
 
-def plain(layer: Any) -> Tensor:
+def plain(layer: nn.Module) -> Tensor:
     """What the plain layer with the same weights gives."""
     layer = copy.deepcopy(layer)
     restore(layer)
     return result(layer)
 
 
-def without_kernel(layer: Any) -> Tensor:
+def without_kernel(layer: nn.Module) -> Tensor:
     return result(copy.deepcopy(layer))
 
 
-def uses_kernel(layer: Any) -> bool:
+def uses_kernel(layer: nn.Module) -> bool:
     with torch.inference_mode():
         return layer.kernel_for(layer.given) is not None
 
 
-def test_gives_what_the_weights_give(layer: Any) -> None:
+def test_gives_what_the_weights_give(layer):
     assert uses_kernel(layer) and not uses_kernel(copy.deepcopy(layer))
     torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_relu_is_that_of_the_result(packed: bool) -> None:
+def test_relu_is_that_of_the_result(packed):
     layer = FastLinear(5, 7)
     layer.given = torch.randn(9, 5)
     pack(layer.eval(), packed)
     with torch.inference_mode():
-        kernel = layer.kernel_for(layer.given)
-        assert kernel is not None
-        torch.testing.assert_close(kernel(layer.given, relu=True), plain(layer).relu())
+        torch.testing.assert_close(layer.kernel_for(layer.given)(layer.given, relu=True), plain(layer).relu())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +85,7 @@ def test_relu_is_that_of_the_result(packed: bool) -> None:
     ],
     ids=["in place", "loaded", "assigned"],
 )
-def test_changed_weights_are_seen(layer: Any, change: Callable[[Any], object]) -> None:
+def test_changed_weights_are_seen(layer, change):
     before = result(layer)
     with torch.no_grad():
         change(layer)
@@ -102,16 +97,15 @@ def test_changed_weights_are_seen(layer: Any, change: Callable[[Any], object]) -
     torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_of_the_norm_are_weights() -> None:
+def test_statistics_of_the_norm_are_weights():
     layer = ConvNorm(4, 6)
     layer.given = torch.randn(2, 4, 9, 8).contiguous(memory_format=torch.channels_last)
     accelerate(layer.eval(), kernels=True)
-    assert layer.norm.running_var is not None
     layer.norm.running_var.fill_(4)
     assert not uses_kernel(layer)
 
 
-def test_not_in_training_nor_for_gradients(layer: Any) -> None:
+def test_not_in_training_nor_for_gradients(layer):
     assert layer.kernel_for(layer.given) is None  # gradients are on
     layer(layer.given).square().sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
@@ -119,7 +113,7 @@ def test_not_in_training_nor_for_gradients(layer: Any) -> None:
     assert not uses_kernel(layer)
 
 
-def test_another_precision_is_left_alone(layer: Any) -> None:
+def test_another_precision_is_left_alone(layer):
     layer.double()
     layer.given = layer.given.double()
     pack(layer)
@@ -127,7 +121,7 @@ def test_another_precision_is_left_alone(layer: Any) -> None:
     assert result(layer).dtype == torch.float64
 
 
-def test_weights_that_do_not_tell_of_changes_are_not_packed() -> None:
+def test_weights_that_do_not_tell_of_changes_are_not_packed():
     with torch.inference_mode():
         layer = FastLinear(5, 7).eval()
     layer.given = torch.randn(9, 5)
@@ -135,7 +129,7 @@ def test_weights_that_do_not_tell_of_changes_are_not_packed() -> None:
     assert not uses_kernel(layer)
 
 
-def test_a_processor_without_a_rule_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_a_rule_packs_nothing(monkeypatch):
     layer = FastLinear(5, 7).eval()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
     pack(layer)
@@ -144,7 +138,7 @@ def test_a_processor_without_a_rule_packs_nothing(monkeypatch: pytest.MonkeyPatc
     assert isinstance(layer._kernel, kernels.LinearKernel)
 
 
-def test_saved_and_copied_without(layer: Any) -> None:
+def test_saved_and_copied_without(layer):
     state = layer.state_dict()
     assert all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values())
     assert pickle.loads(pickle.dumps(layer))._kernel is None
@@ -153,7 +147,7 @@ def test_saved_and_copied_without(layer: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(ROWS,), (4, ROWS // 4)], ids=["rows", "frames"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_of_large_products(shape: tuple[int, ...], bias: bool) -> None:
+def test_gradients_of_large_products(shape, bias):
     torch.manual_seed(0)
     layer = FastLinear(WEIGHTS // 256, 256, bias)
     given, grad = torch.randn(*shape, layer.in_features), torch.randn(*shape, 256)
