@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -91,11 +91,30 @@ def train(
     part = (distributed.rank(), distributed.size())
     order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed, training.step, part)
     checkpoints = Checkpoints(out, recipe, dataset.class_names, manifest, order.epoch_size, left_out, changes)
-    last_step = min(order.num_steps, stop_after_steps or order.num_steps)
-    batch_size, steps_per_epoch = recipe.train.batch_size, order.steps_per_epoch
-    validations = _validation_steps(recipe, order)
     pin_memory = torch.device(device).type != "cpu"
     crops = batches(make_loader(dataset, order, recipe.train.workers, pin_memory))
+    last_step = min(order.num_steps, stop_after_steps or order.num_steps)
+    _take_steps(training, order, crops, checkpoints, last_step, validate)
+    return out
+
+
+def _take_steps(
+    training: TrainingState,
+    order: BatchOrder,
+    crops: Iterator[Batch],
+    checkpoints: Checkpoints,
+    last_step: int,
+    validate: Validate | None,
+) -> None:
+    """Train until `last_step` or a signal, and save a checkpoint at the end.
+
+    Raises:
+        InputError: a recording that can't be read, a loss that is not finite.
+        KeyboardInterrupt: SIGINT or SIGTERM, after the checkpoint.
+    """
+    recipe, manifest, out = checkpoints.recipe, checkpoints.manifest, checkpoints.out
+    batch_size, steps_per_epoch = recipe.train.batch_size, order.steps_per_epoch
+    validations = _validation_steps(recipe, order)
     with (
         TrainingLog(out, training.step) if distributed.is_first() else contextlib.nullcontext() as written,
         Progress(order.num_steps * batch_size, "train", "crop", done=training.step * batch_size) as progress,
@@ -129,7 +148,6 @@ def train(
             f"{interruption.name}: checkpoint saved after step {training.step}; the same command continues"
         )
         raise KeyboardInterrupt
-    return out
 
 
 def _saved_at_error(checkpoints: Checkpoints, training: TrainingState) -> str:
