@@ -50,7 +50,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Damaged recordings for the package's reader, with limits of time and memory: MINUTES in all, of the GROUPS (none: all).
+# Damaged recordings, lists, tables, models, recipes and stores for their readers: MINUTES in all, of the GROUPS (none: all).
 MINUTES ?= 60
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz.py $(GROUPS) --minutes $(MINUTES)

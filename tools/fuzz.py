@@ -3,23 +3,28 @@
 
     python tools/fuzz.py [GROUP ...] --minutes 5 --out out/fuzz
 
-A parser must return, or raise `InputError` with a message of one line. Any other exception, a death of the process, and
-an input that takes longer than the limit are findings: the input is kept in the folder, and the exit status is 1.
+A parser must return what is right, or raise `InputError` with a message of one line. Any other exception, a death of
+the process, and an input that takes more time or memory than the limits are findings: the input is kept in the folder,
+and the exit status is 1.
 Inputs are numbered and follow from the seed, the group and their number: a finding comes again with the same seed.
 `fuzz_groups.py` holds the groups; a new parser is added there.
 """
 
 import argparse
 import contextlib
+import logging
+import math
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,69 +34,55 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from speakerverif.errors import InputError
 from tools.fuzz_groups import GROUPS, Group
+from tools.fuzz_inputs import Seed, mutated, written
 
-INPUT_S = 10.0
+# Seconds of processor time, and of waiting, that an input may take.
+INPUT_S, WAIT_S = 10.0, 120.0
 MEMORY_BYTES = 2 << 30
-# What numbers in headers are replaced by.
-NUMBERS = (0, 1, 2, 255, 0x7FFF, 0xFFFF, 10**6, 2 * 10**9, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
-HEADER_BYTES = 128
+LONGEST_MESSAGE = 5000  # characters
+LATE = (signal.SIGPROF, signal.SIGALRM)
 
 
-def mutated(seeds: list[bytes], rng: np.random.Generator) -> bytes:
-    """Return one of the seeds after one to four random changes."""
-    content = bytearray(seeds[rng.integers(len(seeds))])
-    for _ in range(rng.integers(1, 5)):
-        size = max(1, len(content))
-        at = int(rng.integers(min(size, HEADER_BYTES) if rng.random() < 0.6 else size))
-        kind = rng.integers(8)
-        if kind == 0 and content:
-            content[at % size] ^= 1 << int(rng.integers(8))
-        elif kind == 1:
-            width = (1, 2, 4, 8)[rng.integers(4)]
-            value = NUMBERS[rng.integers(len(NUMBERS))] & ((1 << 8 * width) - 1)
-            content[at : at + width] = value.to_bytes(width, "little" if rng.integers(2) == 0 else "big")
-        elif kind == 2:
-            del content[at:]
-        elif kind == 3:
-            del content[at : at + int(rng.integers(1, 64))]
-        elif kind == 4:
-            content[at:at] = content[at : at + int(rng.integers(1, 512))]
-        elif kind == 5:
-            content[at : at + 16] = rng.bytes(16)
-        elif kind == 6:
-            other = seeds[rng.integers(len(seeds))]
-            content += other[int(rng.integers(len(other) + 1)) if rng.random() < 0.5 else 0 :]
-        else:
-            other = seeds[rng.integers(len(seeds))]
-            content[at:] = other[at:]
-    return bytes(content)
-
-
-def work(group: Group, seeds: list[bytes], seed: int, first: int, scratch: Path, parent: Connection) -> None:
+def work(group: Group, seed: int, first: int, last: int, scratch: Path, parent: Connection) -> None:
     """Try inputs one after the other, and tell the parent of each before it is tried and after."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C libraries write about damage there
+    logging.disable()
+    seeds = group.seeds()
+    with contextlib.suppress(InputError):
+        group.parse(written(seeds[0], scratch))  # imports what it needs, before memory is limited
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES + _address_space(), resource.RLIM_INFINITY))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    path = scratch / f"input{group.suffix}"
-    number = first
-    while True:
-        content = mutated(seeds, np.random.default_rng([seed, number]))
-        path.write_bytes(content)
+    for alarm in LATE:
+        signal.signal(alarm, signal.SIG_DFL)
+    for number in range(first, last):
+        path = written(_input(seeds, seed, number), scratch)
         parent.send((number, None))
-        signal.setitimer(signal.ITIMER_REAL, INPUT_S)
+        _limit_time(INPUT_S, WAIT_S)
         try:
             group.parse(path)
             answer = "read"
         except InputError as error:
-            answer = "refused" if "\n" not in str(error) else f"a message of several lines: {str(error)!r}"
+            text = str(error)
+            answer = (
+                "refused" if "\n" not in text and len(text) < LONGEST_MESSAGE else f"message {text[:200]!r}"
+            )
         except BaseException as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             answer = (
                 f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:100]}"
             )
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_time(0, 0)
+        shutil.rmtree(scratch)
+        scratch.mkdir()
         parent.send((number, answer))
-        number += 1
+
+
+def _input(seeds: Sequence[Seed], seed: int, number: int) -> Seed:
+    return mutated(seeds, np.random.default_rng([seed, number]))
+
+
+def _limit_time(processor_s: float, wait_s: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, processor_s)
+    signal.setitimer(signal.ITIMER_REAL, wait_s)
 
 
 def _address_space() -> int:
@@ -99,16 +90,26 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def fuzz(group: Group, seed: int, seconds: float, out: Path) -> Counter[str]:
-    """Try inputs for a while; return how often each answer was given, findings under `finding: ...`."""
+def fuzz(
+    group: Group, seed: int, out: Path, *, seconds: float = math.inf, inputs: int = sys.maxsize
+) -> Counter[str]:
+    """Try inputs for a while; return how often each answer was given, findings under `finding: ...`.
+
+    Args:
+        group: what is tried.
+        seed: of the inputs.
+        out: folder for the first input of each finding.
+        seconds: when to stop.
+        inputs: how many at most.
+    """
     counts: Counter[str] = Counter()
-    stop, number, seeds = time.monotonic() + seconds, 0, group.seeds()
+    stop, number = time.monotonic() + seconds, 0
     with tempfile.TemporaryDirectory() as scratch:
-        while time.monotonic() < stop:
+        while number < inputs and time.monotonic() < stop:
             ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.get_context("fork").Process(
-                target=work, args=(group, seeds, seed, number, Path(scratch), theirs)
-            )
+            arguments = (group, seed, number, inputs, Path(scratch) / "input", theirs)
+            (Path(scratch) / "input").mkdir(exist_ok=True)
+            process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
             process.start()
             theirs.close()
             answer: str | None = ""
@@ -116,40 +117,26 @@ def fuzz(group: Group, seed: int, seconds: float, out: Path) -> Counter[str]:
                 while time.monotonic() < stop or answer is None:
                     number, answer = ours.recv()
                     if answer is not None:
-                        _count(counts, group, seeds, seed, number, answer, out)
-            if time.monotonic() < stop or answer is None:
+                        _count(counts, group, seed, number, answer, out)
+            if answer is None:
                 process.join()
-                status = process.exitcode or 0
-                name = signal.Signals(-status).name if status < 0 else "exit"
-                late = f"nothing in {INPUT_S:g} s"
-                _count(
-                    counts,
-                    group,
-                    seeds,
-                    seed,
-                    number,
-                    late if name == "SIGALRM" else f"killed by {name}",
-                    out,
-                )
+                code = process.exitcode or 0
+                death = f"nothing in {INPUT_S:g} s" if -code in LATE else f"the process ended with {code}"
+                _count(counts, group, seed, number, death, out)
             process.kill()
             process.join()
             number += 1
     return counts
 
 
-def _count(
-    counts: Counter[str], group: Group, seeds: list[bytes], seed: int, number: int, answer: str, out: Path
-) -> None:
+def _count(counts: Counter[str], group: Group, seed: int, number: int, answer: str, out: Path) -> None:
     if answer in ("read", "refused"):
         counts[answer] += 1
         return
     counts[f"finding: {answer}"] += 1
     if counts[f"finding: {answer}"] == 1:
-        out.mkdir(parents=True, exist_ok=True)
-        content = mutated(seeds, np.random.default_rng([seed, number]))
-        kept = out / f"{group.name}-{seed}-{number}{group.suffix}"
-        kept.write_bytes(content)
-        print(f"{kept}: {answer}", flush=True)
+        path = written(_input(group.seeds(), seed, number), out / f"{group.name}-{seed}-{number}")
+        print(f"{path}: {answer}", flush=True)
 
 
 def main() -> int:
@@ -167,10 +154,10 @@ def main() -> int:
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     findings = 0
     for name in names:
-        counts = fuzz(GROUPS[name], arguments.seed, 60 * arguments.minutes / len(names), arguments.out)
-        print(
-            f"{name}: {sum(counts.values()):,} inputs, {counts['read']:,} read, {counts['refused']:,} refused"
-        )
+        seconds = 60 * arguments.minutes / len(names)
+        counts = fuzz(GROUPS[name], arguments.seed, arguments.out, seconds=seconds)
+        total = sum(counts.values())
+        print(f"{name}: {total:,} inputs, {counts['read']:,} read, {counts['refused']:,} refused", flush=True)
         for answer, count in counts.most_common():
             if answer.startswith("finding"):
                 findings += 1

@@ -34,13 +34,13 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     """Build the dataclass `cls` from a plain table, checking every key, type, range and relation.
 
     Args:
-        cls: a dataclass with defaults.
+        cls: a dataclass; keys without a default are required.
         table: keys and values as TOML gives them.
         where: the table's name in errors, such as `ecapa.toml: [encoder]`.
 
     Raises:
-        InputError: unknown key (names the nearest), wrong type, value out of range or not one of the choices,
-            values that contradict each other (see `Related`).
+        InputError: unknown key (names the nearest), a key that is missing, wrong type, value out of range or not one
+            of the choices, values that contradict each other (see `Related`).
     """
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table, found {table!r}")
@@ -49,11 +49,18 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     for key in table:
         if key not in known:
             raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+    required = [f.name for f in dataclasses.fields(cls) if _is_required(f)]  # type: ignore[arg-type]
+    if missing := [key for key in required if key not in table]:
+        raise InputError(f"{where}: the key {missing[0]!r} is missing")
     config = cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in table.items()})
     if isinstance(config, Related):
         for problem in config.problems():
             raise InputError(f"{where}.{problem}")
     return config
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -96,7 +96,7 @@ def _texts(where: str, name: str, array: NDArray[Any], kinds: str) -> list[str]:
 
 def _check_ids(where: str, ids: Sequence[str]) -> None:
     for row, name in enumerate(ids):
-        if not name or len(name) > LONGEST_ID or not (name.isprintable() or _without_control(name)):
+        if not is_id(name):
             what = f"{len(name):,} characters" if len(name) > LONGEST_ID else repr(name)
             raise InputError(
                 f"{where}: the id of row {row}: {what}; expected 1 to {LONGEST_ID} characters, none of control"
@@ -104,8 +104,11 @@ def _check_ids(where: str, ids: Sequence[str]) -> None:
     refuse_repeated(ids, where, range(len(ids)))
 
 
-def _without_control(text: str) -> bool:
-    return not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text)
+def is_id(text: str) -> bool:
+    """Return whether a text can be an id: 1 to `LONGEST_ID` characters, none of control."""
+    return 0 < len(text) <= LONGEST_ID and (
+        text.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text)
+    )
 
 
 def _embeddings(where: str, array: NDArray[Any], ids: Sequence[str]) -> NDArray[np.float32]:

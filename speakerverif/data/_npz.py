@@ -6,6 +6,7 @@ Nothing is unpickled, and announced sizes are checked before memory is allocated
 import io
 import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -39,7 +40,15 @@ def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[Any
         raise
     except (
         *(ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, AttributeError, LookupError),
-        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, RecursionError),
+        *(
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            NotImplementedError,
+            RuntimeError,
+            RecursionError,
+            tokenize.TokenError,
+        ),
     ) as error:
         raise InputError(f"{path}: expected an .npz file of plain arrays: {one_line(error)}") from error
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
 
 BUSY_S = 60.0  # how long a transaction waits for others
@@ -131,8 +132,13 @@ class StoreFile:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except (sqlite3.Error, OSError) as error:
             raise InputError(f"{self.path}: {error}") from error
+        except (TypeError, ValueError, OverflowError, LookupError) as error:
+            # Values of other types than the tables' columns, or embeddings of another length than the store's.
+            raise InputError(f"{self.path}: damaged: {one_line(error)}") from error
 
 
 def value(db: sqlite3.Connection, sql: str, *values: Any) -> Any:

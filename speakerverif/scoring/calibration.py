@@ -103,11 +103,7 @@ class Calibration:
         Raises:
             InputError: no such file; a key too many, too few, or of another type.
         """
-        table = toml.read_toml(path)
-        try:
-            found = toml.from_dict(cls, table, str(path))
-        except TypeError as error:
-            raise InputError(f"{path}: not a calibration: {error}") from error
+        found = toml.from_dict(cls, toml.read_toml(path), str(path))
         if len(found.weights) != len(found.kinds) + len(found.quality):
             inputs = found.kinds + found.quality
             raise InputError(f"{path}: {len(found.weights)} weights for {len(inputs)} inputs")

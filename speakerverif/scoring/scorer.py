@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import write_atomically
+from speakerverif._util.messages import one_line
 from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.embeddings import EmbeddingTable
@@ -106,13 +107,35 @@ class Scoring:
 
         Raises:
             InputError: another model's embeddings; files without one; a cohort that shares speakers or ids
-                with the trials.
+                with the trials; arrays of a back end or a cohort that don't fit the embeddings.
         """
         if self.plan.fingerprint and table.fingerprint != self.plan.fingerprint:
             raise InputError(
                 f"back end {self.plan.backend['name']} is for embeddings of model {self.plan.fingerprint}, "
                 f"found those of {table.fingerprint or 'an unknown one'}"
             )
+        try:
+            scores, raw = self._score(trials, table, enroll_map, speakers)
+        except InputError:
+            raise
+        except (ValueError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
+            raise InputError(
+                f"back end {self.plan.backend['name']}: its arrays don't fit embeddings of "
+                f"{table.embeddings.shape[1]} dimensions: {one_line(error)}"
+            ) from error
+        if not np.isfinite(scores.scores).all():
+            raise InputError(
+                f"back end {self.plan.backend['name']}: its arrays give scores that aren't finite"
+            )
+        return scores, raw
+
+    def _score(
+        self,
+        trials: TrialList,
+        table: EmbeddingTable,
+        enroll_map: EnrollMap | None,
+        speakers: Mapping[str, str] | None,
+    ) -> tuple[ScoreList, ScoreList | None]:
         seen = transformed(self.backend, table)
         if isinstance(self.backend, LinearCosine):
             scores = cosine.cosine(trials, seen, enroll_map)

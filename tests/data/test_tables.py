@@ -1,6 +1,7 @@
 """Embedding tables are checked whole: types, shapes, numbers and ids, before a table is made of them."""
 
 import io
+import struct
 import subprocess
 import sys
 import zipfile
@@ -291,3 +292,42 @@ def test_the_reason_of_another_library_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged or not a Parquet file") as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_array_header_that_no_parser_ends(tmp_path: Path) -> None:
+    """Found by tools/fuzz.py: NumPy's second parser of headers raised a TokenError."""
+    array = io.BytesIO()
+    np.save(array, np.eye(2))
+    whole = array.getvalue()
+    for damaged in (b"{'descr': '<f8', 'shape': (2, 2", b"'" * 3, b"((((("):
+        with zipfile.ZipFile(tmp_path / "e.npz", "w") as archive:
+            archive.writestr("ids.npy", whole[:10] + damaged.ljust(118) + whole[128:])
+            archive.writestr("embeddings.npy", whole)
+        with pytest.raises(InputError, match=r"e\.npz: expected an \.npz file of plain arrays"):
+            read_table(tmp_path / "e.npz")
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\x1b[2J", b"PAR1\x15"])
+def test_an_archive_whose_ids_are_no_text(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "e.ark").write_bytes(name + b" [ 1 2 ]\n")
+    with pytest.raises(InputError, match=r"e\.ark: damaged or not a Kaldi archive") as caught:
+        read_table(tmp_path / "e.ark")
+    assert str(caught.value).isprintable()
+
+
+def test_facts_about_a_parquet_column_that_contradict_each_other(tmp_path: Path) -> None:
+    """Found by tools/fuzz.py: pyarrow ended the process where such a column was asked for its size."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "e.parquet"
+    table = pyarrow.table({"id": ["a", "b"], "embedding": [[1.0, 0.0], [0.0, 1.0]]})
+    pyarrow.parquet.write_table(table, path)
+    content = path.read_bytes()
+    # A histogram of repetition levels, a list of two numbers, becomes one of three; the footer, a byte longer.
+    place = content.rindex(b"\x19\x26")
+    content = content[:place] + b"\x19\x36\x00" + content[place + 2 :]
+    size = struct.unpack("<i", content[-8:-4])[0] + 1
+    path.write_bytes(content[:-8] + struct.pack("<i", size) + content[-4:])
+    with pytest.raises(InputError, match="damaged or not a Parquet file"):
+        read_table(path)

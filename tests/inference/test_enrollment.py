@@ -1,5 +1,6 @@
 """The enrolment store: identification by hand and by brute force, crashes, concurrent writers, the index."""
 
+import sqlite3
 import subprocess
 import sys
 
@@ -171,3 +172,24 @@ def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, m
     assert not (tmp_path / "index.faiss").exists()
     with pytest.raises(InputError, match="build it first"):
         store.search(models[5], use_index=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM meta WHERE key = 'dim'",
+        "UPDATE meta SET value = 'x' WHERE key = 'dim'",
+        "UPDATE speakers SET name = CAST(X'ff41' AS TEXT) WHERE name = 'anna'",
+        "UPDATE utterances SET embedding = X'00'",
+    ],
+)
+def test_a_damaged_store_is_an_input_error(tmp_path: Path, damage: str) -> None:
+    """Found by tools/fuzz.py: these were a TypeError, a UnicodeDecodeError and a ValueError."""
+    Store(tmp_path, "model", create=True).enroll("anna", np.array([[3.0, 4.0]]))
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        db.execute(damage)
+    with pytest.raises(InputError, match=r"store\.db: (damaged|Could not decode)|holds embeddings of x"):
+        store = Store(tmp_path)
+        store.names()
+        store.models()
+        store.search(np.array([1.0, 0.0]))

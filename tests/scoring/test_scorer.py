@@ -318,3 +318,22 @@ def test_a_fusion_is_fitted_and_applied(files: Path, capsys: pytest.CaptureFixtu
     assert "--quality-from" in capsys.readouterr().err
     assert main(["score", "trials.txt", *systems[:2], *quality[2:], "--calibration", "f.toml"]) == 2
     assert "expected scores of kind cosine, plda" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", TABLES[1::2], ids=str)
+@pytest.mark.parametrize("what", ["shape", "nan", "text", "missing"])
+def test_damaged_arrays_of_a_back_end(tmp_path: Path, table: dict[str, Any], what: str) -> None:
+    """Found by tools/fuzz.py: arrays of another shape were a ValueError, or gave scores that aren't numbers."""
+    scoring = fit(Plan(backend=table), TRAIN, None)
+    scoring.save(tmp_path)
+    with np.load(tmp_path / "backend.npz") as file:
+        arrays = dict(file)
+    name = scoring.backend.arrays[0]
+    changed = {"shape": arrays[name][1:], "nan": arrays[name] * np.nan, "text": np.full(DIM, "a")}
+    arrays = (
+        {**arrays, name: changed[what]} if what in changed else {k: arrays[k] for k in arrays if k != name}
+    )
+    np.savez(tmp_path / "backend.npz", **arrays)
+    reason = {"shape": "don't fit embeddings of 6 dimensions", "missing": f"{name} is missing"}
+    with pytest.raises(InputError, match=reason.get(what, "expected finite numbers")):
+        Scoring.load(tmp_path, "f00d").score(pairs(), TEST)

@@ -135,9 +135,14 @@ def _name(file: IO[bytes], path: Path) -> str | None:
     if byte != b" ":
         raise InputError(f"{path}: damaged or not a Kaldi archive: no id where one was expected")
     try:
-        return name.decode()
+        text = name.decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}: the id {name[:40]!r} is {_text.wrong_encoding(name)}") from None
+    if not _columns.is_id(text):
+        raise InputError(
+            f"{path}: damaged or not a Kaldi archive: found {text[:40]!r} where an id was expected"
+        )
+    return text
 
 
 def _vector(file: IO[bytes], where: str) -> Vector:

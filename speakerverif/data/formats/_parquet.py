@@ -78,7 +78,9 @@ def _read(arrow: Any, file: Any, path: Path) -> EmbeddingTable:
     names = [name for name in COLUMNS if name in schema.names]
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     limit, unpacked = unpacked_limit(path.stat().st_size), 0
-    announced = _numbers(file.metadata)
+    # The facts about a damaged column end the process where they are asked for first (pyarrow 26).
+    file.scan_contents(names)
+    announced = _numbers(file)
     rows = max(1, min(1 << 16, BATCH_NUMBERS * max(1, file.metadata.num_rows) // max(1, announced)))
     if 4 * announced > limit:
         raise _too_large(path, limit)
@@ -99,14 +101,12 @@ def _read(arrow: Any, file: Any, path: Path) -> EmbeddingTable:
     return EmbeddingTable.checked(str(path), arrays)
 
 
-def _numbers(metadata: Any) -> int:
+def _numbers(file: Any) -> int:
     """Return the total count of embedding values that the file announces."""
-    columns = (
-        (metadata.row_group(g).column(c))
-        for g in range(metadata.num_row_groups)
-        for c in range(metadata.num_columns)
-    )
-    return sum(int(c.num_values) for c in columns if c.path_in_schema.split(".")[0] == "embedding")
+    paths = [file.schema.column(i).path for i in range(len(file.schema))]
+    embedding = [i for i, path in enumerate(paths) if path.split(".")[0] == "embedding"]
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    return sum(int(group.column(i).num_values) for group in groups for i in embedding)
 
 
 def _too_large(path: Path, limit: int) -> InputError:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing
+from speakerverif.data._npz import read_arrays
 from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
 from speakerverif.scoring.normalization import unit, unit_means
@@ -83,16 +84,16 @@ class Backend:
         """Take the trained arrays from an `.npz` file that `save` wrote.
 
         Raises:
-            InputError: no such file, or the file of another back end.
+            InputError: no such file, a damaged one, that of another back end, or numbers that aren't finite.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a saved back end: {error}") from error
-        if set(found) != set(self.arrays):
-            raise InputError(f"{path}: expected arrays {', '.join(self.arrays)}; found {', '.join(found)}")
-        for name, array in found.items():
+        arrays = read_arrays(path, self.arrays)
+        if missing := [name for name in self.arrays if name not in arrays]:
+            raise InputError(
+                f"{path}: expected arrays {', '.join(self.arrays)}; {', '.join(missing)} is missing"
+            )
+        for name, array in arrays.items():
+            if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+                raise InputError(f"{path}: the array {name!r}: expected finite numbers")
             setattr(self, name, array)
 
 
