@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from speakerverif.cli.training import LISTS
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
+    from speakerverif.audio.channels import Channel
     from speakerverif.inference.chunks import Source, Utterances
     from speakerverif.models.folder import ModelFolder
 
@@ -113,23 +114,27 @@ def _embed_list(arguments: argparse.Namespace) -> _Embedded:
     """Embed a list in parts, continuing an interrupted run."""
     from speakerverif._util.outputs import refuse_to_replace
     from speakerverif.audio import reading
-    from speakerverif.data.formats.manifests import read_manifest
-    from speakerverif.data.manifest import Manifest
-    from speakerverif.inference.channels import each_channel
+    from speakerverif.data._manifest_files import Listed
+    from speakerverif.data.formats.manifests import iter_manifest
+    from speakerverif.inference.channels import channels_of
     from speakerverif.inference.embed_list import embed_list
     from speakerverif.inference.engines import load_for_inference
 
     if arguments.audio_root is not None and not arguments.audio_root.is_dir():
         raise InputError(f"--audio-root {arguments.audio_root}: no such folder")
-    manifest = read_manifest(arguments.manifest, arguments.audio_root)
-    refuse_to_replace(_outputs.outputs_of(arguments), (utterance.path for utterance in manifest))
-    channel = arguments.channel
-    if channel == "each":
-        manifest, channel = Manifest.from_utterances(each_channel(manifest, reading)), None
+    channel: Channel = None if arguments.channel == "each" else arguments.channel
+    outputs = list(_outputs.outputs_of(arguments))
+
+    def rows() -> Iterator[Listed]:
+        for line, utterance in iter_manifest(arguments.manifest, arguments.audio_root):
+            refuse_to_replace(outputs, [utterance.path])
+            each = channels_of(utterance, reading) if arguments.channel == "each" else [utterance]
+            yield from (Listed(line, channel) for channel in each)
+
     folder = load_for_inference(arguments.model, arguments.device, arguments.engine, arguments.precision)
     done = embed_list(
         folder,
-        manifest,
+        rows(),
         arguments.out,
         device=arguments.device,
         batch_size=arguments.batch_size,

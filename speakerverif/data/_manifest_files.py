@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,8 @@ LONGEST_S = 1e7
 MAX_CHANNEL = 1024
 # Number of rows whose relative paths are searched for in the list's folder.
 LOOKED_FOR = 1000
+# Number of utterances of a list in memory at a time, where it is read in blocks.
+BLOCK_ROWS = 1 << 16
 _CONTROL = frozenset(map(chr, [*range(32), *range(127, 160)]))
 
 
@@ -78,15 +80,14 @@ class Columns(NamedTuple):
     channel: NDArray[np.int16]
 
 
-def columns_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> tuple[Columns, Places]:
-    """Return checked utterances as columns, and the line of each; only a block of them is held as objects.
+def blocks_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> Iterator[tuple[Columns, Places]]:
+    """Yield checked utterances as columns, and the line of each, in blocks of bounded size.
 
     Raises:
-        InputError: wrong rows (reported together with those in `wrong`), no utterances, a repeated id.
+        InputError: at the end: wrong rows (reported together with those in `wrong`), or no utterances.
     """
-    parts: list[Columns] = []
-    lines: list[Places] = []
-    while some := list(islice(rows, 1 << 16)):
+    empty = True
+    while some := list(islice(rows, BLOCK_ROWS)):
         good: list[Listed] = []
         for row in some:
             if why := fault_of(row.utterance):
@@ -94,13 +95,23 @@ def columns_of(rows: Iterator[Listed], path: Path, wrong: WrongRows) -> tuple[Co
             else:
                 good.append(row)
         if good:
-            parts.append(columns_of_utterances([row.utterance for row in good]))
-            lines.append(np.array([row.line for row in good], np.int64))
+            empty = False
+            lines = np.array([row.line for row in good], np.int64)
+            yield columns_of_utterances([row.utterance for row in good]), lines
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
-    if not parts:
+    if empty:
         raise InputError(f"{path}: no utterances in it")
-    columns, line = _joined(parts), np.concatenate(lines)
+
+
+def joined(blocks: Iterable[tuple[Columns, Places]], path: str | Path) -> tuple[Columns, Places]:
+    """Return the columns of all blocks of a list, and the line of each row.
+
+    Raises:
+        InputError: as the blocks; a repeated id.
+    """
+    parts, lines = zip(*blocks, strict=True)
+    columns, line = _joined(list(parts)), np.concatenate(lines)
     refuse_repeated_ids(columns.ids, line, path)
     return columns, line
 
@@ -144,15 +155,14 @@ def channel_of(text: str, first: int = 1) -> int:
     return int(text) - first + 1
 
 
-def parse_manifest(path: str | Path) -> tuple[Columns, Places]:
-    """Return the columns of a manifest, and the line of each row.
+def manifest_blocks(path: str | Path) -> Iterator[tuple[Columns, Places]]:
+    """Yield the columns of a manifest, and the line of each row, in blocks of bounded size.
 
     Raises:
-        InputError: unreadable or empty file, unknown header, wrong rows (reported together), a repeated id.
+        InputError: unreadable or empty file, unknown header; at the end: wrong rows (reported together).
     """
     wrong = WrongRows()
-    parts: list[Columns] = []
-    lines: list[Places] = []
+    empty = True
     names: list[str] = []
     for block in _text.blocks(path, raw_paths=True):
         text, first = block.text, block.first_line
@@ -162,15 +172,12 @@ def parse_manifest(path: str | Path) -> tuple[Columns, Places]:
         rows = Rows(text, first, "tab", path)
         rows.keep_width(len(names), wrong)
         if len(rows):
-            parts.append(_parsed(rows, names, wrong, block.utf8))
-            lines.append(rows.lines)
+            empty = False
+            yield _parsed(rows, names, wrong, block.utf8), rows.lines
     if wrong.count:
         raise InputError(f"{path}: {wrong}")
-    if not parts:
+    if empty:
         raise InputError(f"{path}: {'no utterances in it' if names else 'the file is empty'}")
-    columns, line = _joined(parts), np.concatenate(lines)
-    refuse_repeated_ids(columns.ids, line, path)
-    return columns, line
 
 
 def root_of(path: Path, audio_root: Path | None, paths: Texts) -> str:

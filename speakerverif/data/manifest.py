@@ -16,7 +16,8 @@ from speakerverif.data._manifest_files import (
     Utterance,
     columns_of_utterances,
     fault_of,
-    parse_manifest,
+    joined,
+    manifest_blocks,
     refuse_unreadable_paths,
     root_of,
 )
@@ -134,7 +135,7 @@ class Manifest:
         Raises:
             InputError: unreadable or empty file, unknown header, wrong rows (reported together), a repeated id.
         """
-        columns, line = parse_manifest(path)
+        columns, line = joined(manifest_blocks(path), path)
         root = root_of(Path(path), None if audio_root is None else Path(audio_root), columns.paths)
         refuse_unreadable_paths(columns, line, root, Path(path))
         return cls.of_columns(columns, root)

@@ -12,14 +12,15 @@ _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,3})")
 
 
 def each_channel(utterances: Utterances, source: Source) -> list[Utterance]:
-    """Return one utterance per channel of each file; utterances that name a channel stay unchanged.
+    """Return one utterance per channel of each file, as `channels_of`."""
+    return [channel for utterance in utterances for channel in channels_of(utterance, source)]
+
+
+def channels_of(utterance: Utterance, source: Source) -> Iterable[Utterance]:
+    """Return one utterance per channel of a file; an utterance that names a channel stays unchanged.
 
     A file that can't be read stays one utterance, so that the reader says why.
     """
-    return [channel for utterance in utterances for channel in _channels(utterance, source)]
-
-
-def _channels(utterance: Utterance, source: Source) -> Iterable[Utterance]:
     if utterance.channel is not None:
         return [utterance]
     try:

@@ -1,18 +1,16 @@
-"""Long lists embedded part by part: a run that was killed goes on where it was, and ends in the same table.
+"""Long lists embedded part by part: a run that was killed continues where it was, and ends in the same table.
 
 The parts are files in the folder `<table>.parts`, which vanishes when the table is written.
 """
 
 import fcntl
-import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -21,14 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing, write_json
+from speakerverif._util.messages import named
 from speakerverif._util.progress import Progress
+from speakerverif._util.tar import archive_of
 from speakerverif.audio.channels import Channel
 from speakerverif.audio.reading import Files
+from speakerverif.data._manifest_files import Listed
 from speakerverif.data._npz import read_arrays, write_arrays
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.tables import check_ending, write_tables
-from speakerverif.data.manifest import Manifest
+from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
+from speakerverif.inference._spooled_list import SpooledList
 from speakerverif.inference.embed import BATCH_SIZE, GPU_BATCH_SIZE, embed
 from speakerverif.models.folder import ModelFolder
 
@@ -37,8 +39,9 @@ PART_BATCHES = 16
 PART_BYTES = 4 << 20
 # Bytes of a second of audio, where a list gives the duration: 16 bits at 16 kHz.
 BYTES_PER_S = 32_000
-_NAME = re.compile(r"(\d{9,})-(\d{9,})\.npz")
-_ARRAYS = ("row", "embeddings", "durations", "speech", "failed", "reasons")
+PARTS_VERSION = 2
+LIST, PLAN = "list.db", "plan.json"
+_ARRAYS = ("ids", "embeddings", "durations", "speech")
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +64,7 @@ class EmbeddedList:
 
 def embed_list(
     folder: ModelFolder,
-    manifest: Manifest,
+    rows: Manifest | Iterable[Listed],
     out: Path,
     *,
     device: str = "cpu",
@@ -69,14 +72,15 @@ def embed_list(
     crops: int = 0,
     channel: Channel = None,
 ) -> EmbeddedList:
-    """Write the table of a list's embeddings, in the list's order; goes on where a former run was stopped.
+    """Write the table of a list's embeddings, in the list's order; continues where a former run was stopped.
 
-    Memory doesn't grow with the list, apart from the list itself. A run that was stopped at any point, and the next
-    one, write the same bytes as a run that was not: parts begin and end at the same recordings, and none is done twice.
+    Memory doesn't grow with the list, only with the recordings that can't be embedded. A run that was stopped at any
+    point, and the next one, write the same bytes as a run that was not: parts begin and end at the same recordings, and
+    none is done twice, except where a recording has changed since.
 
     Args:
         folder: the loaded model.
-        manifest: the list.
+        rows: the list; utterances with their lines are taken one after the other, once.
         out: the table to write; its ending says in which format.
         device: as of `embed`.
         batch_size: as of `embed`.
@@ -84,13 +88,14 @@ def embed_list(
         channel: of recordings that have several and name none; as of `reading.read`.
 
     Raises:
-        InputError: another ending, parts of another list or model, another process at work on the same table, or
-            nothing could be embedded.
+        InputError: another ending, a repeated id, parts of another list or model, another process at work on the same
+            table, or nothing could be embedded.
     """
     check_ending(out)
     batch_size = batch_size or (BATCH_SIZE if device == "cpu" else GPU_BATCH_SIZE)
+    listed = (Listed(row, u) for row, u in enumerate(rows, 1)) if isinstance(rows, Manifest) else rows
     plan = {
-        "list": _digest(manifest),
+        "parts": PARTS_VERSION,
         "model": folder.fingerprint,
         "engine": folder.engine,
         "precision": folder.precision,
@@ -100,55 +105,49 @@ def embed_list(
         "channel": channel,
     }
     parts = Path(f"{out}.parts")
-    with _locked(parts, plan):
+    with _locked(parts), closing(SpooledList(parts / LIST, listed)) as spooled:
+        _check_plan(parts / PLAN, plan | {"list": spooled.digest})
         for stale in (*parts.glob("*.part"), *_stale(out)):
             stale.unlink()
-        finished = _finished(parts, len(manifest))
-        resumed = start = finished[-1][1] if finished else 0
+        finished: list[Path] = []
+        start = resumed = 0
+        with Progress(len(spooled), "embed", "recording") as progress:
+            while start < len(spooled):
+                part = _next_part(spooled, start, batch_size)
+                path = parts / f"{start:09d}-{start + len(part.utterances):09d}.npz"
+                if _is_finished(path, part):
+                    resumed += len(part.utterances)
+                else:
+                    some = Manifest.from_utterances(part.utterances)
+                    options: Any = {"device": device, "batch_size": batch_size, "crops": crops, "label": ""}
+                    _write_part(path, part, embed(folder, some, source=Files(channel), **options))
+                finished.append(path)
+                start += len(part.utterances)
+                progress.update(len(part.utterances))
         if resumed:
-            _log.info(f"{parts}: {resumed:,} of {len(manifest):,} recordings are done; going on after them")
-        with Progress(len(manifest), "embed", "recording", done=resumed) as progress:
-            while start < len(manifest):
-                end = _end_of_part(manifest, start, batch_size)
-                some = manifest.select(np.arange(start, end))
-                table = embed(
-                    folder,
-                    some,
-                    device=device,
-                    batch_size=batch_size,
-                    crops=crops,
-                    label="",
-                    source=Files(channel),
-                )
-                _write_part(parts / f"{start:09d}-{end:09d}.npz", some, start, table)
-                finished.append((start, end))
-                progress.update(end - start)
-                start = end
-        tables = _PartTables(parts, finished, manifest, folder.fingerprint)
-        failed = tables.failed
+            _log.info(f"{parts}: {resumed:,} of {len(spooled):,} recordings were done by a former run")
+        tables = _PartTables(finished, folder.fingerprint)
         if len(tables):
             write_tables(tables, out)
         shutil.rmtree(parts)
     if not len(tables):
-        first = next(iter(failed.items()))
-        raise InputError(f"nothing could be embedded; no file was written; {first[0]}: {first[1]}")
-    return EmbeddedList(len(manifest) - len(failed), folder.model.embedding_dim, failed, resumed)
+        name, reason = next(iter(tables.failed.items()))
+        raise InputError(f"nothing could be embedded; no file was written; {name}: {reason}")
+    embedded = len(spooled) - len(tables.failed)
+    return EmbeddedList(embedded, folder.model.embedding_dim, tables.failed, resumed)
 
 
 class _PartTables(Sequence[EmbeddingTable]):
     """The parts as tables, each read from its file when it is asked for; parts without embeddings are left out."""
 
-    def __init__(
-        self, folder: Path, finished: list[tuple[int, int]], manifest: Manifest, fingerprint: str
-    ) -> None:
-        self._manifest, self._fingerprint = manifest, fingerprint
+    def __init__(self, files: Iterable[Path], fingerprint: str) -> None:
+        self._fingerprint = fingerprint
         self._files: list[Path] = []
         self.failed: dict[str, str] = {}
-        for start, end in finished:
-            path = folder / f"{start:09d}-{end:09d}.npz"
-            arrays = read_arrays(path, ("row", "failed", "reasons"))
-            self.failed |= zip(self._ids(arrays["failed"]), arrays["reasons"].tolist(), strict=True)
-            if len(arrays["row"]):
+        for path in files:
+            arrays = read_arrays(path, ("ids", "failed", "reasons"))
+            self.failed |= zip(arrays["failed"].tolist(), arrays["reasons"].tolist(), strict=True)
+            if len(arrays["ids"]):
                 self._files.append(path)
 
     def __len__(self) -> int:
@@ -163,26 +162,24 @@ class _PartTables(Sequence[EmbeddingTable]):
             return [self[place] for place in range(*i.indices(len(self)))]
         arrays = read_arrays(self._files[i], _ARRAYS)
         return EmbeddingTable(
-            self._ids(arrays["row"]),
+            arrays["ids"].tolist(),
             arrays["embeddings"],
             arrays["durations"],
             arrays["speech"],
-            ["ok"] * len(arrays["row"]),
+            ["ok"] * len(arrays["ids"]),
             self._fingerprint,
         )
 
-    def _ids(self, rows: NDArray[np.int64]) -> list[str]:
-        return [name.decode() for name in self._manifest.ids[rows].tolist()]
-
 
 @contextmanager
-def _locked(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
+def _locked(parts: Path) -> Iterator[None]:
     """Hold a folder of parts, made where it is missing, against other processes.
 
+    A folder that holds no part when the block fails is removed.
+
     Raises:
-        InputError: another process holds it, or its parts are of another plan.
+        InputError: another process holds it, or it can't be written.
     """
-    record = parts / "plan.json"
     try:
         parts.mkdir(parents=True, exist_ok=True)
         lock = os.open(parts / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -193,28 +190,31 @@ def _locked(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{parts}: another process is writing this table") from error
-        if record.is_file():
-            former = json.loads(record.read_text("utf-8"))
-            other = [name for name in plan if former.get(name) != plan[name]]
-            if other:
-                raise InputError(
-                    f"{parts}: holds the parts of a run with another {', '.join(other)}; finish that run, "
-                    "or remove the folder to begin anew"
-                )
-        else:
-            write_json(record, plan)
-        yield
+        try:
+            yield
+        except InputError:
+            if not (parts / PLAN).exists():
+                shutil.rmtree(parts, ignore_errors=True)
+            raise
     finally:
         os.close(lock)
 
 
-def _digest(manifest: Manifest) -> str:
-    """Return a hash of a list's content."""
-    digest = hashlib.sha256(manifest.root.encode("utf-8", "surrogateescape"))
-    for column in (manifest.ids, manifest.paths, manifest.start_s, manifest.duration_s, manifest.channel):
-        digest.update(f"{column.dtype.str}{column.shape}".encode())
-        digest.update(np.ascontiguousarray(column).view(np.uint8).data)
-    return digest.hexdigest()
+def _check_plan(record: Path, plan: dict[str, Any]) -> None:
+    """Write the plan of a first run; raise `InputError` where a former run had another."""
+    if not record.is_file():
+        write_json(record, plan)
+        return
+    try:
+        former = json.loads(record.read_text("utf-8"))
+        other = [name for name in plan if former.get(name) != plan[name]]
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{record}: damaged; remove the folder to begin again") from error
+    if other:
+        raise InputError(
+            f"{record.parent}: holds the parts of a run with another {', '.join(other)}; finish that run, "
+            "or remove the folder to begin again"
+        )
 
 
 def _stale(out: Path) -> list[Path]:
@@ -224,45 +224,76 @@ def _stale(out: Path) -> list[Path]:
     return [path for path in target.parent.iterdir() if names.fullmatch(path.name)]
 
 
-def _finished(parts: Path, size: int) -> list[tuple[int, int]]:
-    """Return first row and end of the parts that follow each other from the first row on."""
-    ends = {int(match[1]): int(match[2]) for path in parts.iterdir() if (match := _NAME.fullmatch(path.name))}
-    finished, start = [], 0
-    while start in ends and start < ends[start] <= size:
-        finished.append((start, ends[start]))
-        start = ends[start]
-    return finished
+@dataclass(frozen=True)
+class _Part:
+    """Consecutive utterances, and the state of their files before they are read.
+
+    Attributes:
+        utterances: in the list's order.
+        stamps: int64 (utterances, 2): size in bytes and time of change in ns of each file; -1 where there is none.
+    """
+
+    utterances: list[Utterance]
+    stamps: NDArray[np.int64]
 
 
-def _end_of_part(manifest: Manifest, start: int, batch_size: int) -> int:
-    """Return the end of the part that begins at `start`; it depends on the list and the sizes of its files alone."""
+def _next_part(spooled: SpooledList, start: int, batch_size: int) -> _Part:
+    """Return the part that begins at a row; it depends on the list and the sizes of its files alone."""
+    utterances = spooled.rows(start, PART_BATCHES * batch_size)
+    stamps = np.full((len(utterances), 2), -1, np.int64)
     left = float(PART_BYTES * batch_size)
-    most = min(len(manifest), start + PART_BATCHES * batch_size)
-    for row in range(start, most):
-        duration_s = float(manifest.duration_s[row])
-        if math.isnan(duration_s):
-            try:
-                left -= os.stat(manifest[row].path).st_size  # noqa: PTH116 (Path is slow, a million times)
-            except (OSError, ValueError):
-                continue
+    for row, utterance in enumerate(utterances):
+        stamps[row] = _stamp(utterance.path)
+        if utterance.duration_s is not None:
+            left -= BYTES_PER_S * utterance.duration_s
         else:
-            left -= BYTES_PER_S * duration_s
+            left -= max(0, stamps[row, 0])
         if left <= 0:
-            return row + 1
-    return most
+            return _Part(utterances[: row + 1], stamps[: row + 1])
+    return _Part(utterances, stamps)
 
 
-def _write_part(path: Path, some: Manifest, start: int, table: EmbeddingTable) -> None:
-    names = [name.decode() for name in some.ids.tolist()]
-    good = [start + i for i, name in enumerate(names) if name not in table.failed]
-    failed = [start + i for i, name in enumerate(names) if name in table.failed]
+def _stamp(path: str) -> tuple[int, int]:
+    """Return size and time of change of a recording's file, or of the archive that it is in."""
+    try:
+        found = os.stat(archive_of(path) or path)  # noqa: PTH116 (Path is slow, a million times)
+    except (OSError, ValueError):
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _is_finished(path: Path, part: _Part) -> bool:
+    """Return whether a part was embedded by a former run, and its recordings are as they were then."""
+    if not path.is_file():
+        return False
+    try:
+        former = read_arrays(path, ("stamps",))["stamps"]
+    except (InputError, KeyError):
+        _log.warning(f"{path}: damaged; its recordings are embedded again")
+        return False
+    if former.shape != part.stamps.shape:
+        return False
+    changed = np.flatnonzero((former != part.stamps).any(1))
+    if len(changed):
+        names = named([part.utterances[i].id for i in changed.tolist()])
+        _log.warning(
+            f"{len(changed)} recordings changed since they were embedded, and are embedded again: {names}"
+        )
+    return not len(changed)
+
+
+def _write_part(path: Path, part: _Part, table: EmbeddingTable) -> None:
+    failed = [u.id for u in part.utterances if u.id in table.failed]
     arrays: dict[str, NDArray[Any]] = {
-        "row": np.array(good, np.int64),
+        "ids": np.array(table.ids, np.str_),
         "embeddings": np.asarray(table.embeddings, np.float32),
         "durations": np.asarray(table.durations, np.float32),
         "speech": np.asarray(table.speech, np.float32),
-        "failed": np.array(failed, np.int64),
-        "reasons": np.array([table.failed[names[row - start]] for row in failed], np.str_),
+        "failed": np.array(failed, np.str_),
+        "reasons": np.array([table.failed[name] for name in failed], np.str_),
+        "stamps": part.stamps,
     }
+    # An array of texts of no characters has no size, which the reader refuses.
+    arrays = {n: a.astype("<U1") if a.dtype == np.dtype("<U0") else a for n, a in arrays.items()}
     with replacing(path) as file:
         write_arrays(file, {name: (array.dtype, array.shape, [array]) for name, array in arrays.items()})

@@ -325,8 +325,8 @@ def test_facts_about_a_parquet_column_that_contradict_each_other(tmp_path: Path)
     pyarrow.parquet.write_table(table, path)
     content = path.read_bytes()
     # A histogram of repetition levels, a list of two numbers, becomes one of three; the footer, a byte longer.
-    place = content.rindex(b"\x19\x26")
-    content = content[:place] + b"\x19\x36\x00" + content[place + 2 :]
+    place = content.rindex(b"\x26\x04\x04\x19\x46")
+    content = content[:place] + b"\x36\x00" + content[place + 1 :]
     size = struct.unpack("<i", content[-8:-4])[0] + 1
     path.write_bytes(content[:-8] + struct.pack("<i", size) + content[-4:])
     with pytest.raises(InputError, match="damaged or not a Parquet file"):

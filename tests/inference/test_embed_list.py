@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from speakerverif.cli.entry import main
+from speakerverif.data._manifest_files import Listed
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.tables import read_table
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
 from speakerverif.inference import embed_list as module
+from speakerverif.inference._spooled_list import SpooledList
 from speakerverif.inference.embed import embed
 from speakerverif.inference.embed_list import embed_list
 from speakerverif.models.folder import ModelFolder, read_model_folder
@@ -119,7 +121,7 @@ def test_parts_of_another_run_are_not_mixed_in(
 
 def test_two_processes_don_t_write_one_table(folder: ModelFolder, listed: Manifest, tmp_path: Path) -> None:
     with (
-        module._locked(tmp_path / "e.npz.parts", {}),
+        module._locked(tmp_path / "e.npz.parts"),
         pytest.raises(InputError, match="another process is writing"),
     ):
         embed_list(folder, listed, tmp_path / "e.npz")
@@ -129,9 +131,107 @@ def test_parts_end_by_the_size_of_their_audio(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "PART_BATCHES", 16)
     (tmp_path / "a.wav").write_bytes(bytes(9 << 20))
     rows = [Utterance(str(i), str(tmp_path / "a.wav"), "", 0.0, 100.0 if i < 10 else None) for i in range(20)]
-    manifest = Manifest.from_utterances(rows)
-    ends = [module._end_of_part(manifest, start, 2) for start in (0, 3, 10, 19)]
-    assert ends == [3, 6, 11, 20]  # 8 MB: three of 3.2 MB each, then one of 9 MB
+    spooled = SpooledList(tmp_path / "list.db", enumerate(rows, 1))
+    sizes = [len(module._next_part(spooled, start, 2).utterances) for start in (0, 3, 10, 19)]
+    assert sizes == [3, 3, 1, 1]  # 8 MB: three of 3.2 MB each, then one of 9 MB
+
+
+def test_a_recording_that_changed_between_two_runs_is_embedded_again(
+    folder: ModelFolder,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    files = sorted(tiny_corpus.rglob("*.wav"))[:6]
+    rows = [
+        Utterance(f"u{i}", str(shutil.copy(path, tmp_path / f"{i}.wav")), "") for i, path in enumerate(files)
+    ]
+    manifest, out = Manifest.from_utterances(rows), tmp_path / "e.npz"
+    monkeypatch.setattr(module, "PART_BYTES", 1 << 30)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "write_tables", _die)
+        embed_list(folder, manifest, out, batch_size=2)
+    # Another recording of the same size, one that is gone, and one whose time alone is another.
+    shutil.copy(files[0], tmp_path / "1.wav")
+    (tmp_path / "5.wav").unlink()
+    embedded: list[str] = []
+
+    def watched(model: ModelFolder, some: Manifest, **options: Any) -> EmbeddingTable:
+        embedded.extend(u.id for u in some)
+        return embed(model, some, **options)
+
+    monkeypatch.setattr(module, "embed", watched)
+    done = embed_list(folder, manifest, out, batch_size=2)
+    assert embedded == ["u0", "u1", "u4", "u5"] and done.resumed == 2
+    assert "1 recordings changed since they were embedded, and are embedded again: u1" in caplog.text
+    assert list(done.failed) == ["u5"]
+    whole = embed_list(folder, manifest, tmp_path / "whole.npz", batch_size=2)
+    assert whole.embedded == 5
+    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def _die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_a_repeated_id_leaves_nothing_behind(folder: ModelFolder, tmp_path: Path) -> None:
+    rows = [
+        Listed(line, Utterance(name, "a.wav", "")) for line, name in ((2, "a"), (3, "b"), (7, "a"), (9, "b"))
+    ]
+    with pytest.raises(InputError, match="id 'a' is repeated: lines 2 and 7"):
+        embed_list(folder, rows, tmp_path / "e.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_plan_of_a_former_run(folder: ModelFolder, listed: Manifest, tmp_path: Path) -> None:
+    parts = tmp_path / "e.npz.parts"
+    parts.mkdir()
+    for content in ("{", "[]", "\0"):
+        (parts / "plan.json").write_text(content)
+        with pytest.raises(InputError, match="damaged; remove the folder"):
+            embed_list(folder, listed, tmp_path / "e.npz")
+
+
+# A list of as many rows as it is told, each embedded as a constant; prints the peak of resident memory in MB.
+LONG_LIST = """
+import resource, sys
+import numpy as np
+from speakerverif.data._manifest_files import Listed
+from speakerverif.data.embeddings import EmbeddingTable
+from speakerverif.data.formats.manifests import iter_manifest
+from speakerverif.inference import embed_list as module
+from speakerverif.inference._spooled_list import SpooledList
+from speakerverif.models.folder import read_model_folder
+
+model, table, out = sys.argv[1:]
+def embed(folder, some, **_):
+    ids = [name.decode() for name in some.ids.tolist()]
+    ones = np.ones(len(ids), np.float32)
+    return EmbeddingTable(ids, np.ones((len(ids), 16), np.float32), ones, ones, ["ok"] * len(ids), "f")
+module.embed = embed
+done = module.embed_list(read_model_folder(model), iter_manifest(table), module.Path(out))
+print(done.embedded, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_list_of_a_million(tiny_model: Path, tmp_path: Path) -> None:
+    peaks = {}
+    for size in (50_000, 1_000_000):
+        with open(tmp_path / "m.tsv", "w") as file:
+            file.write("id\tpath\tspeaker\tstart_s\tduration_s\n")
+            for i in range(size):
+                file.write(
+                    f"id{i:07d}/of/a/recording/{i:05d}.wav\tpath/of/{i:07d}.wav\ts{i % 7000}\t0\t4.0\n"
+                )
+        command = [sys.executable, "-c", LONG_LIST, str(tiny_model), str(tmp_path / "m.tsv")]
+        done = subprocess.run([*command, str(tmp_path / "e.npz")], capture_output=True, text=True, check=True)
+        embedded, peaks[size] = map(float, done.stdout.split())
+        assert embedded == size
+    print(peaks)
+    # Twenty times as long a list: the reader's blocks of 8 MB are full, which those of the short list aren't.
+    assert peaks[1_000_000] < peaks[50_000] + 100
 
 
 def test_nothing_can_be_embedded(folder: ModelFolder, tmp_path: Path) -> None:
@@ -144,7 +244,7 @@ def test_nothing_can_be_embedded(folder: ModelFolder, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_processes(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     files = sorted(tiny_corpus.rglob("*.wav"))
-    rows = [Utterance(f"u{i}", str(files[i % len(files)]), "", 0.0, 0.5 + i % 7 / 10) for i in range(3000)]
+    rows = [Utterance(f"u{i}", str(files[i % len(files)]), "", 0.0, 0.5 + i % 6 / 10) for i in range(3000)]
     Manifest.from_utterances(rows).write(tmp_path / "m.tsv")
     line = ["embed", "--manifest", str(tmp_path / "m.tsv"), "--model", str(tiny_model), "--threads", "1"]
     line += ["--engine", "torch", "--batch-size", "8"]

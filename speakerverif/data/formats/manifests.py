@@ -6,8 +6,16 @@ Nothing in a list is executed: a wav.scp entry that is a command is an error, wh
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from speakerverif.data._manifest_files import Listed, columns_of, refuse_unreadable_paths, root_of
-from speakerverif.data._rows import WrongRows
+from speakerverif.data._manifest_files import (
+    Columns,
+    Listed,
+    blocks_of,
+    joined,
+    manifest_blocks,
+    refuse_unreadable_paths,
+    root_of,
+)
+from speakerverif.data._rows import Places, WrongRows
 from speakerverif.data.formats import _json_lines, _kaldi, _rttm, _speechbrain, _wespeaker
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
@@ -39,19 +47,37 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Man
         InputError: unreadable, not UTF-8, wrong rows (reported together), a repeated id (with both lines), a
             recording that can't be identified.
     """
-    path = Path(path)
-    root = None if audio_root is None else Path(audio_root)
+    columns, line = joined(_blocks(Path(path), audio_root), path)
+    start = root_of(Path(path), None if audio_root is None else Path(audio_root), columns.paths)
+    refuse_unreadable_paths(columns, line, start, Path(path))
+    return Manifest.of_columns(columns, start)
+
+
+def iter_manifest(path: str | Path, audio_root: str | Path | None = None) -> Iterator[Listed]:
+    """Yield the utterances of a list with their lines, as `read_manifest` returns them; the list isn't in memory.
+
+    A Kaldi folder's `wav.scp` and `utt2spk` are, as is an `.rttm`'s folder.
+
+    Raises:
+        InputError: as `read_manifest`, but for a repeated id; wrong rows at the end.
+    """
+    start: str | None = None
+    for columns, lines in _blocks(Path(path), audio_root):
+        if start is None:
+            start = root_of(Path(path), None if audio_root is None else Path(audio_root), columns.paths)
+        refuse_unreadable_paths(columns, lines, start, Path(path))
+        yield from map(Listed, lines.tolist(), Manifest.of_columns(columns, start))
+
+
+def _blocks(path: Path, audio_root: str | Path | None) -> Iterator[tuple[Columns, Places]]:
     if path.is_dir():
         reader: Reader | None = _kaldi.read
     else:
         reader = READERS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
     if reader is None:
-        return Manifest.read(path, root)
+        return manifest_blocks(path)
     wrong = WrongRows()
-    columns, line = columns_of(reader(path, root, wrong), path, wrong)
-    start = root_of(path, root, columns.paths)
-    refuse_unreadable_paths(columns, line, start, path)
-    return Manifest.of_columns(columns, start)
+    return blocks_of(reader(path, None if audio_root is None else Path(audio_root), wrong), path, wrong)
 
 
 def read_training_manifest(path: str | Path, audio_root: str | Path | None = None) -> Manifest:
