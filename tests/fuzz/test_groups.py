@@ -51,7 +51,7 @@ def only_the_damaged(use: Callable[[Path], Any]) -> Callable[[Path], Any]:
         (lambda path: path, "read"),
         (refuse("list.tsv:3: no such file"), "refused"),
         (refuse("two\nlines"), r"finding: message 'two\nlines'"),
-        (lambda path: {}["key"], "finding: KeyError at test_groups.py"),
+        (lambda path: dict[str, str]()["key"], "finding: KeyError at test_groups.py"),
         (lambda path: bytearray(1 << 33), "finding: MemoryError"),
         (lambda path: os._exit(3), "finding: the process ended with 3"),
         (spin, "finding: nothing in 0.3 s"),
