@@ -9,19 +9,29 @@ if TYPE_CHECKING:
     from speakerverif.api.transformer import EmbeddingTransformer
     from speakerverif.errors import InputError
     from speakerverif.inference.calibrate_list import calibrate_list
+    from speakerverif.inference.calibrate_people import calibrate_people
     from speakerverif.inference.score_list import score_list
 
 __version__ = "0.1.0"
 # Messages are shown only by programs that ask for them; the command line does.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-__all__ = ["EmbeddingTransformer", "InputError", "Model", "calibrate_list", "load_model", "score_list"]
+__all__ = [
+    "EmbeddingTransformer",
+    "InputError",
+    "Model",
+    "calibrate_list",
+    "calibrate_people",
+    "load_model",
+    "score_list",
+]
 
 _HOME = {
     "EmbeddingTransformer": "api.transformer",
     "InputError": "errors",
     "Model": "api.model",
     "calibrate_list": "inference.calibrate_list",
+    "calibrate_people": "inference.calibrate_people",
     "load_model": "api.model",
     "score_list": "inference.score_list",
 }

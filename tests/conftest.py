@@ -28,6 +28,12 @@ def _threads() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_calibration_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An empty configuration folder: whoever runs the tests may have calibrated the built-in model."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared corpora and lists beside the checkout; skips where it is absent."""

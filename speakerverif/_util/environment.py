@@ -48,6 +48,22 @@ def cache_home() -> Path | None:
         return None
 
 
+def config_home() -> Path | None:
+    """Return the user's configuration folder by the platform's convention; None for a user without a home folder.
+
+    `$XDG_CONFIG_HOME` where it is set; else `%APPDATA%` on Windows, `~/Library/Application Support` on macOS, and
+    `~/.config` elsewhere.
+    """
+    of_windows = os.environ.get("APPDATA") if sys.platform == "win32" else None
+    if folder := os.environ.get("XDG_CONFIG_HOME") or of_windows:
+        return Path(folder)
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home / "Library" / "Application Support" if sys.platform == "darwin" else home / ".config"
+
+
 def threads_spin() -> bool:
     """Return whether the user asks for threads that spin while they wait (`OMP_WAIT_POLICY=ACTIVE`)."""
     return os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "active"

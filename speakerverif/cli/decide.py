@@ -49,7 +49,7 @@ def add_threshold(command: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="calibration to use (default: calibration.toml of the store, else the model's own)",
+        help="calibration to use (default: the store's, else your own of the built-in model, else the model's)",
     )
 
 
@@ -120,6 +120,7 @@ def verify(arguments: argparse.Namespace) -> int:
             f"log likelihood ratio {result.llr:.2f} (natural; calibrated on {result.calibrated_on}): "
             f"P(same speaker) = {result.probability:.2f} at a 50 % prior"
         )
+        _print_calibration(scale)
     for path, duration_s, speech_s in zip(
         (arguments.enroll, arguments.test)[-len(result.durations_s) :],
         result.durations_s,
@@ -213,6 +214,7 @@ def _print_identification(scale: "Scale", result: "Identification") -> None:
     best = result.candidates[0][0]
     if result.probability is not None:
         print(f"P({best}) = {result.probability:.2f}, where P(enrolled) = 50 % beforehand")
+        _print_calibration(scale)
     if result.decided:
         print(f"{result.name or 'nobody enrolled'} {_at(result.threshold, result.llr_threshold)}", end="")
         print("" if result.llrs is None else f"; {best} has {result.llrs[0]:.2f}")
@@ -229,6 +231,11 @@ def _at(threshold: float | None, llr_threshold: float | None) -> str:
     parts = [f"threshold {threshold:g}"] if threshold is not None else []
     parts += [f"log likelihood ratio {llr_threshold:.2f}"] if llr_threshold is not None else []
     return f"at {', '.join(parts)}"
+
+
+def _print_calibration(scale: "Scale") -> None:
+    if scale.file is not None:
+        print(f"calibration: {scale.file}, not the model's own")
 
 
 def _print_rates(scale: "Scale", llr_threshold: float | None) -> None:

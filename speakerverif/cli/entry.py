@@ -91,8 +91,8 @@ GROUPS = (
             ),
             Command(
                 "calibrate",
-                "fit a calibration or a fusion on labelled trials and store it",
-                "speakerverif calibrate trials.txt --model MODEL --far 0.01",
+                "fit a calibration or a fusion on people's recordings or labelled trials and store it",
+                "speakerverif calibrate --folder people --far 0.01",
                 (calibrate.add_arguments, options.add_compute, sources.add_engine),
                 calibrate.run,
             ),

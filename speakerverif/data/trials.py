@@ -73,9 +73,15 @@ class TrialList:
             raise InputError(f"{path}: {problems}")
         return cls(ids, enroll, test, labels, str(path), sha256)
 
-    def write(self, path: str | Path) -> None:
-        """Write `label enroll test` rows, or `enroll test` where there are no labels."""
+    def to_bytes(self) -> bytes:
+        """Return `label enroll test` rows, or `enroll test` where there are no labels, as a file holds them."""
         labels = repeat("") if self.labels is None else (f"{int(label)} " for label in self.labels)
         rows = zip(labels, self.enroll_ids(), self.test_ids(), strict=False)
+        return "".join(f"{label}{enroll} {test}\n" for label, enroll, test in rows).encode(
+            "utf-8", "surrogateescape"
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the rows of `to_bytes` to a file."""
         with replacing(path) as file:
-            file.write("".join(f"{label}{enroll} {test}\n" for label, enroll, test in rows).encode())
+            file.write(self.to_bytes())

@@ -76,14 +76,32 @@ class CalibratedList:
         llrs: likelihood ratios of the trials.
         act_dcf: normalised cost at the threshold that prior and costs set.
         min_dcf: least normalised cost over all thresholds.
-        adapted: the model's scoring after its adaptation, to save in its folder with its `save`; None: not adapted.
+        scoring: of the model that the calibration is for, adapted where that was asked for; None where no model was
+            named.
+        adapted: the same where it was adapted, to save in the model's folder with its `save`; None: not adapted.
     """
 
     calibration: Calibration
     llrs: ScoreList
     act_dcf: float
     min_dcf: float
+    scoring: Scoring | None = None
     adapted: Scoring | None = None
+
+    def keep(self, model: Path) -> Path:
+        """Write the calibration where `verify` and `identify` look for that of a model, and return the file.
+
+        Raises:
+            InputError: they would refuse it: it is of other scores than the model's; the file can't be written.
+        """
+        # It imports torch, which a fit on ready scores doesn't need.
+        from speakerverif.inference import stored_calibration
+
+        if self.scoring is None:
+            raise InputError(f"{model}: the calibration was fitted for no model: name it in the request")
+        path = stored_calibration.place_of(model, self.scoring.plan.fingerprint)
+        stored_calibration.keep(self.calibration, path, self.scoring)
+        return path
 
 
 def calibrate_list(request: CalibrationRequest) -> CalibratedList:
@@ -129,7 +147,8 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
     assert trials.labels is not None  # `fit` refuses a list without labels
     actual = act_dcf(llrs.scores, trials.labels, request.p_target).cost
     least = DetCurve.of(llrs).min_dcf(request.p_target).cost
-    return CalibratedList(calibration, llrs, actual, least, adapted)
+    of_model = None if identity is None else identity[1]
+    return CalibratedList(calibration, llrs, actual, least, of_model, adapted)
 
 
 def _identity(model: Path) -> tuple[str, Scoring]:

@@ -39,6 +39,7 @@ class Identification:
         duration_s: of the recording.
         speech_s: active speech in it.
         fingerprint: of the model.
+        calibration: file of the calibration; None: the model's own, or none.
     """
 
     candidates: tuple[tuple[str, float], ...]
@@ -54,6 +55,7 @@ class Identification:
     duration_s: float
     speech_s: float
     fingerprint: str
+    calibration: str | None = None
 
 
 def identify(
@@ -145,6 +147,7 @@ def identify_all(
                 duration_s=float(table.durations[row]),
                 speech_s=float(table.speech[row]),
                 fingerprint=table.fingerprint,
+                calibration=scale.file,
             )
         )
     return results

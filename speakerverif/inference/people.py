@@ -83,14 +83,22 @@ def people_of_manifest(path: Path, audio_root: Path | None, model_rate: int) -> 
     Raises:
         InputError: a wrong list; a recording without a speaker.
     """
-    manifest = read_manifest(path, audio_root)
     people: dict[str, list[Path | Utterance]] = {}
-    for i in range(len(manifest)):
-        utterance = manifest[i]
-        if not utterance.speaker:
-            raise InputError(
-                f"{path}: {utterance.id!r} has no speaker; enrolling needs one for each recording"
-            )
+    for utterance in utterances_of_people(path, audio_root):
         whole = (utterance.start_s, utterance.duration_s, utterance.channel) == (0, None, None)
         people.setdefault(utterance.speaker, []).append(Path(utterance.path) if whole else utterance)
     return [Person(name, given, model_rate) for name, given in people.items()]
+
+
+def utterances_of_people(path: Path, audio_root: Path | None) -> list[Utterance]:
+    """Return the recordings of a list in which each has a speaker.
+
+    Raises:
+        InputError: a wrong list; a recording without a speaker.
+    """
+    manifest = read_manifest(path, audio_root)
+    utterances = [manifest[i] for i in range(len(manifest))]
+    for utterance in utterances:
+        if not utterance.speaker:
+            raise InputError(f"{path}: {utterance.id!r} has no speaker; expected one for each recording")
+    return utterances

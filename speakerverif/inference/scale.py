@@ -12,8 +12,9 @@ from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreKind
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
+from speakerverif.inference import stored_calibration
 from speakerverif.inference.samples import Sample
-from speakerverif.models.folder import CALIBRATION, ModelFolder
+from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Scoring
@@ -56,12 +57,15 @@ class Scale:
     Attributes:
         scoring: back end and normalisation.
         calibration: scores to log likelihood ratios; None: there is none.
-        source: of the calibration, for messages; the model where there is none.
+        source: file of the calibration; the model's folder where it is the model's own, or where there is none.
+        file: the same as text; None where it is the model's own, or where there is none.
     """
 
     scoring: Scoring
     calibration: Calibration | None
     source: Path
+
+    file: str | None = None
 
     @classmethod
     def of(
@@ -72,28 +76,17 @@ class Scale:
         Args:
             folder: the loaded model.
             calibration: a file that `speakerverif calibrate` wrote. None: the store's own where it has one
-                (`calibration.toml` in it), else the model's.
+                (`calibration.toml` in it), else the user's own of this model, else the model's.
             store: the folder of the store that is searched.
 
         Raises:
             InputError: a calibration of another model, or of scores that the model doesn't make.
         """
         scoring = folder.scoring()
-        if calibration is None and store is not None and (Path(store) / CALIBRATION).is_file():
-            calibration = Path(store) / CALIBRATION
-        fitted = folder.calibration if calibration is None else Calibration.load(calibration)
-        source = folder.path if calibration is None else Path(calibration)
+        fitted, source = stored_calibration.find(folder, calibration, store)
         if fitted is not None:
-            if fitted.fingerprint not in ("", folder.fingerprint):
-                raise InputError(
-                    f"{source}: was fitted on model {fitted.fingerprint}, this is {folder.fingerprint}"
-                )
-            if fitted.scoring not in ("", scoring.name):
-                raise InputError(
-                    f"{source}: calibrated on scores of {fitted.scoring}, but the model now scores by "
-                    f"{scoring.name}; calibrate it again"
-                )
-        return cls(scoring, fitted, source)
+            stored_calibration.refuse_unfit(fitted, source, scoring)
+        return cls(scoring, fitted, source, None if source == folder.path else str(source))
 
     def compare(self, people: Sequence[Sequence[Sample]], recordings: EmbeddingTable) -> Compared:
         """Return the scores of all pairs of an enrolled speaker and a recording.

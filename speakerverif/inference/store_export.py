@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,30 @@ def migrate(
             store changed meanwhile.
     """
     changes = store.changes
+    new = []
+    for name, samples, recordings in stored_recordings(store, folder.model.sample_rate, audio_root):
+        table = embed_all(folder, recordings.names, device, recordings)
+        new.append(
+            (name, [replace(s, embedding=row) for s, row in zip(samples, table.embeddings, strict=True)])
+        )
+    store.replace_embeddings(folder.fingerprint, new, changes)
+    return sum(len(samples) for _, samples in new)
+
+
+def stored_recordings(
+    store: Store, model_rate: int, audio_root: str | Path | None = None
+) -> Iterator[tuple[str, list[Sample], Recordings]]:
+    """Yield each enrolled speaker's name, samples, and their recordings: the kept audio, else the files.
+
+    Args:
+        store: of any model.
+        model_rate: Hz.
+        audio_root: folder in which to look for files by their names, where they aren't at their paths.
+
+    Raises:
+        InputError: nobody is enrolled; recordings that can't be found (all are named), or that differ from those
+            enrolled.
+    """
     people = [(name, store.samples(name)) for name in store.names()]
     if not people:
         raise InputError(f"{store.folder}: nobody is enrolled")
@@ -124,19 +148,13 @@ def migrate(
             f"{store.folder}: {len(missing)} recordings are neither kept in the store nor where they were: {shown}; "
             "name their folder with --audio-root, or remove these speakers and enrol them again"
         )
-    new = []
     for name, samples in people:
         given = [recording for sample in samples if (recording := _recording(sample, root)) is not None]
-        recordings = Recordings(given, None, folder.model.sample_rate)
+        recordings = Recordings(given, None, model_rate)
         for recording, sample in zip(recordings.names, samples, strict=True):
             if sample.sha256 and recordings.sha256(recording) != sample.sha256:
                 raise InputError(f"{recording}: is not the recording that was enrolled for {name!r} any more")
-        table = embed_all(folder, recordings.names, device, recordings)
-        new.append(
-            (name, [replace(s, embedding=row) for s, row in zip(samples, table.embeddings, strict=True)])
-        )
-    store.replace_embeddings(folder.fingerprint, new, changes)
-    return sum(len(samples) for _, samples in new)
+        yield name, samples, recordings
 
 
 def _recording(sample: Sample, root: Path | None) -> Recording | None:

@@ -38,6 +38,7 @@ class Verification:
         speech_s: active speech in them.
         fingerprint: of the model.
         calibrated_on: the trials that the calibration was fitted on; None without a calibration.
+        calibration: file of the calibration; None: the model's own, or none.
     """
 
     score: float
@@ -51,6 +52,7 @@ class Verification:
     fingerprint: str
     probability: float | None = None
     calibrated_on: str | None = None
+    calibration: str | None = None
 
 
 def verify(
@@ -190,4 +192,5 @@ def compare(
         fingerprint=recordings.fingerprint,
         probability=None if llr is None else probability(llr),
         calibrated_on=None if scale.calibration is None else scale.calibration.trials,
+        calibration=scale.file,
     )

@@ -91,9 +91,11 @@ class Calibration:
             raise InputError(f"calibration with {len(self.weights)} inputs: no single score has a given LLR")
         return (llr - self.bias) / self.weights[0]
 
-    def save(self, path: str | Path) -> None:
-        """Write a TOML file, whole or not at all."""
+    def save(self, path: str | Path, private: bool = False) -> None:
+        """Write a TOML file, whole or not at all; a private one can be read by this user alone."""
         with replacing(path) as file:
+            if private:
+                Path(file.name).chmod(0o600)
             file.write(toml.format_toml(toml.to_dict(self)).encode())
 
     @classmethod
