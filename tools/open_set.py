@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.speakers import read_speakers
 from speakerverif.errors import InputError
-from speakerverif.evaluation.open_set import OpenSetPoint, average, rates_at, threshold_at_fpir
+from speakerverif.evaluation.open_set import Outcomes
 from speakerverif.inference.engines import load_for_inference
 from speakerverif.inference.identify import log_odds
 from speakerverif.inference.samples import Sample
@@ -65,9 +65,9 @@ def main() -> None:
     point = scale.calibration.point
     speaker_of = read_speakers(arguments.speakers, list(table.ids))
     owner = np.array([speaker_of[i] for i in table.ids])
-    speakers = np.unique(owner)
+    speakers, codes = np.unique(owner, return_inverse=True)
     rng = np.random.default_rng(0)
-    points: dict[tuple[int, str], list[OpenSetPoint]] = {}
+    outcomes: dict[tuple[int, str], list[Outcomes]] = {}
     for _ in range(arguments.draws):
         enrolled = [
             rng.choice(np.flatnonzero(owner == s), arguments.enrolled, replace=False) for s in speakers
@@ -92,31 +92,23 @@ def main() -> None:
         assert llrs is not None
         for size in GALLERIES:
             gallery = rng.choice(len(speakers), size, replace=False)
-            of_gallery = llrs[gallery]
-            right = speakers[gallery[of_gallery.argmax(axis=0)]] == owner[searched]
-            is_enrolled = np.isin(owner[searched], speakers[gallery])
-            best = values_of(of_gallery, RULES[0])
-            for name, threshold in (
-                ("model's threshold", point.threshold),
-                ("with log N added", point.threshold + float(np.log(size))),
-            ):
-                fixed = rates_at(best, right, is_enrolled, threshold)
-                points.setdefault((size, name), []).append(fixed)
             for rule in RULES:
-                values = values_of(of_gallery, rule)
-                for fpir in FPIRS:
-                    at = rates_at(values, right, is_enrolled, threshold_at_fpir(values, is_enrolled, fpir))
-                    points.setdefault((size, f"{rule}, FPIR {100 * fpir:g} %"), []).append(at)
+                values = values_of(llrs[gallery], rule)
+                drawn = Outcomes.of(llrs[gallery], gallery, codes[searched], values)
+                outcomes.setdefault((size, rule), []).append(drawn)
     print(
         f"{len(speakers)} speakers, {arguments.enrolled} recordings enrolled, {arguments.draws} galleries per size,"
     )
     print(f"model {table.fingerprint}; its threshold is LLR {point.threshold:.2f}, FPIR and FNIR in percent")
-    columns = list(dict.fromkeys(name for _, name in points))
+    columns = ["model's threshold", "with log N added"]
+    columns += [f"{rule}, FPIR {100 * fpir:g} %" for rule in RULES for fpir in FPIRS]
     print(f"| enrolled | {' | '.join(columns)} |")
     print(f"|---{'|---' * len(columns)}|")
     for size in GALLERIES:
-        means = [average(points[size, name]) for name in columns]
-        shown = [f"{100 * mean.fpir:.1f} / {100 * mean.fnir:.1f}" for mean in means]
+        best, *_ = of_rules = [Outcomes.joined(outcomes[size, rule]) for rule in RULES]
+        points = [best.at(point.threshold), best.at(point.threshold + float(np.log(size)))]
+        points += [of_rule.at_fpir(fpir) for of_rule in of_rules for fpir in FPIRS]
+        shown = [f"{100 * at.fpir:.1f} / {100 * at.fnir:.1f}" for at in points]
         print(f"| {size} | {' | '.join(shown)} |")
 
 

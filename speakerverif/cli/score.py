@@ -12,7 +12,7 @@ from speakerverif.cli import options, sources
 from speakerverif.errors import InputError
 
 if TYPE_CHECKING:
-    from speakerverif.inference.score_list import ScoredList
+    from speakerverif.inference.score_list import ScoredList, ScoreRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="cosine",
         help="kind of the scores in SCORES2 (default: cosine)",
     )
+    add(
+        "--identify",
+        action="store_true",
+        help="measure identification, the share of strangers named and of enrolled speakers missed, by gallery size; "
+        "TRIALS then has all pairs of enrolled speakers and tests, or with --store it is a list of recordings with "
+        "their speakers",
+    )
+    add("--store", type=Path, metavar="DIR", help="store to search, with --identify")
+    add(
+        "--galleries",
+        type=options.whole_number(1, options.MOST_AT_ONCE),
+        nargs="+",
+        metavar="N",
+        help="numbers of enrolled speakers, drawn from all, with --identify (default: 5, 10, 20, ...)",
+    )
     add("--p-target", type=float, nargs="+", default=[0.01, 0.05], metavar="P", help="priors for minDCF")
     sources.add_bootstrap(parser)
     add(
@@ -88,27 +103,16 @@ def run(args: argparse.Namespace) -> int:
     from speakerverif._util.files import write_json
     from speakerverif.evaluation.breakdown import format_breakdown
     from speakerverif.evaluation.describe import format_record
-    from speakerverif.evaluation.evaluate import Settings
-    from speakerverif.inference.score_list import ScoreRequest, score_list
+    from speakerverif.inference.score_list import score_list
     from speakerverif.inference.score_sources import NotEmbeddedError
 
     _check(args)
+    if args.identify:
+        return _run_identification(args)
     if args.memory_mb is not None:
         return _run_out_of_core(args)
-    request = ScoreRequest(
-        trials=args.trials,
-        source=sources.source_of(args),
-        enroll_map=args.enroll_map,
-        speakers=args.speakers or (),
-        quality_from=args.quality_from,
-        calibration=args.calibration,
-        breakdown_by=args.breakdown_by,
-        against=args.against,
-        against_kind=args.against_kind,
-        settings=Settings(args.p_target, args.bootstrap, args.seed),
-    )
     try:
-        scored = score_list(request)
+        scored = score_list(_request(args))
     except NotEmbeddedError as error:
         print(error, file=sys.stderr)
         return 1
@@ -135,6 +139,72 @@ def run(args: argparse.Namespace) -> int:
     print(format_record(record))
     if record.breakdown is not None:
         print("\n" + format_breakdown(record.breakdown))
+    return 0
+
+
+def _request(args: argparse.Namespace) -> "ScoreRequest":
+    """Return the request in the arguments."""
+    from speakerverif.evaluation.evaluate import Settings
+    from speakerverif.inference.score_list import ScoreRequest
+
+    return ScoreRequest(
+        trials=args.trials,
+        source=sources.source_of(args),
+        enroll_map=args.enroll_map,
+        speakers=args.speakers or (),
+        quality_from=args.quality_from,
+        calibration=args.calibration,
+        breakdown_by=args.breakdown_by,
+        against=args.against,
+        against_kind=args.against_kind,
+        settings=Settings(args.p_target, args.bootstrap, args.seed),
+    )
+
+
+def _run_identification(args: argparse.Namespace) -> int:
+    """Measure identification in a store, or on a trial list."""
+    from speakerverif._util.files import write_json
+    from speakerverif.cli.decide import SCORES
+    from speakerverif.evaluation.open_set import format_open_set
+    from speakerverif.inference.score_identification import (
+        OpenSetSettings,
+        SearchRequest,
+        score_identification,
+        score_identification_list,
+    )
+    from speakerverif.inference.score_sources import NotEmbeddedError, Recordings
+
+    settings = OpenSetSettings(sizes=args.galleries or (), seed=args.seed)
+    try:
+        if args.store:
+            source = sources.source_of(args)
+            assert isinstance(source, Recordings)
+            search = SearchRequest(
+                probes=args.trials,
+                store=args.store,
+                recordings=source,
+                calibration=args.calibration,
+                settings=settings,
+            )
+            record = score_identification(search)
+        else:
+            record = score_identification_list(_request(args), settings)
+    except NotEmbeddedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if args.json:
+        write_json(args.json, record.to_json())
+    print(format_open_set(record))
+    print(
+        f"\n{record.searches:,} recordings of {record.speakers:,} speakers searched; {record.galleries} galleries per "
+        f"size, seed {args.seed}; 95 % intervals over speakers, from ten on"
+    )
+    print("FPIR: strangers who are named; FNIR: enrolled speakers who are not, or by another's name")
+    print(f"thresholds: {SCORES.get(record.kind, 'log likelihood ratio')}")
+    if record.mean_margin == record.mean_margin:
+        print(
+            f"the right speaker, where ranked first, is {record.mean_margin:.3f} above the runner-up on average"
+        )
     return 0
 
 
@@ -178,8 +248,26 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(
                 f"--memory-mb takes TRIALS and one --scores, found {', '.join(others) or 'none or more'}"
             )
+    _check_identification(args)
     for p_target in args.p_target:
         if not 0 < p_target < 1:
             raise InputError(f"--p-target {p_target:g}: expected a prior between 0 and 1, both excluded")
     if args.bootstrap < 0:
         raise InputError(f"--bootstrap {args.bootstrap}: expected 0 or more samples")
+
+
+def _check_identification(args: argparse.Namespace) -> None:
+    """Raise `InputError` for options that do nothing with or without `--identify`."""
+    if not args.identify:
+        needing = [name for name in ("store", "galleries") if getattr(args, name)]
+        if needing:
+            raise InputError(f"--{needing[0]} does nothing without --identify")
+        return
+    idle = ["out_scores", "report", "breakdown_by", "against", "memory_mb"]
+    if args.store:
+        idle += ["scores", "embeddings", "backend", "norm", "enroll_map", "speakers", "quality_from", "crops"]
+    for name in idle:
+        if getattr(args, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} does nothing with --identify{' --store' * bool(args.store)}"
+            )
