@@ -185,14 +185,45 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     assert not (tmp_path / "other.onnx").exists()
 
 
+SMALL = {
+    "ecapa": {"channels": 16, "mfa_channels": 24, "res2_scale": 4, "embedding_dim": 16},
+    "xvector": {"channels": 8, "pooling_channels": 12},
+    "resnet": {"depth": 18, "channels": 4},
+    "campplus": {
+        "head_channels": 4,
+        "channels": 16,
+        "growth": 4,
+        "bottleneck_channels": 8,
+        "embedding_dim": 8,
+    },
+    "eres2netv2": {"channels": 16},
+    "redimnet": {"size": "B0"},
+    "redimnet2": {"size": "B0", "head_channels": 8, "group_norm": True},
+    "repvgg": {"blocks": [1, 2, 1, 1], "widths": [4, 4, 8, 8]},
+    "resnet_se34l": {"channels": 8},
+    "titanet": {"channels": 16, "pooling_channels": 24},
+    "ensemble": {"members": {"only": {"name": "xvector", "channels": 8, "pooling_channels": 12}}},
+}
+# The features of the encoders that have their own, or need a number of bands.
+FRONT_ENDS = {
+    "redimnet": FeatureConfig(num_mels=60),
+    "redimnet2": FeatureConfig(kind="redimnet2", num_mels=72),
+    "resnet_se34l": FeatureConfig(kind="voxceleb_trainer_lite_linear", num_mels=40),
+    "titanet": FeatureConfig(kind="nemo"),
+}
+
+
+def small(name: str) -> Recipe:
+    """Return a recipe of a small network, with its own features."""
+    encoder = {"name": name, **SMALL.get(name, {})}
+    return Recipe(features=FRONT_ENDS.get(name, FeatureConfig()), encoder=encoder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.names("encoder"))
 def test_every_encoder_can_be_exported(name, tmp_path):
     torch.manual_seed(0)
-    size = {"redimnet": {"size": "B0"}, "resnet": {"depth": 18}}.get(name, {})
-    recipe = Recipe(
-        features=FeatureConfig(num_mels=72 if name == "redimnet" else 80), encoder={"name": name, **size}
-    )
+    recipe = small(name)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
     assert export_onnx(read_model_folder(tmp_path / "model"), tmp_path / "m.onnx") > 0.9999
@@ -235,22 +266,6 @@ def test_smaller_weights(precision, share, least, tmp_path):
         export_onnx(folder, tmp_path / "n.bin")
 
 
-SMALL = {
-    "ecapa": {"channels": 16, "mfa_channels": 24, "res2_scale": 4, "embedding_dim": 16},
-    "xvector": {"channels": 8, "pooling_channels": 12},
-    "resnet": {"depth": 18, "channels": 4},
-    "campplus": {
-        "head_channels": 4,
-        "channels": 16,
-        "growth": 4,
-        "bottleneck_channels": 8,
-        "embedding_dim": 8,
-    },
-    "eres2netv2": {"channels": 16},
-    "redimnet": {"size": "B0"},
-}
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -266,8 +281,7 @@ SMALL = {
 )
 def test_files_for_torch_alone(name, kind, tmp_path):
     torch.manual_seed(0)
-    mels = 60 if name == "redimnet" else 80
-    recipe = Recipe(features=FeatureConfig(num_mels=mels), encoder={"name": name, **SMALL.get(name, {})})
+    recipe = small(name)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
     save_model(tmp_path / "model", network.state_dict(), {}, recipe, [], {})
     path = tmp_path / ("m.pt2" if kind == "pt2" else "m.pt")

@@ -205,8 +205,8 @@ def narrow_redimnet(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in redimnet.SIZES.items():
         narrow = size._replace(channels=8, group=min(size.group, 8), stages=stages)
         monkeypatch.setitem(redimnet.SIZES, name, narrow)
-    stages2 = redimnet2.Stage(1, 2, 1, 2.0, 9), redimnet2.Stage(2, 2, 1, 1.0, 9)
-    monkeypatch.setitem(redimnet2.SIZES, "B6", redimnet2.Size(2, stages2))
+    stage2 = redimnet2.Stage(2, 4, 1, 2.0, 36)
+    monkeypatch.setitem(redimnet2.SIZES, "B6", redimnet2.Size(2, (stage2,)))
 
 
 @pytest.mark.parametrize(

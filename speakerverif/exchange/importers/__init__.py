@@ -87,6 +87,14 @@ def _answered(foreign: Foreign, assignments: list[str]) -> Foreign:
     )
 
 
+def _normalisation(features: FeatureConfig) -> str:
+    """Return how a filterbank normalises recordings."""
+    if features.kind == "nemo" or features.kind.startswith("voxceleb_trainer"):
+        return "every band of each recording with mean 0 and deviation 1"
+    mean = "mean of each recording subtracted" if features.mean_norm else "no mean subtracted"
+    return f"{mean}, samples with deviation 1" if features.kind.startswith("redimnet") else mean
+
+
 def assumptions(foreign: Foreign) -> str:
     """Return the assumed settings of an imported model as one line: features, normalisation, pooling, layer."""
     features, encoder = foreign.features, foreign.network.encoder
@@ -96,7 +104,7 @@ def assumptions(foreign: Foreign) -> str:
         f"{features.sample_rate} Hz",
         f"{features.window} window of {features.frame_length_ms:g} ms every {features.frame_shift_ms:g} ms",
         f"samples times {features.waveform_scale:g}",
-        "mean of each recording subtracted" if features.mean_norm else "no mean subtracted",
+        _normalisation(features),
         ", ".join(f"{key} {value}" for key, value in encoder.items() if key != "name"),
     ]
     return "; ".join(parts)

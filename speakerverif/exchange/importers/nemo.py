@@ -5,6 +5,8 @@ without dither, which it adds in training alone.
 """
 
 import io
+import lzma
+import re
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -23,7 +25,10 @@ from speakerverif.models import features
 KIND = "nemo"
 FILES = ("*.nemo",)
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
-MOST_BYTES = {CONFIG: 1 << 24, WEIGHTS: 1 << 32}
+MOST_BYTES = {CONFIG: 1 << 24, WEIGHTS: 1 << 30}
+REFERENCE = re.compile(
+    r"\$\{(?:model\.)?([\w.]+)\}"
+)  # to another setting, as `${model.model_defaults.repeat}`
 # Settings that no tensor shows, with the values that they must have; each is NeMo's own default.
 PREPROCESSOR: dict[str, tuple[Any, ...]] = {
     "normalize": ("per_feature",),
@@ -57,12 +62,14 @@ def read(source: Path) -> Foreign:
     archive = find(source, "*.nemo")
     content = _members(archive)
     config = parse_yaml(content[CONFIG], archive)
+    config = _resolved(config, config)
     state = tensors_of(read_pickle(archive, io.BytesIO(content[WEIGHTS])), archive)
     network = recognised(state, LAYOUTS, archive, "NeMo")
     _check_encoder(config.get("encoder") or {}, archive)
     filterbank = _features(config.get("preprocessor") or {}, archive)
     mel = features.build(filterbank).mel.T
-    theirs = state.get("preprocessor.featurizer.fb", mel).reshape(-1, mel.shape[1])
+    theirs = state.get("preprocessor.featurizer.fb", mel[None])
+    theirs = theirs[0] if theirs.ndim == 3 and len(theirs) == 1 else theirs
     if theirs.shape != mel.shape or (theirs - mel).abs().max() > 1e-5:
         raise InputError(
             f"{archive}: preprocessor.featurizer.fb: other mel bands than its configuration describes"
@@ -91,12 +98,28 @@ def _members(archive: Path) -> dict[str, bytes]:
                     )
                 file = tar.extractfile(member)
                 content[name] = b"" if file is None else file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{archive}: damaged or not a .nemo archive: {error}") from error
     missing = [name for name in MOST_BYTES if name not in content]
     if missing:
         raise InputError(f"{archive}: expected {' and '.join(missing)} in it, as in NeMo's archives")
     return content
+
+
+def _resolved(value: Any, config: dict[str, Any]) -> Any:
+    """Return a value of the configuration with references to its other settings replaced by what these hold."""
+    if isinstance(value, dict):
+        return {key: _resolved(item, config) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, config) for item in value]
+    if not isinstance(value, str) or (match := REFERENCE.fullmatch(value)) is None:
+        return value
+    target: Any = config
+    for key in match[1].split("."):
+        target = target.get(key, value) if isinstance(target, dict) else value
+    return target
 
 
 def titanet(state: Mapping[str, Tensor], where: Path) -> Network:

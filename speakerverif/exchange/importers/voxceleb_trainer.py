@@ -18,12 +18,12 @@ from speakerverif.exchange.importers._foreign import (
     Network,
     Question,
     check_mel,
+    count,
     recognised,
     size,
     within,
 )
 from speakerverif.exchange.importers._maps import voxceleb_trainer_resnet
-from speakerverif.models.encoders.resnet_se34l import BLOCKS
 
 KIND = "voxceleb_trainer"
 FILES = ("*.model",)
@@ -78,12 +78,14 @@ def resnet_se34l(state: Mapping[str, Tensor], where: Path) -> Network:
         "attention": "pooling.logits.weight",
         "fc": "embedding",
     }
-    for i, blocks in enumerate(BLOCKS):
+    counts = [count(state, f"layer{i}.{{}}.conv1.weight") for i in (1, 2, 3, 4)]
+    for i, blocks in enumerate(counts):
         for k in range(blocks):
             modules |= within(f"layer{i + 1}.{k}", f"stages.{i}.{k}", block)
     encoder = {
         "name": "resnet_se34l",
         "channels": size(state, "conv1.weight", 0, where),
+        "blocks": counts,
         "deviation": size(state, "fc.weight", 1, where) == 2 * size(state, "sap_linear.weight", 0, where),
         "embedding_dim": size(state, "fc.weight", 0, where),
     }

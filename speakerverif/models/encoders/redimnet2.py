@@ -97,9 +97,8 @@ class Config:
     """The settings are a size's and those of its layer before pooling; the defaults are the authors' B2."""
 
     size: Literal["B0", "B1", "B2", "B3", "B3-narrow", "B4", "B5", "B6"] = "B2"
-    group_norm: bool = (
-        False  # of the input layer's result and of every stage's, over groups of channels and all frames
-    )
+    # Group norm of the input layer's result and of every stage's, over groups of channels and all frames.
+    group_norm: bool = False
     # The layer before pooling: its channels, for each frequency that is left or for a whole frame; 0: no layer.
     head_channels: Annotated[int, Range(0, 16_384)] = 0
     head_per_band: bool = True

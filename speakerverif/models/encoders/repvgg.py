@@ -18,7 +18,8 @@ arXiv:2110.09720; in the form of WeSpeaker's code. `Config()` is its REPVGG_TINY
 
 WeSpeaker's table has 6.26 M for REPVGG_TINY_A0, which is its fused form, and no figure for the others.
 
-Departure: a pooled variance has a floor where theirs adds a constant.
+Departures: a pooled variance has a floor where theirs adds a constant; initial kernels are uniform, with the variance
+of its normal ones.
 """
 
 from collections.abc import Iterator
@@ -181,7 +182,7 @@ class RepVGG(nn.Module):
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
         for module in self.modules():
             if isinstance(module, MapConv):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_uniform_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Tensor, num_frames: Tensor | None = None) -> Tensor:
         maps = as_maps(zero_padding(features, num_frames))

@@ -6,6 +6,7 @@ recognition", arXiv:2003.11982, in the form of voxceleb_trainer's code: `Config(
 the statistics of batch norms leave padding out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +20,6 @@ from speakerverif.models.encoders.resnet_se import ActivatedBlock, ChannelExcita
 from speakerverif.models.frames import zero_padding
 from speakerverif.models.pooling import AttendedMeanAndDeviation
 
-BLOCKS = (3, 4, 6, 3)
 STRIDES = (1, 2, 2, 1)  # over time and frequency, of the first block of each stage
 REDUCTION = 8  # of the channels inside an excitation
 
@@ -28,12 +28,17 @@ REDUCTION = 8  # of the channels inside an excitation
 class Config:
     """The defaults are voxceleb_trainer's, of 40 mels."""
 
-    channels: Annotated[int, Range(REDUCTION, 16_384)] = (
-        16  # of the first stage; doubled at each of the others
-    )
+    # Of the first stage; doubled at each of the others.
+    channels: Annotated[int, Range(REDUCTION, 16_384)] = 16
+    blocks: Annotated[tuple[int, ...], Range(1, 200)] = (3, 4, 6, 3)  # of each stage
     deviation: bool = False  # pooling gives mean and deviation (its ASP); else the mean alone (its SAP)
     embedding_dim: Width = 512
     variance_floor: VarianceFloor = 1e-5
+
+    def problems(self) -> Iterator[str]:
+        """Yield the settings that contradict others."""
+        if len(self.blocks) != len(STRIDES):
+            yield f"blocks: found {self.blocks}, expected {len(STRIDES)} numbers, one per stage"
 
 
 class FramePooling(nn.Module):
@@ -60,7 +65,7 @@ class ResNetSE34L(nn.Module):
         size = config.channels
         self.input = ConvNorm(1, size, (7, 7), (2, 1))
         self.stages = nn.ModuleList()
-        for i, (count, stride) in enumerate(zip(BLOCKS, STRIDES, strict=True)):
+        for i, (count, stride) in enumerate(zip(config.blocks, STRIDES, strict=True)):
             width = config.channels * 2**i
             blocks = Stage()
             for k in range(count):
