@@ -137,6 +137,16 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank changes of attention layers, whose own weights then stay; they are added to these when saved."""
+
+    rank: Annotated[int, Range(0, 4_096)] = 0  # 0: none
+    alpha: Annotated[float, Range(0, 1e6, above=True)] = 8.0  # the change is multiplied by alpha / rank
+    # Last parts of the names of the linear layers that are changed.
+    layers: tuple[str, ...] = ("query", "key", "value", "q_proj", "k_proj", "v_proj", "in_proj")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training stage. Epochs are turned into samples, so schedules don't depend on the batch or GPU count."""
 
@@ -170,6 +180,19 @@ class TrainConfig:
     cache_mb: Annotated[int, Range(0, 10_000_000)] = 0
     checkpoint_minutes: Annotated[float, Range(0, 100_000)] = 5.0
     validate_every_epochs: Epochs = 0.0  # 0: never
+    # The batch is computed in this many parts, one after the other, where memory doesn't hold the whole of it.
+    accumulate: Annotated[int, Range(1, 1_000_000)] = 1
+    # Fine-tuning begins with the weights of this model: a folder, org/name on the hub, or "starter", the built-in one.
+    # A recipe without [encoder] takes that model's, with its features.
+    start_from: str = ""
+    # What becomes of that model's classes: those of the data take their place, or join them.
+    old_classes: Literal["replace", "keep"] = "replace"
+    head_epochs: Epochs = 0.0  # until then only the head learns
+    # Parts by the beginning of their names, such as "encoder" or "encoder.blocks.0": frozen ones, and factors of the
+    # learning rate of others.
+    freeze: tuple[str, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions between values, as `key: found ..., expected ...`."""
@@ -178,6 +201,13 @@ class TrainConfig:
                 f"batch_size: found {self.batch_size}, which is not a multiple of speakers_per_batch "
                 f"{self.speakers_per_batch}"
             )
+        if self.batch_size % self.accumulate:
+            yield f"batch_size: found {self.batch_size}, which is not a multiple of accumulate {self.accumulate}"
+        if self.head_epochs >= self.epochs:
+            yield f"head_epochs: found {self.head_epochs:g}, expected less than epochs {self.epochs:g}"
+        for part, factor in self.rates.items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor <= 1e6:
+                yield f"rates.{part}: found {factor!r}, expected a factor of 0..1,000,000"
         if self.lr_schedule == "exponential" and not self.final_learning_rate > 0:
             yield "final_learning_rate: found 0, which no exponential schedule reaches; expected above 0"
         if self.lr_schedule == "exponential" and not self.learning_rate > 0:
@@ -261,7 +291,14 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
             raise InputError(f"{path}: 'base' leads back to {current}")
         seen.append(current.resolve())
         tables = merge(read_toml(current), tables)
-    recipe = from_dict(Recipe, override(tables, assignments or []), str(path))
+    tables = override(tables, assignments or [])
+    if "encoder" not in tables and tables.get("train", {}).get("start_from"):
+        if "features" in tables:
+            raise InputError(
+                f"{path}: [features] without [encoder]: both come with the model of train.start_from"
+            )
+        tables["encoder"] = {}
+    recipe = from_dict(Recipe, tables, str(path))
     if recipe.name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in recipe.name):
         raise InputError(
             f"{path}.name: found {recipe.name!r}, expected a plain name: it becomes that of a folder"

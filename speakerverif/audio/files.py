@@ -29,6 +29,12 @@ _KINDS = {
 _spooled: dict[tuple[str, int], str] = {}
 _spooling = Lock()
 
+# Of the names of audio files.
+SUFFIXES = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".wma")
+    + (".aif", ".aiff", ".au", ".caf", ".sph", ".amr", ".webm", ".mka")
+)
+
 
 class Location(NamedTuple):
     """The file and byte range of a recording.

@@ -1,6 +1,7 @@
 """The commands for training: demo, run, prepare, train; and heads, which draws the training losses."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,13 @@ def add_train(command: argparse.ArgumentParser) -> None:
         help="recipe to train by: a TOML file, or a name that `speakerverif list recipes` shows",
     )
     add("--out", type=Path, required=True, metavar="MODEL", help="model folder to write")
-    add("--from", dest="start_from", type=Path, metavar="MODEL", help="model folder to fine-tune")
+    add(
+        "--from",
+        dest="start_from",
+        type=Path,
+        metavar="MODEL",
+        help="model folder to fine-tune, or starter: the built-in model",
+    )
     add("--manifest", type=Path, metavar="LIST", help=f"training utterances: {LISTS}")
     add("--audio-root", type=Path, metavar="DIR", help="folder that relative paths in LIST start from")
     add(
@@ -173,7 +180,9 @@ def train(arguments: argparse.Namespace) -> int:
     from speakerverif.training.recordings import BadFiles
     from speakerverif.training.stages import train_recipe
 
-    recipe = _recipe(arguments)
+    # As an assignment, so that a recipe without an encoder takes the model's.
+    start = arguments.start_from
+    recipe = _recipe(arguments, [] if start is None else [f"train.start_from={json.dumps(str(start))}"])
     path = arguments.manifest
     manifest = read_training_manifest(path, arguments.audio_root) if path else None
     source = Files(None if arguments.channel == "each" else arguments.channel)
@@ -190,7 +199,6 @@ def train(arguments: argparse.Namespace) -> int:
             device=device,
             source=source,
             bad_files=BadFiles(arguments.check, arguments.skip_bad),
-            start_from=arguments.start_from,
         )
         print(model)
     return 0
@@ -206,8 +214,9 @@ def heads(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(arguments: argparse.Namespace) -> "Recipe":
+def _recipe(arguments: argparse.Namespace, further: list[str] | None = None) -> "Recipe":
     from speakerverif.config import load_recipe
 
     seed = [] if arguments.seed is None else [f"seed={arguments.seed}"]
-    return load_recipe(listing.recipe_path(arguments.recipe), arguments.assignments + seed)
+    assignments = [*arguments.assignments, *seed, *(further or [])]
+    return load_recipe(listing.recipe_path(arguments.recipe), assignments)

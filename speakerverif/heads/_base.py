@@ -38,9 +38,11 @@ class Head(nn.Module):
     Attributes:
         margin_fraction: share of the margin in force, 0 to 1; the training loop sets it before each step.
         needs_balanced_batches: whether a batch must hold two or more utterances of each of its speakers.
+        counts_each_alone: whether the loss of a batch is the mean of the losses of its utterances, each by itself.
     """
 
     needs_balanced_batches: bool = False
+    counts_each_alone: bool = True
 
     def __init__(self, embedding_dim: int, num_speakers: int):
         super().__init__()

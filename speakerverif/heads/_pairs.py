@@ -16,6 +16,7 @@ class PairHead(Head):
     """
 
     needs_balanced_batches = True
+    counts_each_alone = False
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         speakers, row, counts = torch.unique(labels, return_inverse=True, return_counts=True)

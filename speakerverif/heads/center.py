@@ -44,6 +44,8 @@ class Center(Head):
         InputError: a value out of range.
     """
 
+    counts_each_alone = False  # the centres move once in a batch
+
     def __init__(self, base: Head, *, weight: float = Config.weight, center_rate: float = Config.center_rate):
         require(0 <= weight < float("inf"), "weight", weight, "a number >= 0")
         require(0 <= center_rate <= 1, "center_rate", center_rate, "0..1")

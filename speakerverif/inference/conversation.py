@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from speakerverif._util.files import replacing
 from speakerverif.audio import reading
 from speakerverif.audio.channels import Channel
+from speakerverif.audio.files import SUFFIXES
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.manifest import Utterance
@@ -24,7 +25,6 @@ from speakerverif.inference.chunks import Source
 from speakerverif.inference.embed import embed
 from speakerverif.inference.enroll import EnrolmentLimits
 from speakerverif.inference.enrollment import Store
-from speakerverif.inference.people import SUFFIXES
 from speakerverif.inference.samples import Sample
 from speakerverif.inference.scale import Scale
 from speakerverif.inference.voices import similarity_of_voices

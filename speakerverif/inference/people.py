@@ -6,15 +6,11 @@ from pathlib import Path
 
 from speakerverif.audio import reading
 from speakerverif.audio.channels import Channel
+from speakerverif.audio.files import SUFFIXES
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.manifest import Utterance
 from speakerverif.errors import InputError
 from speakerverif.inference.recordings import Recording, Recordings
-
-SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".wma")
-    + (".aif", ".aiff", ".au", ".caf", ".sph", ".amr", ".webm", ".mka")
-)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.training import state
+from speakerverif.training.parts import merged
 from speakerverif.training.state import Facts, TrainingState
 
 UTTERANCES = "training/utterances.txt"
@@ -63,7 +64,7 @@ class Checkpoints:
             trained["left_out"] = self.left_out
         if self.list_changes:
             trained["list_changes"] = self.list_changes
-        weights, head = training.result.state_dict(), training.head.state_dict()
+        weights, head = merged(training.result), training.head.state_dict()
         folder.save_model(self.out, weights, head, self.recipe, self.class_names, trained)
         if finished:
             state.remove(self.out)

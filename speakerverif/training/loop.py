@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,12 @@ from torch.amp.grad_scaler import GradScaler
 from speakerverif import heads
 from speakerverif._util.progress import Progress
 from speakerverif.audio.reading import Files
-from speakerverif.config import Recipe
+from speakerverif.config import Recipe, TrainConfig
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
-from speakerverif.models import folder
 from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.model import SpeakerModel
-from speakerverif.training import distributed, plan
+from speakerverif.training import distributed, parts, plan
 from speakerverif.training.averaging import make_average, takes_part
 from speakerverif.training.batches import Batch, BatchOrder, CropDataset, batches, make_loader
 from speakerverif.training.checkpoints import Checkpoints, former_speakers, is_finished, resume
@@ -34,6 +34,7 @@ from speakerverif.training.log import StepFigures, TrainingLog
 from speakerverif.training.recordings import REFUSE, BadFiles, readable
 from speakerverif.training.schedules import learning_rate, margin_fraction
 from speakerverif.training.spec_augment import spec_augment
+from speakerverif.training.start import load_weights, speakers_with_former, start_of, with_network
 from speakerverif.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def train(
         data_dir: the folder that the recipe's relative noise and response folders start from.
         device: "cpu", "cuda" or "cuda:0".
         validate: called with the model in eval mode; its figures are logged.
-        start_from: a model folder with initial weights (fine-tuning).
+        start_from: a model folder with initial weights (fine-tuning); None: the recipe's `train.start_from`.
         stop_after_steps: stop early and keep the state (to simulate an interruption).
         source: reads the recordings; None: `Files` without a default channel.
         bad_files: policy for recordings that can't be read.
@@ -78,15 +79,19 @@ def train(
             is not finite (with the utterances of the batch).
         KeyboardInterrupt: SIGINT or SIGTERM, after the checkpoint.
     """
+    recipe = with_network(recipe)
     if is_finished(out, recipe):
         logger.info(f"{out}: trained before by the same recipe")
         return out
+    start = start_of(recipe, start_from)
     plan.check(recipe, len(manifest.speakers))
     manifest, left_out = readable(manifest, bad_files, source or Files())
     torch.manual_seed(recipe.seed)
     speakers = former_speakers(out, recipe)
+    if speakers is None and start is not None and recipe.train.old_classes == "keep":
+        speakers = speakers_with_former(manifest.speakers, start)
     dataset = CropDataset(manifest, recipe, data_dir, source, speakers, bad_files.skip)
-    training = new_training(recipe, dataset.class_names, device, start_from)
+    training = new_training(recipe, dataset.class_names, device, start)
     changes = resume(training, out, manifest)
     part = (distributed.rank(), distributed.size())
     order = BatchOrder(manifest.speaker_index, recipe.train, recipe.seed, training.step, part)
@@ -168,17 +173,21 @@ def new_training(
     """
     device_type, precision = torch.device(device).type, recipe.train.precision
     model = SpeakerModel(recipe.features, recipe.encoder).to(device)
-    if device_type == "cpu":
+    if device_type == "cpu" and not recipe.train.lora.rank:  # fast layers read weights as they are stored
         accelerate(model)
     head = heads.build(recipe.head, model.embedding_dim, len(class_names)).to(device)
+    config = recipe.train
     if start_from is not None:
-        load_weights(model, head, class_names, start_from)
+        load_weights(model, head, class_names, start_from, config.old_classes == "keep")
+    if config.lora.rank:
+        parts.add_low_rank_changes(model.encoder, config.lora)
+    parts.freeze(model.encoder, head, config)
     return TrainingState(
         model.train(),
         head.train(),
-        make_optimizer(recipe, [*model.parameters(), *head.parameters()]),
+        make_optimizer(config, parts.optimizer_groups(model.encoder, head, config)),
         GradScaler(device_type, enabled=precision == "float16" and device_type != "cpu"),
-        make_average(recipe.train, model),
+        make_average(config, model),
     )
 
 
@@ -194,31 +203,44 @@ def train_step(
     precision = PRECISIONS[recipe.train.precision]
     rate = learning_rate(recipe.train, epoch)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     head.margin_fraction = margin_fraction(recipe.train.margin_schedule, epoch)
+
+    if recipe.train.freeze or recipe.train.head_epochs:
+        parts.set_modes(model.encoder, head, recipe.train, epoch)
 
     device = next(model.parameters()).device
     waveform = batch.waveform.to(device, non_blocking=True)
-    labels = distributed.gather(batch.labels.to(device, non_blocking=True))
     features = _masked_features(model, waveform, recipe, training.step)
-    with (
-        torch.autocast(device.type, precision, enabled=precision != torch.float32),
-        distributed.shared_batch_norm(recipe.train.shared_batch_norm),
-    ):
-        embeddings = model.encoder(features, None)
-    embeddings = distributed.gather(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))
-    loss, cosines = head(embeddings, labels)
-
     optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
+    computed = []
+    for part, own in zip(
+        features.chunk(recipe.train.accumulate),
+        batch.labels.to(device, non_blocking=True).chunk(recipe.train.accumulate),
+        strict=True,
+    ):
+        labels = distributed.gather(own)
+        with (
+            torch.set_grad_enabled(not parts.head_alone(recipe.train, epoch)),
+            torch.autocast(device.type, precision, enabled=precision != torch.float32),
+            distributed.shared_batch_norm(recipe.train.shared_batch_norm),
+        ):
+            embeddings = model.encoder(part, None)
+        embeddings = distributed.gather(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))
+        loss, cosines = head(embeddings, labels)
+        scaler.scale(loss * (len(part) / len(features))).backward()
+        accuracy = head.accuracy(cosines, labels)
+        computed.append((embeddings.detach(), torch.stack([loss.detach(), accuracy]), len(part)))
     distributed.average_gradients(training.parameters)
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(training.parameters, recipe.train.max_grad_norm or float("inf"))
     scaler.step(optimizer)
     scaler.update()
     # Read together and last: each reading waits for all pending work of a GPU.
-    figures = torch.stack([loss.detach(), head.accuracy(cosines, labels), norm]).tolist()
+    means = torch.stack([figure * (count / len(features)) for _, figure, count in computed]).sum(0)
+    figures = torch.cat([means, norm[None]]).tolist()
     if not math.isfinite(figures[0]):
+        embeddings = torch.cat([part for part, _, _ in computed])
         rows = distributed.gather(batch.utterances).tolist()
         ids = [manifest[row].id for row in rows]
         raise InputError(non_finite_loss(figures[0], training.step, embeddings, ids))
@@ -252,42 +274,17 @@ def _validated(training: TrainingState, validate: Validate) -> dict[str, float]:
     return figures
 
 
-def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return SGD with Nesterov momentum, or AdamW.
+def make_optimizer(config: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return SGD with Nesterov momentum, or AdamW, for the groups of `parts.optimizer_groups`.
 
     Weight decay applies to every parameter, as in the recipes of WeSpeaker and SpeechBrain.
     """
-    config = recipe.train
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
     nesterov = config.momentum > 0
     return torch.optim.SGD(
-        parameters, config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
+        groups, config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
     )
-
-
-def load_weights(model: SpeakerModel, head: nn.Module, class_names: list[str], start_from: Path) -> None:
-    """Load the weights of a model folder into `model`, and those of its head into `head` if the classes are the same.
-
-    Raises:
-        InputError: the folder's model has different features or a different encoder.
-    """
-    former = folder.read_model_folder(start_from)
-    if not isinstance(former.model, SpeakerModel):
-        raise InputError(f"{start_from}: an ONNX file can't be trained; name a model folder")
-    try:
-        model.load_state_dict(former.model.state_dict())
-    except RuntimeError as error:
-        raise InputError(f"{start_from} does not fit the recipe's features and encoder: {error}") from error
-    weights = folder.load_head(start_from)
-    shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
-    if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
-        head.load_state_dict(weights)
-        logger.info(f"{start_from} was trained on the same {len(class_names)} classes: its head goes on")
-    else:
-        logger.warning(
-            f"{start_from} was trained on other classes or with another head: this head starts anew"
-        )
 
 
 def non_finite_loss(loss: float, step: int, embeddings: Tensor, ids: list[str]) -> str:

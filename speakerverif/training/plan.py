@@ -18,6 +18,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.models import encoders, features
 from speakerverif.scoring import backends
+from speakerverif.training import parts
 from speakerverif.training.batches import BatchOrder
 
 # Bytes of a float32, the precision of heads, gradients and optimisers for any `train.precision`.
@@ -48,6 +49,7 @@ def size_of(recipe: Recipe, num_speakers: int) -> Size:
         encoder = encoders.build(recipe.encoder, recipe.features.num_mels)
         embedding_dim = int(encoder.embedding_dim)  # type: ignore[arg-type]
         head = heads.build(recipe.head, embedding_dim, classes)
+    parts.check(recipe.train, encoder, head)
     size = Size(_count(encoder), _count(head), embedding_dim, classes)
     if size.encoder > LARGEST:
         raise InputError(f"[encoder]: a network of {size.encoder:,} parameters; expected at most {LARGEST:,}")

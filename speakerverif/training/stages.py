@@ -44,6 +44,7 @@ from speakerverif.training import distributed, plan
 from speakerverif.training.loop import train
 from speakerverif.training.quality_calibration import check_calibration, fit_quality, is_drawn
 from speakerverif.training.recordings import REFUSE, BadFiles
+from speakerverif.training.start import with_network
 from speakerverif.training.workspace import Workspace, finetuned, training_manifest, validation
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def run(
     for name in chosen:
         if name not in names:
             raise InputError(f"--stages: unknown stage {name!r}; {nearest(name, names)}")
+    recipe = with_network(recipe)
     work = Workspace(recipe, out, data_dir, device, bad_files, places or {})
     logger.info(f"{recipe.name}: {', '.join(name for name in names if name in chosen)} -> {out}")
     _check(work)
@@ -135,6 +137,7 @@ def train_recipe(
     Raises:
         InputError: neither is given, or as `train`.
     """
+    recipe = with_network(recipe)
     check_outside_parts(recipe)
     if manifest is not None:
         return train(

@@ -36,8 +36,9 @@ class TrainingState:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that a step updates: those of the model, then of the head."""
-        return [*self.model.parameters(), *self.head.parameters()]
+        """The parameters that learn: those of the model, then of the head."""
+        both = (*self.model.parameters(), *self.head.parameters())
+        return [parameter for parameter in both if parameter.requires_grad]
 
     @property
     def result(self) -> SpeakerModel:

@@ -116,7 +116,9 @@ def finetuned(recipe: Recipe) -> Recipe | None:
     """
     if not recipe.finetune:
         return None
-    tables = merge({**to_dict(recipe), "finetune": {}}, recipe.finetune)
+    first = {**to_dict(recipe), "finetune": {}}
+    first["train"]["start_from"] = ""  # it starts from the model of the first stage
+    tables = merge(first, recipe.finetune)
     return from_dict(Recipe, tables, "[finetune]")
 
 
