@@ -191,7 +191,7 @@ class TrainConfig:
     # Parts by the beginning of their names, such as "encoder" or "encoder.blocks.0": frozen ones, and factors of the
     # learning rate of others.
     freeze: tuple[str, ...] = ()
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, Any] = field(default_factory=dict)  # numbers, checked below
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def problems(self) -> Iterator[str]:
