@@ -31,7 +31,7 @@ class Checkpoints:
         class_names: class index -> speaker.
         manifest: the training utterances.
         crops_per_epoch: number of crops in an epoch.
-        left_out: ids of utterances that can't be read.
+        left_out: ids of utterances that can't be read, or couldn't in an earlier run of the same training.
         list_changes: how the list of utterances changed while training was interrupted.
     """
 
@@ -49,7 +49,8 @@ class Checkpoints:
         """Write the model and, until training is finished, the state to continue from."""
         if not finished:
             # Before the model: a training with a model but no state could not be continued.
-            training.save(self.out, {"utterances": len(self.manifest), "list_changes": self.list_changes})
+            facts = {"left_out": self.left_out, "list_changes": self.list_changes}
+            training.save(self.out, {"utterances": len(self.manifest), **facts})
             if not self._list_written:
                 lines = "".join(f"{line}\n" for line in _lines(self.manifest))
                 write_atomically(self.out / UTTERANCES, lines)
@@ -113,17 +114,18 @@ def former_speakers(out: Path, recipe: Recipe) -> list[str] | None:
     return names if 1 in recipe.augment.speeds else [name.rpartition("@speed")[0] for name in names]
 
 
-def resume(training: TrainingState, out: Path, manifest: Manifest) -> list[str]:
+def resume(training: TrainingState, out: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
     """Continue from the state that an earlier run left in `out`, if there is one.
 
     Returns:
-        All changes of the list of utterances, earlier and new, as lines for the `[trained]` table.
+        All changes of the list of utterances, earlier and new, as lines for the `[trained]` table; and the ids of
+        utterances that earlier runs left out.
 
     Raises:
         InputError: the state is missing.
     """
     if not (out / folder.CONFIG).is_file():
-        return []
+        return [], []
     saved = state.read(out)
     if saved is None:
         raise InputError(f"{out}: the training is not finished, and its state {state.STATE} is missing")
@@ -134,7 +136,7 @@ def resume(training: TrainingState, out: Path, manifest: Manifest) -> list[str]:
     if change := _change(out, facts, manifest):
         logger.warning(f"{out}: after step {training.step} the data have {change}")
         changes.append(f"after step {training.step}: {change}")
-    return changes
+    return changes, list(facts.get("left_out", []))
 
 
 def _change(out: Path, facts: Facts, manifest: Manifest) -> str:

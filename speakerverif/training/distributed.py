@@ -17,12 +17,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.overrides import TorchFunctionMode
+
+T = TypeVar("T")
 
 # The others wait for hours while the first process prepares the corpus or embeds. A process that dies is noticed at
 # once, by its closed connection and by torchrun.
@@ -86,6 +88,15 @@ def as_first_says(decision: bool) -> bool:
     said = torch.tensor(decision)
     dist.broadcast(said, 0)
     return bool(said)
+
+
+def as_first_finds(find: Callable[[], T]) -> T:
+    """Return in every process what a function returns in the first; the others don't call it."""
+    if size() == 1:
+        return find()
+    found = [find() if is_first() else None]
+    dist.broadcast_object_list(found, 0)
+    return cast(T, found[0])
 
 
 def any_says(flag: bool) -> bool:

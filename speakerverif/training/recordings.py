@@ -13,6 +13,7 @@ from speakerverif._util.progress import Progress
 from speakerverif.audio.reading import Files
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
+from speakerverif.training import distributed
 
 RATE = 16_000  # of recordings read for a check; any rate would do
 
@@ -36,21 +37,13 @@ REFUSE = BadFiles()
 
 
 def readable(manifest: Manifest, policy: BadFiles, source: Files) -> tuple[Manifest, list[str]]:
-    """Return the utterances that can be read, and the ids of those left out.
+    """Return the utterances that can be read, and the ids of those left out; the first process alone looks at them.
 
     Raises:
         InputError: some can't be read and the policy isn't to skip them (with all ids and reasons); or none can be
             read.
     """
-    problems: list[tuple[int, str]] = []
-    with (
-        ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool,
-        Progress(len(manifest), f"check {policy.check}") as progress,
-    ):
-        for row, problem in enumerate(pool.map(lambda u: _problem(u, policy, source), manifest)):
-            if problem:
-                problems.append((row, problem))
-            progress.update(1)
+    problems = distributed.as_first_finds(lambda: _problems(manifest, policy, source))
     if not problems:
         return manifest, []
     bad = [manifest[row].id for row, _ in problems]
@@ -60,10 +53,25 @@ def readable(manifest: Manifest, policy: BadFiles, source: Files) -> tuple[Manif
         raise InputError(f"{count}: {reasons}")
     if not policy.skip:
         raise InputError(f"{count}: {reasons}. Mend them, or leave them out with --skip-bad")
-    logger.warning(f"{count} and are left out: {reasons}")
+    if distributed.is_first():
+        logger.warning(f"{count} and are left out: {reasons}")
     kept = np.ones(len(manifest), bool)
     kept[[row for row, _ in problems]] = False
     return manifest.select(kept), bad
+
+
+def _problems(manifest: Manifest, policy: BadFiles, source: Files) -> list[tuple[int, str]]:
+    """Return row and reason of each utterance that can't be read."""
+    problems: list[tuple[int, str]] = []
+    with (
+        ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool,
+        Progress(len(manifest), f"check {policy.check}") as progress,
+    ):
+        for row, problem in enumerate(pool.map(lambda u: _problem(u, policy, source), manifest)):
+            if problem:
+                problems.append((row, problem))
+            progress.update(1)
+    return problems
 
 
 def _problem(utterance: Utterance, policy: BadFiles, source: Files) -> str:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from speakerverif._util.toml import format_toml, to_dict
+from speakerverif.audio.reading import AudioInfo, Files
 from speakerverif.config import Recipe, SpecAugmentConfig, TrainConfig
 from speakerverif.data.manifest import Manifest, Utterance
 from speakerverif.errors import InputError
@@ -24,6 +25,7 @@ from speakerverif.training import distributed
 from speakerverif.training.batches import BatchOrder
 from speakerverif.training.log import read_log
 from speakerverif.training.loop import train
+from speakerverif.training.recordings import BadFiles, readable
 from speakerverif.training.spec_augment import spec_augment
 from tests.conftest import in_two_processes
 
@@ -49,6 +51,22 @@ def test_gathering_and_averaging_give_the_gradient_of_the_whole() -> None:
     loss(x * w).backward()
     first, second = in_two_processes(work)
     assert first == second == (loss(x * weight).item(), w.grad.tolist())
+
+
+def test_the_first_process_alone_looks_at_the_recordings(tmp_path: Path, tiny_manifest: Manifest) -> None:
+    rows = [*tiny_manifest, Utterance("gone", str(tmp_path / "none.wav"), "spk0")]
+    manifest, looked_at = Manifest.from_utterances(rows), []
+
+    class Watched(Files):
+        def info(self, path: str | Path) -> AudioInfo:
+            looked_at.append(path)
+            return super().info(path)
+
+    def work() -> tuple[int, int, list[str]]:
+        kept, left_out = readable(manifest, BadFiles(skip=True), Watched())
+        return len(looked_at), len(kept), left_out
+
+    assert in_two_processes(work) == [(25, 24, ["gone"]), (0, 24, ["gone"])]
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (4, 3, 5, 2)], ids=str)

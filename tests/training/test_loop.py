@@ -191,6 +191,19 @@ def test_bad_recordings_left_out_cost_nothing_else(
     assert read_config(skipped)[1]["left_out"] == list(names)
 
 
+def test_what_was_left_out_before_an_interruption_is_recorded(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
+    policy, out = BadFiles(skip=True), tmp_path / "m"
+    recipe = with_train(tiny_recipe, epochs=0.75)
+    bad = with_bad_files(tmp_path, tiny_manifest, ("text.wav",))
+    train(recipe, bad, out, bad_files=policy, stop_after_steps=1)
+    # The second run's list has another bad recording, and lacks the first.
+    worse = with_bad_files(tmp_path, tiny_manifest, ("absent.wav",))
+    train(recipe, worse, out, bad_files=policy, stop_after_steps=2)
+    assert read_config(train(recipe, tiny_manifest, out))[1]["left_out"] == ["text.wav", "absent.wav"]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_recording_that_turns_bad_in_training(
     tmp_path: Path,
