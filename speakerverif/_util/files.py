@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +34,13 @@ def open_input(path: str | Path) -> IO[bytes]:
     try:
         if Path(path).is_dir():
             raise InputError(f"{path}: is a folder, expected a file")
-        return open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
+        # /dev/zero and /dev/full have no end; a terminal and /dev/null have one.
+        endless = stat.S_ISCHR(os.fstat(file.fileno()).st_mode) and not file.isatty()
+        if endless and not os.path.samestat(os.fstat(file.fileno()), Path(os.devnull).stat()):
+            file.close()
+            raise InputError(f"{path}: is a device, expected a file")
+        return file
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError as error:

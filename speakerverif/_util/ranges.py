@@ -27,6 +27,7 @@ class Rising:
     """Mark of a tuple of two numbers whose first must not exceed the second."""
 
 
+FINITE = Range(-1e300, 1e300)
 Width = Annotated[int, Range(1, 16_384)]  # channels of a layer, dimensions of an embedding
 Share = Annotated[float, Range(0, 1)]  # a probability, or part of a whole
 VarianceFloor = Annotated[float, Range(0, 1, above=True)]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from speakerverif._util.files import open_input
 from speakerverif._util.messages import nearest
 from speakerverif._util.ranges import Range, Rising
 from speakerverif.errors import InputError
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_DEPTH = 12  # of nested tables and lists; recipes need five
+LARGEST = 16 << 20  # bytes of a TOML file
 _TOO_DEEP = f"tables or lists are nested more than {MAX_DEPTH} deep"
 
 
@@ -130,13 +132,29 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         InputError: no such file, or not TOML (with line and column).
     """
     try:
-        return _shallow(tomllib.loads(Path(path).read_text("utf-8")), str(path))
+        with open_input(path) as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise InputError(f"{path}: not a TOML file of ours: it has more than {LARGEST >> 20} MB")
+        return parse_toml(text.decode("utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Return the tables of a TOML text; `where` names it in errors.
+
+    Raises:
+        InputError: not TOML (with line and column), or nested too deep.
+    """
+    try:
+        return _shallow(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: not a TOML file: {error}") from error
     except RecursionError as error:
-        raise InputError(f"{path}: {_TOO_DEEP}") from error
+        raise InputError(f"{where}: {_TOO_DEEP}") from error
 
 
 def _shallow(tables: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The outputs of a command line, separated from its inputs: an output may not overwrite an input."""
 
 import argparse
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from speakerverif._util.outputs import Output, check_outputs
+from speakerverif.errors import InputError
 
 FILES = ("json", "out_rttm", "out_scores", "onnx", "pt2", "torchscript")
 FOLDERS = ("report",)
@@ -23,6 +26,10 @@ def check(arguments: argparse.Namespace) -> None:
     outputs = list(outputs_of(arguments))
     written = {output.option.removeprefix("--").replace("-", "_") for output in outputs}
     others = (value for name, value in vars(arguments).items() if name not in (*written, "command", "run"))
+    values = list(vars(arguments).values())
+    for path in (path for value in values for path in (value if isinstance(value, list) else [value])):
+        if isinstance(path, Path):
+            _check_name(path)
     check_outputs(outputs, [path for value in others for path in _paths(value)])
 
 
@@ -37,6 +44,16 @@ def outputs_of(arguments: argparse.Namespace) -> Iterator[Output]:
         yield Output(option, path, is_folder)
         if not is_folder and path.suffix == ".ark":
             yield Output(option, path.with_suffix(".scp"))
+
+
+def _check_name(path: Path) -> None:
+    """Raise `InputError` for a name that no file can have, such as one of 300 characters."""
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{str(path)[:80]!r}: no file has such a name: {why}") from error
 
 
 def _paths(value: Any) -> Iterator[Path]:

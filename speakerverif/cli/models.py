@@ -112,24 +112,22 @@ def info(arguments: argparse.Namespace) -> int:
     """Print the description of a model folder."""
     from speakerverif._util.files import write_json
     from speakerverif._util.toml import to_dict
-    from speakerverif.models.folder import read_model_folder
-    from speakerverif.models.model import SpeakerModel
+    from speakerverif.models.folder import describe
 
-    folder = read_model_folder(arguments.model)
-    weights = folder.model.parameters() if isinstance(folder.model, SpeakerModel) else None
+    model = describe(arguments.model)
     facts = {
-        "name": folder.name,
-        "path": str(folder.path),
-        "fingerprint": folder.fingerprint,
-        "sample_rate": folder.model.sample_rate,
-        "embedding_dim": folder.model.embedding_dim,
-        "parameters": None if weights is None else sum(p.numel() for p in weights),
-        "training_data": folder.recipe.data.corpus or None,
-        "training_classes": len(folder.speakers),
-        "trained": folder.trained,
-        "features": to_dict(folder.recipe.features),
-        "encoder": folder.recipe.encoder,
-        "head": folder.recipe.head,
+        "name": model.recipe.name,
+        "path": str(model.path),
+        "fingerprint": model.fingerprint,
+        "sample_rate": model.sample_rate,
+        "embedding_dim": model.embedding_dim,
+        "parameters": model.parameters,
+        "training_data": model.recipe.data.corpus or None,
+        "training_classes": len(model.speakers),
+        "trained": model.trained,
+        "features": to_dict(model.recipe.features),
+        "encoder": model.recipe.encoder,
+        "head": model.recipe.head,
     }
     for name, value in facts.items():
         if isinstance(value, dict):

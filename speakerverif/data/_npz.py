@@ -24,6 +24,12 @@ from speakerverif.errors import InputError
 
 # Allowed dtypes: booleans, integers, floats, bytes and text; no objects, structures, dates or complex numbers.
 KINDS = "biufSU"
+# What zipfile and NumPy raise on damaged archives.
+_DAMAGE = (
+    *(ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, AttributeError, LookupError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, RecursionError),
+    tokenize.TokenError,
+)
 
 
 def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -38,18 +44,7 @@ def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[Any
             return _read(archive, path, names)
     except InputError:
         raise
-    except (
-        *(ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, AttributeError, LookupError),
-        *(
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            NotImplementedError,
-            RuntimeError,
-            RecursionError,
-            tokenize.TokenError,
-        ),
-    ) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: expected an .npz file of plain arrays: {one_line(error)}") from error
 
 

@@ -8,7 +8,7 @@ connection is open, and can't be read from a folder that can't be written to.
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ RECORDING_COLUMNS = {
     "enrolled_at": "TEXT",
     "audio": "BLOB",
 }
+COUNTERS = {"changes", "removals", "indexed"}
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL)",
     "CREATE TABLE speakers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL)",
@@ -91,7 +92,12 @@ class StoreFile:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _check_model(self, db: sqlite3.Connection) -> None:
-        stored = value(db, "SELECT value FROM meta WHERE key = 'fingerprint'")
+        meta = dict(db.execute("SELECT key, value FROM meta"))
+        stored = meta.pop("fingerprint", None)
+        wrong = [key for key, number in meta.items() if not (isinstance(number, int) and number >= 0)]
+        if wrong or not isinstance(stored, str) or not meta.keys() >= COUNTERS:
+            key = wrong[0] if wrong else "fingerprint, or a counter,"
+            raise InputError(f"{self.path}: damaged: its {key} is not what a store holds; restore a backup")
         if self.fingerprint is not None and stored != self.fingerprint:
             raise InputError(
                 f"{self.path.parent}: holds embeddings of model {stored}, not of {self.fingerprint}; "
@@ -145,6 +151,31 @@ def value(db: sqlite3.Connection, sql: str, *values: Any) -> Any:
     """Return the first column of the first row of a query; None where it has no rows."""
     row = db.execute(sql, values).fetchone()
     return None if row is None else row[0]
+
+
+def dimensions(db: sqlite3.Connection) -> int:
+    """Return the dimension of the stored embeddings; 0 while there are none."""
+    return int(value(db, "SELECT value FROM meta WHERE key = 'dim'") or 0)
+
+
+def check_dim(db: sqlite3.Connection, folder: Path, dim: int) -> None:
+    """Note the dimension of a store's first embedding; raise `InputError` where further ones have another."""
+    stored = value(db, "SELECT value FROM meta WHERE key = 'dim'")
+    if stored is None:
+        db.execute("INSERT INTO meta VALUES ('dim', ?)", (dim,))
+    elif stored != dim:
+        raise InputError(f"{folder}: holds embeddings of {stored} dimensions, found {dim}")
+
+
+def joined(blobs: Sequence[Any], dim: int) -> bytes:
+    """Return stored embeddings one after the other.
+
+    Raises:
+        InputError: one that isn't of `dim` float32 numbers.
+    """
+    if not dim or any(not isinstance(blob, bytes) or len(blob) != 4 * dim for blob in blobs):
+        raise InputError(f"store damaged: expected embeddings of {dim} numbers; restore a backup")
+    return b"".join(blobs)
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -211,7 +211,8 @@ def print_failures(failed: Mapping[str, str]) -> None:
     """Report the recordings that could not be embedded, each with its reason."""
     for name, reason in failed.items():
         where = "" if reason.startswith(f"{name}: ") else f"{name}: "
-        logger.warning(f"not embedded: {where}{explained(reason)}")
+        line = f"not embedded: {where}{explained(reason)}".replace("\n", "\\n")
+        logger.warning(line)
 
 
 def explained(status: str) -> str:

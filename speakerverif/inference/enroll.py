@@ -8,11 +8,12 @@ the checks that need no limits, and the enrolment says so (`checked`).
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from speakerverif._util import toml
+from speakerverif._util.ranges import Range
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enrollment import Store
@@ -24,6 +25,7 @@ from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring.normalization import unit
 
 LIMITS = "enrolment.toml"
+Cosine = Annotated[float, Range(-1, 1)]
 _WHY_FORCE = "; give --force (force=True) to enrol all the same"
 
 log = logging.getLogger(__name__)
@@ -44,10 +46,10 @@ class EnrolmentLimits:
 
     fingerprint: str
     measured_on: str
-    min_speech_s: float
-    min_voices: float
-    min_sample: float
-    max_twin: float
+    min_speech_s: Annotated[float, Range(0, 1e6)]
+    min_voices: Cosine
+    min_sample: Cosine
+    max_twin: Cosine
 
     @classmethod
     def of(cls, folder: ModelFolder) -> "EnrolmentLimits | None":

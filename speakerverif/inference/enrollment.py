@@ -15,9 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.errors import InputError
-from speakerverif.inference._store_file import RECORDING_COLUMNS, VERSION, StoreFile, value
+from speakerverif.inference._store_file import (
+    RECORDING_COLUMNS,
+    VERSION,
+    StoreFile,
+    check_dim,
+    dimensions,
+    joined,
+    value,
+)
 from speakerverif.inference._store_index import StoreIndex
-from speakerverif.inference.samples import Embeddings, EnrolledSpeaker, Sample, as_samples, check_name
+from speakerverif.inference.samples import (
+    Embeddings,
+    EnrolledSpeaker,
+    Sample,
+    as_samples,
+    check_name,
+    stored_sample,
+)
 from speakerverif.scoring.normalization import owner_sums, unit
 
 _READ_ROWS = 20_000  # embeddings read from the file at a time
@@ -90,7 +105,7 @@ class Store:
                 samples = as_samples(given)
                 rows = np.stack([sample.embedding for sample in samples]).astype("<f4")
                 unit(rows)  # refuses what has no direction
-                _check_dim(db, self.folder, rows.shape[1])
+                check_dim(db, self.folder, rows.shape[1])
                 db.execute("INSERT OR IGNORE INTO speakers (name) VALUES (?)", (name,))
                 speaker = value(db, "SELECT id FROM speakers WHERE name = ?", name)
                 enrolled = "SELECT 1 FROM utterances WHERE sha256 = ? AND speaker = ?"
@@ -135,7 +150,7 @@ class Store:
     def names(self) -> list[str]:
         """Return the names of the enrolled speakers, sorted."""
         with self._file.reading() as db:
-            return [name for (name,) in db.execute("SELECT name FROM speakers ORDER BY name")]
+            return [str(name) for (name,) in db.execute("SELECT name FROM speakers ORDER BY name")]
 
     def speakers(self) -> list[EnrolledSpeaker]:
         """Return the enrolled speakers, sorted by name."""
@@ -217,7 +232,7 @@ class Store:
         with self._file.reading() as db:
             if not value(db, "SELECT count(*) FROM (SELECT 1 FROM speakers LIMIT 1)"):
                 raise InputError(f"{self.folder}: nobody is enrolled")
-            _check_dim(db, self.folder, query.shape[1])
+            check_dim(db, self.folder, query.shape[1])
             similar = self._indexed(db, query, top) if use_index else _best(*self._models(db), query[0], top)
             # By similarity; speakers that score the same, by who was enrolled first.
             ranked = sorted(similar.items(), key=lambda item: (-item[1], item[0]))
@@ -343,28 +358,23 @@ def _read_samples(db: sqlite3.Connection, speaker: int, audio: bool) -> list[Sam
     rows = db.execute(
         f"SELECT {', '.join(columns)} FROM utterances WHERE speaker = ? ORDER BY id", (speaker,)
     )
+    dim = dimensions(db)
     return [
-        Sample(
-            np.frombuffer(embedding, "<f4"),
-            **{name: fact for name, fact in zip(columns[1:], facts, strict=True) if fact is not None},
+        stored_sample(
+            np.frombuffer(joined([embedding], dim), "<f4"),
+            {name: fact for name, fact in zip(columns[1:], facts, strict=True) if fact is not None},
         )
         for embedding, *facts in rows
     ]
 
 
-def _check_dim(db: sqlite3.Connection, folder: Path, dim: int) -> None:
-    stored = value(db, "SELECT value FROM meta WHERE key = 'dim'")
-    if stored is None:
-        db.execute("INSERT INTO meta VALUES ('dim', ?)", (dim,))
-    elif stored != dim:
-        raise InputError(f"{folder}: holds embeddings of {stored} dimensions, found {dim}")
-
-
 def _read_models(db: sqlite3.Connection, where: str, *values: int) -> tuple[NDArray[np.int64], Embeddings]:
     """Return ids, ascending, and models of the speakers of the utterances that an SQL clause selects."""
     ids = db.execute(f"SELECT DISTINCT speaker FROM utterances {where} ORDER BY speaker", values)
-    speakers = np.fromiter((speaker for (speaker,) in ids), np.int64)
-    dim = int(value(db, "SELECT value FROM meta WHERE key = 'dim'") or 0)
+    rows = [speaker for (speaker,) in ids]
+    if not all(isinstance(speaker, int) for speaker in rows):
+        raise InputError("store damaged: a recording without a speaker; restore a backup")
+    speakers, dim = np.array(rows, np.int64), dimensions(db)
     sums = np.zeros((len(speakers), dim), np.float32)
     for owners, embeddings in _blocks(db, where, values, dim):
         some, owner = np.unique(owners, return_inverse=True)
@@ -378,7 +388,7 @@ def _blocks(
     """Yield speakers (N,) and embeddings (N, D), a block at a time."""
     rows = db.execute(f"SELECT speaker, embedding FROM utterances {where}", values)
     while block := rows.fetchmany(_READ_ROWS):
-        embeddings = np.frombuffer(b"".join([blob for _, blob in block]), "<f4").reshape(len(block), dim)
+        embeddings = np.frombuffer(joined([blob for _, blob in block], dim), "<f4").reshape(len(block), dim)
         yield [speaker for speaker, _ in block], embeddings
 
 

@@ -35,6 +35,21 @@ class Sample:
     enrolled_at: str = ""
 
 
+def stored_sample(embedding: Embeddings, facts: dict[str, Any]) -> Sample:
+    """Return a sample that was read from a store or its export.
+
+    Raises:
+        InputError: an embedding that isn't finite or is zero; a fact of another type than `Sample` has.
+    """
+    kinds = {"duration_s": (int, float), "speech_s": (int, float), "audio": (bytes,)}
+    for name, fact in facts.items():
+        if not isinstance(fact, kinds.get(name, (str,))):
+            raise InputError(f"store damaged: {name} is {fact!r:.40}; restore a backup")
+    if not np.isfinite(embedding).all() or not embedding.any():
+        raise InputError("store damaged: an embedding is zero or not finite; restore a backup")
+    return Sample(embedding, **facts)
+
+
 @dataclass(frozen=True)
 class EnrolledSpeaker:
     """A row of the list of a store's speakers.

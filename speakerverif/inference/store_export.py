@@ -1,7 +1,5 @@
 """Export of a store to a file, import into another store, and migration to another model."""
 
-import io
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speakerverif._util.files import open_input, replacing
+from speakerverif._util.files import replacing
+from speakerverif.data import _columns
+from speakerverif.data._npz import read_arrays
+from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enrollment import Store
 from speakerverif.inference.recordings import Recording, Recordings
-from speakerverif.inference.samples import Sample
+from speakerverif.inference.samples import Sample, stored_sample
 from speakerverif.models.folder import ModelFolder
 
 _COLUMNS = ("speakers", "paths", "sha256", "enrolled_at")
@@ -66,22 +67,21 @@ def import_file(path: str | Path, store: str | Path) -> tuple[int, int]:
     Raises:
         InputError: not such a file; a store of another model.
     """
-    arrays = _read(path)
-    ends = np.cumsum(arrays["audio_bytes"])
-    audio = arrays["audio"].tobytes()
+    table, further = _read(path)
+    ends = np.cumsum(further["audio_bytes"])
+    audio = further["audio"].tobytes()
     people: dict[str, list[Sample]] = {}
-    for i, name in enumerate(arrays["speakers"].tolist()):
-        sample = Sample(
-            embedding=arrays["embeddings"][i],
-            path=str(arrays["paths"][i]),
-            sha256=str(arrays["sha256"][i]),
-            duration_s=float(arrays["durations"][i]),
-            speech_s=float(arrays["speech"][i]),
-            audio=audio[ends[i] - arrays["audio_bytes"][i] : ends[i]],
-            enrolled_at=str(arrays["enrolled_at"][i]),
-        )
-        people.setdefault(name, []).append(sample)
-    opened = Store(store, str(arrays["fingerprint"]), create=True)
+    for i, name in enumerate(further["speakers"].tolist()):
+        facts = {
+            "path": str(further["paths"][i]),
+            "sha256": str(further["sha256"][i]),
+            "duration_s": float(table.durations[i]),
+            "speech_s": float(table.speech[i]),
+            "audio": audio[ends[i] - further["audio_bytes"][i] : ends[i]],
+            "enrolled_at": str(further["enrolled_at"][i]),
+        }
+        people.setdefault(name, []).append(stored_sample(table.embeddings[i], facts))
+    opened = Store(store, table.fingerprint, create=True)
     for name, samples in people.items():
         if opened.has(name):
             own = {sample.embedding.tobytes() for sample in opened.samples(name)}
@@ -168,21 +168,22 @@ def _recording(sample: Sample, root: Path | None) -> Recording | None:
     return None
 
 
-def _read(path: str | Path) -> dict[str, NDArray[Any]]:
-    with open_input(path) as file:
-        try:
-            loaded = np.load(io.BytesIO(file.read()), allow_pickle=False)
-            arrays = {name: loaded[name] for name in loaded.files}
-        except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a file that `store export` wrote: {error}") from error
-    needed = ("embeddings", "durations", "speech", "fingerprint", *_COLUMNS, "audio", "audio_bytes")
-    lacking = [name for name in needed if name not in arrays]
+def _read(path: str | Path) -> tuple[EmbeddingTable, dict[str, NDArray[Any]]]:
+    """Return the table in an exported file, and its further columns; raises as `import_file`."""
+    numbers = ("audio", "audio_bytes")
+    arrays = read_arrays(path, (*_columns.NAMES, *_COLUMNS, *numbers))
+    lacking = [name for name in (*_columns.NAMES, *_COLUMNS, *numbers) if name not in arrays]
     if lacking:
         raise InputError(f"{path}: not a file that `store export` wrote: lacks {', '.join(lacking)}")
-    count = len(np.atleast_1d(arrays["speakers"]))
-    columns = ("embeddings", "durations", "speech", *_COLUMNS, "audio_bytes")
-    if arrays["embeddings"].ndim != 2 or any(np.shape(arrays[name])[:1] != (count,) for name in columns):
-        raise InputError(f"{path}: damaged: its columns differ in length")
-    if np.sum(arrays["audio_bytes"]) != len(arrays["audio"]) or np.any(arrays["audio_bytes"] < 0):
+    further = {name: arrays.pop(name) for name in (*_COLUMNS, *numbers)}
+    table = EmbeddingTable.checked(str(path), arrays)
+    for name, array in further.items():
+        kind = "integers" if name in numbers else "texts"
+        if array.dtype.kind not in ("iu" if name in numbers else "U") or array.ndim != 1:
+            raise InputError(f"{path}: damaged: {name} is {array.dtype} {array.shape}, expected {kind} (N,)")
+        if name != "audio" and len(array) != len(table):
+            raise InputError(f"{path}: damaged: {len(array)} {name}, {len(table)} embeddings")
+    sizes = further["audio_bytes"]
+    if further["audio"].dtype != np.uint8 or np.any(sizes < 0) or sizes.sum() != len(further["audio"]):
         raise InputError(f"{path}: damaged: its audio has another length than it says")
-    return arrays
+    return table, further

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from speakerverif._util.files import write_atomically
-from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
-from speakerverif.config import Recipe, defaults_in_force
+from speakerverif._util.toml import format_toml, from_dict, parse_toml, read_toml, to_dict
+from speakerverif.config import FeatureConfig, Recipe, defaults_in_force
 from speakerverif.errors import InputError
 from speakerverif.models import encoders, hub
 from speakerverif.models.model import SpeakerModel
@@ -90,10 +89,14 @@ class ModelFolder:
 
 def fingerprint(model: SpeakerModel) -> str:
     """Return 16 hex digits that name this model: SHA-256 over features, encoder table and every weight."""
+    return _fingerprint(model.feature_config, model.encoder_table, model.state_dict())
+
+
+def _fingerprint(features: FeatureConfig, encoder: dict[str, Any], weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    identity = {"features": to_dict(model.feature_config), "encoder": model.encoder_table}
+    identity = {"features": to_dict(features), "encoder": encoder}
     digest.update(json.dumps(identity, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -166,6 +169,8 @@ def _recipe_of(tables: dict[str, Any], where: str) -> tuple[Recipe, dict[str, An
     """Return the recipe and the `[trained]` table of a model's config.toml."""
     tables.pop(DEFAULTS, None)
     trained = tables.pop("trained", {})
+    if not isinstance(trained, dict):
+        raise InputError(f"{where}: trained: expected a table, found {trained!r}")
     return from_dict(Recipe, tables, where), trained
 
 
@@ -184,21 +189,92 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
         InputError: a missing or damaged file, or weights that don't fit config.toml (the tensors are named).
     """
     if folder is None:
-        found = read_model_folder(resolve_model(None), device)
-        logger.info(
-            f"no model named: the built-in starter model {found.name} {found.fingerprint}; what it is and is not "
-            f"good for: {found.path / CARD}"
-        )
-        return found
+        built_in = read_model_folder(resolve_model(None), device)
+        _say_which(built_in.name, built_in.fingerprint, built_in.path)
+        return built_in
     folder = resolve_model(Path(folder))
     if folder.suffix == ".onnx":
         return _load_onnx(folder, device)
+    stored = _read_stored(folder)
+    model = SpeakerModel(stored.recipe.features, stored.recipe.encoder)
+    model.load_state_dict(stored.weights)
+    return ModelFolder(
+        folder,
+        model.eval().to(device),
+        stored.recipe,
+        stored.trained,
+        stored.speakers,
+        stored.fingerprint,
+        stored.calibration,
+    )
+
+
+def _say_which(name: str, fingerprint: str, path: Path) -> None:
+    logger.info(
+        f"no model named: the built-in starter model {name} {fingerprint}; what it is and is not "
+        f"good for: {path / CARD}"
+    )
+
+
+@dataclass(frozen=True)
+class Description:
+    """Facts about a model, for which no network is built."""
+
+    path: Path
+    recipe: Recipe
+    trained: dict[str, Any]
+    speakers: list[str]
+    fingerprint: str
+    sample_rate: int
+    embedding_dim: int
+    parameters: int | None  # unknown of an ONNX file
+
+
+def describe(folder: str | Path | None = None) -> Description:
+    """Return the facts about a model, given as to `read_model_folder`; raises as that does."""
+    if folder is None:
+        built_in = describe(resolve_model(None))
+        _say_which(built_in.recipe.name, built_in.fingerprint, built_in.path)
+        return built_in
+    path = resolve_model(Path(folder))
+    if path.suffix == ".onnx":
+        onnx = _load_onnx(path, "cpu")
+        rate, dim = onnx.model.sample_rate, onnx.model.embedding_dim
+        return Description(path, onnx.recipe, onnx.trained, onnx.speakers, onnx.fingerprint, rate, dim, None)
+    stored = _read_stored(path)
+    return Description(
+        path,
+        stored.recipe,
+        stored.trained,
+        stored.speakers,
+        stored.fingerprint,
+        stored.recipe.features.sample_rate,
+        int(stored.skeleton.embedding_dim),  # type: ignore[arg-type]
+        sum(parameter.numel() for parameter in stored.skeleton.parameters()),
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The checked content of a model folder."""
+
+    recipe: Recipe
+    trained: dict[str, Any]
+    weights: dict[str, Tensor]  # of the types that the network has
+    skeleton: nn.Module  # the encoder without memory for its weights
+    speakers: list[str]
+    fingerprint: str
+    calibration: Calibration | None
+
+
+def _read_stored(folder: Path) -> _Stored:
+    """Return the content of a model folder, after every check; raises as `read_model_folder`."""
     recipe, trained = read_config(folder)
     weights = read_tensors(folder / WEIGHTS)
     # Without memory: a wrong configuration may ask for more than there is.
     with torch.device("meta"):
-        network = encoders.build(recipe.encoder, recipe.features.num_mels)
-    expected = {f"encoder.{name}": tensor for name, tensor in network.state_dict().items()}
+        skeleton = encoders.build(recipe.encoder, recipe.features.num_mels)
+    expected = {f"encoder.{name}": tensor for name, tensor in skeleton.state_dict().items()}
     wrong = [f"{name} is missing" for name in expected if name not in weights]
     wrong += [f"{name} is not expected" for name in weights if name not in expected]
     wrong += [
@@ -209,35 +285,37 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}")
-    model = SpeakerModel(recipe.features, recipe.encoder)
-    model.load_state_dict(weights)
+    weights = {name: weights[name].to(tensor.dtype) for name, tensor in expected.items()}
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{folder / WEIGHTS}: damaged: {name} holds nan or infinity")
     try:
         speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{folder / SPEAKERS}: not UTF-8 text (byte {error.start})") from error
-    identity, calibration = fingerprint(model), None
+    identity, calibration = _fingerprint(recipe.features, recipe.encoder, weights), None
     if (folder / CALIBRATION).is_file():
         calibration = Calibration.load(folder / CALIBRATION)
         if calibration.fingerprint != identity:
             raise InputError(
                 f"{folder / CALIBRATION} was fitted on model {calibration.fingerprint}, this is {identity}"
             )
-    return ModelFolder(folder, model.eval().to(device), recipe, trained, speakers, identity, calibration)
+    return _Stored(recipe, trained, weights, skeleton, speakers, identity, calibration)
 
 
 def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
     """Return the model of an ONNX file; the texts of the folder that it was made of are in its metadata."""
     model = OnnxModel(path, device)
-    texts = model.metadata
-    tables = tomllib.loads(texts[CONFIG])
-    recipe, trained = _recipe_of(tables, f"{path}: {CONFIG}")
-    calibration = None
-    if CALIBRATION in texts:
-        calibration = from_dict(Calibration, tomllib.loads(texts[CALIBRATION]), f"{path}: {CALIBRATION}")
-    speakers = texts[SPEAKERS].splitlines()
-    return ModelFolder(path, model, recipe, trained, speakers, texts["fingerprint"], calibration)
+    recipe, trained = _recipe_of(parse_toml(model.text(CONFIG), f"{path}: {CONFIG}"), f"{path}: {CONFIG}")
+    identity, calibration = model.text("fingerprint"), None
+    if CALIBRATION in model.metadata:
+        where = f"{path}: {CALIBRATION}"
+        calibration = Calibration.of_table(parse_toml(model.text(CALIBRATION), where), where)
+        if calibration.fingerprint != identity:
+            raise InputError(f"{where} was fitted on model {calibration.fingerprint}, this is {identity}")
+    return ModelFolder(path, model, recipe, trained, model.text(SPEAKERS).splitlines(), identity, calibration)
 
 
 def read_scoring(path: Path, fingerprint: str, texts: Mapping[str, str] | None = None) -> Scoring:
@@ -257,10 +335,12 @@ def read_scoring(path: Path, fingerprint: str, texts: Mapping[str, str] | None =
     with tempfile.TemporaryDirectory() as scratch:
         for name in (scorer.FILE, scorer.ARRAYS, scorer.COHORT):
             if name in texts:
-                text = texts[name]
-                (Path(scratch) / name).write_bytes(
-                    text.encode() if name == scorer.FILE else base64.b64decode(text)
-                )
+                text = texts[name].encode("utf-8", "surrogatepass")
+                try:
+                    data = text if name == scorer.FILE else base64.b64decode(text, validate=True)
+                except ValueError as error:
+                    raise InputError(f"{path}: {name}: damaged: {error}") from error
+                (Path(scratch) / name).write_bytes(data)
         return Scoring.load(Path(scratch), fingerprint)
 
 

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from speakerverif._util import environment, resources
+from speakerverif._util.messages import one_line
+from speakerverif._util.ranges import Range
 from speakerverif.errors import InputError
 
+RATES, DIMS = Range(1_000, 384_000), Range(1, 1_000_000)  # samples per second, width of the embedding
 METADATA = "speakerverif"  # the key that tells our files from others
 INSTALL = "install onnxruntime (the extra 'onnx' brings it): pip install 'speakerverif[onnx]'"
 
@@ -46,8 +49,25 @@ class OnnxModel:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if METADATA not in self.metadata:
             raise InputError(f"{path}: not exported by speakerverif: its metadata has no {METADATA!r}")
-        self.sample_rate = int(self.metadata["sample_rate"])
-        self.embedding_dim = int(self.metadata["embedding_dim"])
+        self.sample_rate = self._number("sample_rate", RATES)
+        self.embedding_dim = self._number("embedding_dim", DIMS)
+
+    def text(self, name: str) -> str:
+        """Return an entry of the metadata.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self.metadata:
+            raise InputError(f"{self._path}: damaged: its metadata has no {name!r}")
+        return self.metadata[name]
+
+    def _number(self, name: str, allowed: Range) -> int:
+        text = self.text(name)
+        # `int` would also take spaces, signs, underscores and other scripts' digits.
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) in allowed):
+            raise InputError(f"{self._path}: damaged: {name} {text[:40]!r}, expected {allowed}")
+        return int(text)
 
     def _open(self) -> None:
         import onnxruntime
@@ -69,4 +89,13 @@ class OnnxModel:
         if num_samples is None:
             num_samples = torch.full((len(waveform),), waveform.shape[1])
         given: dict[str, Any] = {"waveform": waveform.cpu().numpy(), "num_samples": num_samples.cpu().numpy()}
-        return torch.from_numpy(self._session.run(None, given)[0])
+        try:
+            embeddings = torch.from_numpy(self._session.run(None, given)[0])
+        except Exception as error:  # onnxruntime's own classes; a graph that was changed
+            raise InputError(f"{self._path}: can't be run: {one_line(error)}") from error
+        if embeddings.shape != (len(waveform), self.embedding_dim):
+            expected = (len(waveform), self.embedding_dim)
+            raise InputError(
+                f"{self._path}: damaged: gives shape {tuple(embeddings.shape)}, expected {expected}"
+            )
+        return embeddings

@@ -5,9 +5,10 @@ import.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from speakerverif._util import toml
 from speakerverif._util.files import replacing
 from speakerverif._util.messages import named
+from speakerverif._util.ranges import FINITE, Range
 from speakerverif.data.scores import ScoreList
 from speakerverif.errors import InputError
 from speakerverif.scoring.decision import (
@@ -47,9 +49,9 @@ class Calibration:
 
     kinds: tuple[str, ...]
     quality: tuple[str, ...]
-    weights: tuple[float, ...]
-    bias: float
-    p_target: float
+    weights: Annotated[tuple[float, ...], FINITE]
+    bias: Annotated[float, FINITE]
+    p_target: Annotated[float, Range(0, 1, above=True)]
     trials: str
     trials_sha256: str
     fingerprint: str
@@ -105,11 +107,20 @@ class Calibration:
         Raises:
             InputError: no such file; a key too many, too few, or of another type.
         """
-        found = toml.from_dict(cls, toml.read_toml(path), str(path))
-        if len(found.weights) != len(found.kinds) + len(found.quality):
-            inputs = found.kinds + found.quality
-            raise InputError(f"{path}: {len(found.weights)} weights for {len(inputs)} inputs")
-        return found
+        return cls.of_table(toml.read_toml(path), str(path))
+
+    @classmethod
+    def of_table(cls, table: dict[str, Any], where: str) -> "Calibration":
+        """Return the calibration of a TOML table; `where` names it in errors, which are those of `load`."""
+        return toml.from_dict(cls, table, where)
+
+    def problems(self) -> Iterator[str]:
+        """Yield contradictions between values, as `key: found ..., expected ...`."""
+        inputs = len(self.kinds) + len(self.quality)
+        if not self.kinds or len(self.weights) != inputs:
+            yield f"weights: found {len(self.weights)}, expected {max(inputs, 1)}, one per input"
+        if self.p_target == 1:
+            yield "p_target: found 1, expected less"
 
 
 def fit(

@@ -3,15 +3,20 @@
 import math
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speakerverif._util.ranges import FINITE, Range, Share
 from speakerverif.errors import InputError
 from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS, Resampled, draws, each_left_out
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
+
+
+Count = Annotated[int, Range(0, 1e18)]
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,14 @@ class DecisionPoint:
         p_fa_ci95: likewise.
     """
 
-    threshold: float
-    p_miss: float
-    p_fa: float
-    targets: int
-    nontargets: int
-    speakers: int
-    p_miss_ci95: tuple[float, float] | None = None
-    p_fa_ci95: tuple[float, float] | None = None
+    threshold: Annotated[float, FINITE]
+    p_miss: Share
+    p_fa: Share
+    targets: Count
+    nontargets: Count
+    speakers: Count
+    p_miss_ci95: Annotated[tuple[float, float], Range(0, 1)] | None = None
+    p_fa_ci95: Annotated[tuple[float, float], Range(0, 1)] | None = None
 
 
 def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:

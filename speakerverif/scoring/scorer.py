@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import write_atomically
 from speakerverif._util.messages import one_line
+from speakerverif._util.ranges import Range
 from speakerverif._util.toml import format_toml, from_dict, read_toml, to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.embeddings import EmbeddingTable
@@ -41,7 +42,7 @@ class Plan:
     backend: dict[str, Any] = field(default_factory=lambda: {"name": "cosine"})
     trained_on: str = ""
     norm: NormKind = "none"
-    top_n: int = 300
+    top_n: Annotated[int, Range(1, 100_000_000)] = 300
     cohort: str = ""  # where its speakers come from
     adapted_to: str = ""  # embeddings of another domain that the trained back end was adapted to, and how
 

@@ -10,7 +10,7 @@ COUNT = 2000  # as `make hostile` tries
 
 
 def test_a_twentieth_of_the_bad_inputs(tmp_path: Path) -> None:
-    verdicts = hostile.attack(tmp_path, seed=0, count=COUNT, share=1 / 20)
+    verdicts = list(hostile.attack(tmp_path, seed=0, count=COUNT, share=1 / 20))
     bad = [
         f"{case.arguments}: {answer.verdict}\n{answer.text[-500:]}"
         for case, answer in verdicts
@@ -28,7 +28,9 @@ def test_a_twentieth_of_the_bad_inputs(tmp_path: Path) -> None:
         ("import sys; sys.exit(3)", "exit 3"),
         ("import sys; print('no such file', file=sys.stderr); sys.exit(2)", "one clear error"),
         ("import sys; sys.exit(1)", "0 lines of error"),
-        ("x = [bytearray(1 << 20) for _ in range(4000)]", "over 2048 MB"),
+        ("import sys; print('a\\nb\\nc\\nd', file=sys.stderr); sys.exit(2)", "4 lines of error"),
+        ("print('EER nan %')", "nan in a result"),
+        ("x = [bytearray(1 << 20) for _ in range(2000)]", "over 1000 MB"),
         ("import time; time.sleep(100)", "no answer in 1 s"),
         ("pass", "result"),
     ],
@@ -41,6 +43,7 @@ def test_answers_are_told_apart(
         return 0
 
     monkeypatch.setattr(hostile, "command_line", command)
+    monkeypatch.setattr(hostile, "MEGABYTES", 1000)
     if "sleep" in code:
         monkeypatch.setattr(hostile, "SECONDS", 1)
     assert hostile.run((code,), tmp_path).verdict == verdict

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
 from speakerverif.exchange.importers._pickles import Inert, read_pickle
 
@@ -110,7 +111,7 @@ def parse_yaml(content: bytes, path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.load(content.decode("utf-8"), Loader=_AsData)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a YAML file: {error}") from error
+        raise InputError(f"{path}: not a YAML file: {one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected a YAML mapping, found {type(loaded).__name__}")
     return loaded

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
 
 # Functions that a file of tensors calls. torch looks up the names of storages itself, before this list.
@@ -99,8 +100,11 @@ def _refuse_other_archives(path: Path) -> None:
     if path.suffix == ".nemo" or tarfile.is_tarfile(path):
         raise InputError(f"{path}: is a tar archive; if it is NeMo's: import nemo {path}")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = [name.partition("/")[2] for name in archive.namelist()]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [name.partition("/")[2] for name in archive.namelist()]
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise InputError(f"{path}: a damaged zip archive: {one_line(error)}") from error
         if "constants.pkl" in members:
             raise InputError(
                 f"{path}: is a TorchScript program; save its state_dict() with torch.save instead"

@@ -106,7 +106,13 @@ class LinearCosine(Backend):
 
     def transform(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return unit vectors (N, K) of embeddings (N, D): their inner products are the scores."""
-        centred = embeddings.astype(np.float64) - self.state()["mean"]
+        mean = self.state()["mean"]
+        dim = embeddings.shape[1]
+        if mean.shape not in ((1,), (dim,)) or (self.matrix is not None and self.matrix.shape[:1] != (dim,)):
+            raise InputError(
+                f"back end {type(self).__name__}: its arrays don't fit embeddings of {dim} dimensions"
+            )
+        centred = embeddings.astype(np.float64) - mean
         return unit(centred if self.matrix is None else centred @ self.matrix)
 
     def score(
