@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing
+from speakerverif._util.messages import named
 from speakerverif.data import _columns
 from speakerverif.data._npz import read_arrays
 from speakerverif.data.embeddings import EmbeddingTable
@@ -34,6 +35,8 @@ def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -
     people = [(name, store.samples(name)) for name in names or store.names()]
     if not people:
         raise InputError(f"{store.folder}: nobody is enrolled")
+    if lacking := [name for name, samples in people if not samples]:
+        raise InputError(f"{store.folder}: damaged: no recordings of {named(lacking)}; restore a backup")
     rows = [(name, number, sample) for name, samples in people for number, sample in enumerate(samples)]
     samples = [sample for _, _, sample in rows]
     arrays = {

@@ -117,6 +117,16 @@ def test_a_damaged_store_is_named(tmp_path: Path, place: str, value: object) -> 
         damaged.samples("ann")
 
 
+def test_a_speaker_without_recordings_is_named_by_export(tmp_path: Path) -> None:
+    store = Store(tmp_path / "people", "f" * 16, create=True)
+    store.enroll("ann", np.eye(4, dtype=np.float32)[0])
+    with closing(sqlite3.connect(tmp_path / "people" / "store.db")) as db:
+        db.execute("DELETE FROM utterances")
+        db.commit()
+    with pytest.raises(InputError, match="damaged: no recordings of ann"):
+        export(store, tmp_path / "e.npz")
+
+
 @pytest.mark.parametrize(
     "change",
     [
