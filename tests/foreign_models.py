@@ -197,7 +197,7 @@ def taoruijie_shapes(c: int, m: int, attention: int) -> dict[str, tuple[int, ...
 def mel_spectrogram(mels: int, f_min: float, f_max: float) -> torch.nn.Module:
     import torchaudio
 
-    return torchaudio.transforms.MelSpectrogram(
+    module: torch.nn.Module = torchaudio.transforms.MelSpectrogram(
         16000,
         n_fft=512,
         win_length=400,
@@ -207,12 +207,14 @@ def mel_spectrogram(mels: int, f_min: float, f_max: float) -> torch.nn.Module:
         window_fn=torch.hamming_window,
         n_mels=mels,
     )
+    return module
 
 
 def log_mel(waveform: Tensor, mel: torch.nn.Module) -> Tensor:
     """Pre-emphasis, where the first sample follows the second, and log mel bands (mels, T)."""
     first = waveform[:1] - 0.97 * waveform[1:2]
-    return (mel(torch.cat([first, waveform[1:] - 0.97 * waveform[:-1]])) + 1e-6).log()
+    values: Tensor = (mel(torch.cat([first, waveform[1:] - 0.97 * waveform[:-1]])) + 1e-6).log()
+    return values
 
 
 def taoruijie_features(waveform: Tensor) -> Tensor:
@@ -254,8 +256,8 @@ def model_file(path: Path, state: State, prefix: str, mel: torch.nn.Module) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     buffers = {
         f"{prefix}.0.flipped_filter": torch.tensor([[[-0.97, 1.0]]]),
-        f"{prefix}.1.spectrogram.window": mel.spectrogram.window,
-        f"{prefix}.1.mel_scale.fb": mel.mel_scale.fb,
+        f"{prefix}.1.spectrogram.window": mel.get_submodule("spectrogram").get_buffer("window"),
+        f"{prefix}.1.mel_scale.fb": mel.get_submodule("mel_scale").get_buffer("fb"),
     }
     torch.save({**state, **buffers}, path)
     return path
@@ -341,6 +343,7 @@ def speechbrain_folder(folder: Path, model: str, mels: int) -> Path:
     made = load_hyperpyyaml(settings)
     for module in made["embedding_model"].modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
     torch_save(made["embedding_model"], folder / "embedding_model.ckpt")

@@ -365,7 +365,7 @@ def eres2net(x: Tensor, w: Weights) -> Tensor:
 
 # Of WeSpeaker's port of ReDimNet: mels, channels, block, channels of a group, global context, and for each stage
 # stride, blocks, expansion and reduction.
-REDIMNET = {
+REDIMNET: dict[str, tuple[int, int, str, int, int, list[tuple[int, int, int, int | None]]]] = {
     "B0": (
         *(60, 10, "residual", 1, True),
         [(1, 2, 1, 30), (2, 3, 2, 30), (1, 3, 3, 30), (2, 4, 2, 10), (1, 3, 1, 10)],

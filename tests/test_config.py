@@ -6,6 +6,7 @@ import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_recipe_survives_toml() -> None:
         ({"train": 3}, "x.train: expected a table, found 3"),
     ],
 )
-def test_wrong_tables_name_the_place(table: dict, message: str) -> None:
+def test_wrong_tables_name_the_place(table: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message.replace("?", r"\?").replace("[", r"\[")):
         from_dict(Recipe, table, "x")
 
@@ -57,7 +58,7 @@ def test_another_name_replaces_the_table() -> None:
 def test_set_takes_toml_values_and_bare_words() -> None:
     tables = override({}, ["train.epochs=2", "head.name=softmax", "augment.speeds=[1.0, 0.9]"])
     assert tables == {"train": {"epochs": 2}, "head": {"name": "softmax"}, "augment": {"speeds": [1.0, 0.9]}}
-    tuned = {"name": "a", "finetune": {"train": {"epochs": 3}, "head": {"margin": 0.5}}}
+    tuned: dict[str, Any] = {"name": "a", "finetune": {"train": {"epochs": 3}, "head": {"margin": 0.5}}}
     assert override(tuned, ["finetune={}"]) == {"name": "a", "finetune": {}}
     assert override(tuned, ["finetune.head={}"])["finetune"] == {"train": {"epochs": 3}, "head": {}}
     assert tuned["finetune"]["head"] == {"margin": 0.5}
@@ -165,7 +166,7 @@ def test_wrong_numbers_are_refused_with_what_is_allowed(
     ],
 )
 def test_wrong_numbers_of_encoders_heads_and_back_ends(
-    kind: registry.Kind, table: dict, message: str
+    kind: registry.Kind, table: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
         registry.resolve(kind, table)
@@ -176,7 +177,7 @@ def number_fields(cls: type, where: str) -> Iterator[tuple[str, object]]:
     """Yield the place and the type of every number of a configuration, those of its own tables included."""
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         plain = typing.get_type_hints(cls)[name]
-        if dataclasses.is_dataclass(plain):
+        if isinstance(plain, type) and dataclasses.is_dataclass(plain):
             yield from number_fields(plain, f"{where}.{name}")
         elif {int, float} & {plain, *typing.get_args(plain)}:
             yield f"{where}.{name}", hint

@@ -107,8 +107,8 @@ def test_info_and_python_take_it_too(
 
 
 def test_verify_starts_without_what_it_does_not_need(voices: Path) -> None:
-    slow = ("scipy", "sklearn", "torchaudio", "librosa", "speechbrain", "matplotlib", "onnxruntime", "sympy")
-    slow += ("torch._dynamo",)
+    slow = ["scipy", "sklearn", "torchaudio", "librosa", "speechbrain", "matplotlib", "onnxruntime", "sympy"]
+    slow += ["torch._dynamo"]
     code = (
         "import sys; from speakerverif.cli.entry import main; main(['verify', 'a/0.wav', 'b/0.wav']);"
         f"sys.exit(', '.join(name for name in {slow} if name in sys.modules) or 0)"

@@ -41,7 +41,7 @@ def _sources(folder: Path) -> Path:
     return folder / "sources"
 
 
-def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
+def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a folder, with no way to a network."""
     code = (
         "import socket, sys, speakerverif\n"

@@ -51,7 +51,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_an_output_that_would_destroy_or_fail_is_found_first(
-    scored: Path, capsys: pytest.CaptureFixture, option: str, path: str, why: str
+    scored: Path, capsys: pytest.CaptureFixture[str], option: str, path: str, why: str
 ) -> None:
     before = {p: p.read_bytes() for p in scored.iterdir() if p.is_file()}
     assert main(["score", "t.txt", "--scores", "s.txt", option, path]) == 2
@@ -62,7 +62,7 @@ def test_an_output_that_would_destroy_or_fail_is_found_first(
     assert {p: p.read_bytes() for p in scored.iterdir() if p.is_file()} == before
 
 
-def test_two_outputs_of_one_name(scored: Path, capsys: pytest.CaptureFixture) -> None:
+def test_two_outputs_of_one_name(scored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["score", "t.txt", "--scores", "s.txt", "--json", "x", "--out-scores", "folder/../x"]
     assert main(line) == 2 and "is written by" in capsys.readouterr().err
 
@@ -75,7 +75,9 @@ def test_two_outputs_of_one_name(scored: Path, capsys: pytest.CaptureFixture) ->
         ("k/wav.ark", "would write over an input, k/wav.scp"),
     ],
 )
-def test_a_table_that_would_destroy_a_list(tmp_path, monkeypatch, capsys, out: str, why: str) -> None:
+def test_a_table_that_would_destroy_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, why: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("k").mkdir()
     Path("k/wav.scp").write_text("u a.wav\n")
@@ -127,7 +129,7 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path, name: str) -> None:
     from speakerverif.data.formats.tables import write_table
 
     vectors = np.random.default_rng(0).random((1, 100_000), np.float32)
-    table = EmbeddingTable(["a"], vectors, *np.ones((2, 1), np.float32), ["ok"], "")
+    table = EmbeddingTable(["a"], vectors, np.ones(1, np.float32), np.ones(1, np.float32), ["ok"], "")
     (tmp_path / name).write_text("former")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

@@ -1,5 +1,7 @@
 """Progress off a terminal: lines of the package's logger, and nothing where nobody asks for them."""
 
+import sys
+
 import pytest
 
 from speakerverif._util import progress
@@ -21,7 +23,7 @@ def test_a_notebook_sees_nothing_unasked(
 ) -> None:
     caplog.set_level("WARNING", "speakerverif")
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress.Progress(2, "embed") as shown:
         shown.update(1)
     assert not caplog.messages and not capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_cores_are_what_a_container_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     container(tmp_path, cgroup, (VERSION_1, VERSION_2)[version - 1].format(top=top), limits)
-    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(resources, "ROOT", tmp_path)
     assert resources.cores() == expected
 
@@ -80,7 +80,7 @@ def test_cores_are_what_a_container_allows(
 def test_without_control_groups_cores_are_those_bound_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
     monkeypatch.setattr(resources, "ROOT", tmp_path)
     assert resources.cores() == 2
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,24 +16,25 @@ import soxr
 import torch
 
 import speakerverif
-from speakerverif import EmbeddingTransformer, InputError, load_model
+from speakerverif import EmbeddingTransformer, InputError, Model, load_model
 from speakerverif.inference.enrollment import Store
+from speakerverif.inference.recordings import Recording
 from speakerverif.inference.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model):
+def model(tiny_model: Path) -> Model:
     return load_model(tiny_model)
 
 
 @pytest.fixture(scope="module")
-def files(tiny_corpus) -> list[Path]:
+def files(tiny_corpus: Path) -> list[Path]:
     return [tiny_corpus / "spk0" / "0.wav", tiny_corpus / "spk0" / "1.wav", tiny_corpus / "spk1" / "0.wav"]
 
 
-def test_the_package_alone_imports_no_torch():
+def test_the_package_alone_imports_no_torch() -> None:
     code = "import sys, speakerverif; dir(speakerverif); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     assert all(hasattr(speakerverif, name) for name in speakerverif.__all__)
@@ -40,7 +42,9 @@ def test_the_package_alone_imports_no_torch():
         _ = speakerverif.nothing
 
 
-def test_documentation_runs(tiny_model, tiny_corpus, tmp_path, monkeypatch):
+def test_documentation_runs(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     for name, source in (("ann1", "spk0/0"), ("ann2", "spk0/1"), ("bob1", "spk1/0"), ("bob2", "spk1/1")):
         shutil.copy(tiny_corpus / f"{source}.wav", tmp_path / f"{name}.wav")
@@ -52,7 +56,7 @@ def test_documentation_runs(tiny_model, tiny_corpus, tmp_path, monkeypatch):
         exec(block, names)
 
 
-def test_one_or_several(model, files):
+def test_one_or_several(model: Model, files: list[Path]) -> None:
     several = model.embed(files)
     assert several.dtype == np.float32
     assert several.shape == (3, model.embedding_dim)
@@ -61,7 +65,9 @@ def test_one_or_several(model, files):
 
 
 @pytest.mark.parametrize("rate", [16000, 22050])
-def test_samples_give_what_their_file_gives(model, files, tmp_path, rate):
+def test_samples_give_what_their_file_gives(
+    model: Model, files: list[Path], tmp_path: Path, rate: int
+) -> None:
     samples, own = soundfile.read(files[0], dtype="float32")
     samples = soxr.resample(samples, own, rate)
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
@@ -77,12 +83,12 @@ def test_samples_give_what_their_file_gives(model, files, tmp_path, rate):
     np.testing.assert_allclose(mixed, np.stack([expected, expected]), atol=1e-5)
 
 
-def test_integers_are_scaled(model, files):
+def test_integers_are_scaled(model: Model, files: list[Path]) -> None:
     samples, rate = soundfile.read(files[0], dtype="int16")
     np.testing.assert_allclose(model.embed(samples, rate), model.embed(files[0]), atol=1e-5)
 
 
-def forms(path: Path) -> dict[str, object]:
+def forms(path: Path) -> dict[str, Any]:
     """Return a recording in every form in which a user may have it."""
     samples, _ = soundfile.read(path, dtype="float32")
     wide = np.zeros((len(samples), 3), np.float32)
@@ -104,7 +110,7 @@ def forms(path: Path) -> dict[str, object]:
     }
 
 
-def test_every_form_of_a_recording_gives_the_same_embedding(model, files):
+def test_every_form_of_a_recording_gives_the_same_embedding(model: Model, files: list[Path]) -> None:
     expected = model.embed(files[0])
     for form, recording in forms(files[0]).items():
         np.testing.assert_allclose(model.embed(recording, 16000), expected, atol=1e-5, err_msg=form)
@@ -113,20 +119,20 @@ def test_every_form_of_a_recording_gives_the_same_embedding(model, files):
     np.testing.assert_allclose(several, np.tile(model.embed(files[1]), (len(several), 1)), atol=1e-5)
 
 
-def test_a_reversed_recording_is_another_one(model, files):
+def test_a_reversed_recording_is_another_one(model: Model, files: list[Path]) -> None:
     samples, rate = soundfile.read(files[0], dtype="float32")
     backwards = model.embed(samples[::-1], rate)
     np.testing.assert_allclose(backwards, model.embed(samples[::-1].copy(), rate), atol=1e-5)
     assert abs(backwards - model.embed(samples, rate)).max() > 1e-3
 
 
-def test_a_file_object_that_was_read_is_read_from_its_beginning(model, files):
+def test_a_file_object_that_was_read_is_read_from_its_beginning(model: Model, files: list[Path]) -> None:
     file = io.BytesIO(files[0].read_bytes())
     file.read(1000)
     np.testing.assert_allclose(model.embed(file), model.embed(files[0]), atol=1e-5)
 
 
-def test_ready_embeddings_compare_as_their_recordings_do(model, files):
+def test_ready_embeddings_compare_as_their_recordings_do(model: Model, files: list[Path]) -> None:
     a, b = model.embed(files[0]), model.embed(files[2])
     expected = model.verify(files[0], files[2], threshold=0.2)
     found = model.compare(a, b, threshold=0.2)
@@ -147,15 +153,18 @@ def test_ready_embeddings_compare_as_their_recordings_do(model, files):
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
-def test_a_threshold_that_decides_nothing_is_refused(model, files, threshold):
+def test_a_threshold_that_decides_nothing_is_refused(
+    model: Model, files: list[Path], threshold: float
+) -> None:
     with pytest.raises(InputError, match="expected a finite number"):
         model.verify(files[0], files[1], threshold=threshold)
     with pytest.raises(InputError, match="expected a finite number"):
         model.compare(np.ones(model.embedding_dim), np.ones(model.embedding_dim), threshold=threshold)
 
 
-def test_enrol_identify_and_verify_in_one_call_each(model, files, tmp_path):
-    first = model.enroll(tmp_path / "store", "ann", [files[0], files[1].read_bytes()])
+def test_enrol_identify_and_verify_in_one_call_each(model: Model, files: list[Path], tmp_path: Path) -> None:
+    recordings: list[Recording] = [files[0], files[1].read_bytes()]
+    first = model.enroll(tmp_path / "store", "ann", recordings)
     assert (first.added, first.repeated, first.recordings) == (2, 0, 2)
     again = model.enroll(tmp_path / "store", "ann", files[0])
     assert (again.added, again.repeated, again.recordings) == (0, 1, 2)
@@ -176,7 +185,7 @@ def test_enrol_identify_and_verify_in_one_call_each(model, files, tmp_path):
     assert model.enroll(store, "cat", files[2], force=True).objections
 
 
-def test_threads_share_a_model_and_a_store(model, files, tmp_path):
+def test_threads_share_a_model_and_a_store(model: Model, files: list[Path], tmp_path: Path) -> None:
     model.enroll(tmp_path / "store", "ann", files[0])
     store = Store(tmp_path / "store", model.fingerprint)
     with ThreadPoolExecutor(8) as pool:
@@ -184,12 +193,12 @@ def test_threads_share_a_model_and_a_store(model, files, tmp_path):
     assert answers == ["ann"] * 24
 
 
-def test_load_model_prints_nothing(capfd):
+def test_load_model_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     load_model()
     assert capfd.readouterr() == ("", "")
 
 
-def test_long_samples_are_cut_as_long_files_are(model, files, tmp_path):
+def test_long_samples_are_cut_as_long_files_are(model: Model, files: list[Path], tmp_path: Path) -> None:
     samples, rate = soundfile.read(files[0], dtype="float32")
     samples = np.tile(samples, 130)
     soundfile.write(tmp_path / "long.wav", samples, rate, subtype="FLOAT")
@@ -212,12 +221,12 @@ def test_long_samples_are_cut_as_long_files_are(model, files, tmp_path):
         (io.StringIO("text"), None, "opened for bytes"),
     ],
 )
-def test_what_can_not_be_embedded_is_named(model, given, rate, found):
+def test_what_can_not_be_embedded_is_named(model: Model, given: Any, rate: int | None, found: str) -> None:
     with pytest.raises(InputError, match=found):
         model.embed(given, sample_rate=rate)
 
 
-def test_verify_is_the_command_lines(model, files, tiny_model):
+def test_verify_is_the_command_lines(model: Model, files: list[Path], tiny_model: Path) -> None:
     from speakerverif.models import folder
 
     expected = verify(folder.read_model_folder(tiny_model), files[0], files[2], threshold=0.3)
@@ -228,7 +237,7 @@ def test_verify_is_the_command_lines(model, files, tiny_model):
     assert model.verify(samples, files[2], sample_rate=rate).score == pytest.approx(expected.score, abs=1e-5)
 
 
-def test_encode_batch_has_speechbrains_shape_and_every_file_alone(model):
+def test_encode_batch_has_speechbrains_shape_and_every_file_alone(model: Model) -> None:
     wavs = 0.1 * torch.randn(2, 16000)
     both = model.encode_batch(wavs, torch.tensor([1.0, 0.5]))
     assert both.shape == (2, 1, model.embedding_dim)
@@ -236,7 +245,7 @@ def test_encode_batch_has_speechbrains_shape_and_every_file_alone(model):
     torch.testing.assert_close(model.encode_batch(wavs[0]), both[:1], atol=1e-5, rtol=0)
 
 
-def test_the_transformer_is_a_scikit_learn_citizen(tiny_model, files):
+def test_the_transformer_is_a_scikit_learn_citizen(tiny_model: Path, files: list[Path]) -> None:
     from sklearn.base import clone
 
     transformer = EmbeddingTransformer(str(tiny_model))
@@ -246,6 +255,6 @@ def test_the_transformer_is_a_scikit_learn_citizen(tiny_model, files):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there(tiny_model):
+def test_a_device_that_is_not_there(tiny_model: Path) -> None:
     with pytest.raises(InputError, match="no CUDA device"):
         load_model(tiny_model, device="cuda")

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,9 @@ def everything(folder: Path, **changes: object) -> Augment:
 
 
 def test_mixing_hits_the_snr_by_hand() -> None:
-    mixed = augment.mix(np.float32([1, -1, 1, -1]), np.float32([2, 2, -2, -2]), snr_db=20.0)
+    mixed = augment.mix(
+        np.array([1, -1, 1, -1], np.float32), np.array([2, 2, -2, -2], np.float32), snr_db=20.0
+    )
     # Powers 1 and 4; 20 dB asks for a noise power of 0.01: the noise shrinks from 2 to 0.1.
     np.testing.assert_allclose(mixed, [1.1, -0.9, 0.9, -1.1], rtol=1e-6)
 
@@ -186,7 +189,7 @@ def test_crops_are_scaled_not_clipped(rng: np.random.Generator) -> None:
         ({"kinds": ("noise",), "kind_weights": (0.0,)}, "a number above 0"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict, message: str, folder: Path) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
         everything(folder, **settings)
 

@@ -365,8 +365,8 @@ def test_a_recorder_that_was_killed_leaves_other_containers_without_a_length_too
     content[at : at + 8] = b"\xff" * 8
     (tmp_path / "CAF").write_bytes(content)
     assert len(reading.read(tmp_path / "CAF")) == 2 * RATE
-    content = encoded("NIST", "PCM_16").replace(b"sample_count -i", b"sample_comma -i")
-    (tmp_path / "SPHERE").write_bytes(content)
+    sphere = encoded("NIST", "PCM_16").replace(b"sample_count -i", b"sample_comma -i")
+    (tmp_path / "SPHERE").write_bytes(sphere)
     assert len(reading.read(tmp_path / "SPHERE")) == 2 * RATE
 
 

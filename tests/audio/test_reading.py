@@ -4,7 +4,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,15 @@ import soundfile as sf
 from speakerverif.audio import decoders, reading
 from speakerverif.errors import InputError
 
-FORMATS = {"wav": {}, "flac": {}, "ogg": {}, "mp3": {}, "opus": {"format": "OGG", "subtype": "OPUS"}}
+Write = Callable[..., Path]  # write(name, samples, rate=16000, **options of soundfile)
+
+FORMATS: dict[str, dict[str, str]] = {
+    "wav": {},
+    "flac": {},
+    "ogg": {},
+    "mp3": {},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+}
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg on the PATH")
 
 
@@ -24,10 +34,10 @@ def tones(rate: int, seconds: float, *hz: float) -> np.ndarray:
 
 
 @pytest.fixture
-def write(tmp_path: Path):
+def write(tmp_path: Path) -> Write:
     """Write samples as a file of `tmp_path` and return its path."""
 
-    def write(name: str, samples: np.ndarray, rate: int = 16000, **options) -> Path:
+    def write(name: str, samples: np.ndarray, rate: int = 16000, **options: str) -> Path:
         sf.write(tmp_path / name, samples, rate, **FORMATS[name.rpartition(".")[2]] | options)
         return tmp_path / name
 
@@ -35,16 +45,17 @@ def write(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def m4a(tmp_path_factory) -> Path:
+def m4a(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of two tones, 44.1 kHz stereo AAC."""
     folder = tmp_path_factory.mktemp("m4a")
     sf.write(folder / "tones.wav", tones(44100, 3, 440, 1000), 44100)
-    command = ["ffmpeg", "-v", "error", "-i", folder / "tones.wav", "-c:a", "aac", folder / "tones.m4a"]
+    inputs = ["-i", str(folder / "tones.wav"), "-c:a", "aac", str(folder / "tones.m4a")]
+    command = ["ffmpeg", "-v", "error", *inputs]
     subprocess.run(command, check=True)
     return folder / "tones.m4a"
 
 
-def test_samples_are_the_files(write):
+def test_samples_are_the_files(write: Write) -> None:
     """16-bit values over 2^15, mean of the channels: by hand."""
     path = write("a.wav", np.array([[16384, 0], [-32768, -32768], [1, 3]], np.int16))
     assert reading.read(path, channel="mix").tolist() == [0.25, -1.0, 2 / 32768]
@@ -54,7 +65,7 @@ def test_samples_are_the_files(write):
 
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
-def test_every_format_and_rate_gives_the_same_tone(write, extension, rate):
+def test_every_format_and_rate_gives_the_same_tone(write: Write, extension: str, rate: int) -> None:
     path = write(f"a.{extension}", tones(rate, 2, 440), rate)
     waveform = reading.read(path)
     assert waveform.dtype == np.float32
@@ -65,7 +76,7 @@ def test_every_format_and_rate_gives_the_same_tone(write, extension, rate):
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
-def test_resampling_is_accurate(write, rate):
+def test_resampling_is_accurate(write: Write, rate: int) -> None:
     path = write("a.wav", tones(rate, 2, 3000), rate, subtype="FLOAT")
     expected = tones(16000, 2, 3000)[:, 0]
     np.testing.assert_allclose(reading.read(path)[2000:-2000], expected[2000:-2000], atol=1e-5)
@@ -73,7 +84,7 @@ def test_resampling_is_accurate(write, rate):
 
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("rate", [16000, 24000])
-def test_part_equals_part_of_whole(write, extension, rate):
+def test_part_equals_part_of_whole(write: Write, extension: str, rate: int) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((rate * 4, 2)).astype(np.float32)
     path = write(f"a.{extension}", noise, rate)
     whole = reading.read(path, channel="mix")
@@ -86,7 +97,7 @@ def test_part_equals_part_of_whole(write, extension, rate):
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_blocks_are_the_whole(write, rate, monkeypatch):
+def test_blocks_are_the_whole(write: Write, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoders, "CHUNK_SAMPLES", 10000)
     path = write("a.flac", tones(rate, 2.55, 440, 700), rate)
     blocks = list(reading.blocks(path, 0.5, channel="mix"))
@@ -94,13 +105,13 @@ def test_blocks_are_the_whole(write, rate, monkeypatch):
     assert np.array_equal(np.concatenate(blocks), reading.read(path, channel="mix"))
 
 
-def test_only_the_part_is_decoded(write, monkeypatch):
+def test_only_the_part_is_decoded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crop out of a minute decodes the crop, not the minute."""
     path = write("a.flac", tones(48000, 60, 440), 48000)
-    decoded = []
+    decoded: list[int] = []
     read = sf.SoundFile.read
 
-    def counted(self, frames, **options):
+    def counted(self: sf.SoundFile, frames: int, **options: Any) -> Any:
         decoded.append(frames)
         return read(self, frames, **options)
 
@@ -112,13 +123,13 @@ def test_only_the_part_is_decoded(write, monkeypatch):
 @pytest.mark.parametrize(
     ("start_s", "duration_s"), [(3.0, 1.0), (2.5, None), (1.5, 1.0), (-1.0, 1.0), (0.0, 0.0)]
 )
-def test_part_outside_the_file(write, start_s, duration_s):
+def test_part_outside_the_file(write: Write, start_s: float, duration_s: float | None) -> None:
     path = write("a.wav", tones(16000, 2, 440))
     with pytest.raises(InputError, match=re.escape(str(path))):
         reading.read(path, start_s, duration_s)
 
 
-def test_a_rounded_duration_is_met_halfway(write):
+def test_a_rounded_duration_is_met_halfway(write: Write) -> None:
     """A list that says 2.00 s for 1.995 s is right to a centisecond; one that says 2.1 s is not."""
     path = write("a.wav", tones(16000, 1.995, 440))
     assert len(reading.read(path, 0.0, 2.0)) == 31920
@@ -126,7 +137,7 @@ def test_a_rounded_duration_is_met_halfway(write):
         reading.read(path, 0.0, 2.1)
 
 
-def test_non_finite_samples_are_passed_on(write):
+def test_non_finite_samples_are_passed_on(write: Write) -> None:
     samples = tones(16000, 1, 440)
     samples[100], samples[200] = np.nan, np.inf
     waveform = reading.read(write("a.wav", samples, subtype="FLOAT"))
@@ -145,7 +156,7 @@ def refused(path: Path, *words: str) -> None:
         assert all(word in message for word in words), message
 
 
-def test_not_a_recording(tmp_path, write):
+def test_not_a_recording(tmp_path: Path, write: Write) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not audio\n" * 50)
     refused(tmp_path / "missing.wav", "no such file")
@@ -156,7 +167,7 @@ def test_not_a_recording(tmp_path, write):
 
 
 @pytest.mark.parametrize("extension", FORMATS)
-def test_cut_off_file(write, extension):
+def test_cut_off_file(write: Write, extension: str) -> None:
     """Half a file must not read as a shorter one."""
     noise = 0.1 * np.random.default_rng(0).standard_normal((32000, 1)).astype(np.float32)
     path = write(f"a.{extension}", noise)
@@ -165,7 +176,7 @@ def test_cut_off_file(write, extension):
     refused(path)
 
 
-def test_flac_damaged_in_the_middle(write):
+def test_flac_damaged_in_the_middle(write: Write) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((64000, 1)).astype(np.float32)
     path = write("a.flac", noise)
     content = bytearray(path.read_bytes())
@@ -175,7 +186,7 @@ def test_flac_damaged_in_the_middle(write):
     assert len(reading.read(path, 0.0, 1.0)) == 16000
 
 
-def test_wav_from_a_pipe_has_no_size(write):
+def test_wav_from_a_pipe_has_no_size(write: Write) -> None:
     """Its header says 2^32 - 1 bytes, for want of knowing; it is whole all the same."""
     path = write("a.wav", tones(16000, 1, 440))
     content = bytearray(path.read_bytes())
@@ -185,7 +196,9 @@ def test_wav_from_a_pipe_has_no_size(write):
     assert len(reading.read(path)) == 16000
 
 
-def test_an_mp3_file_without_a_length_is_read_to_its_end(write, monkeypatch):
+def test_an_mp3_file_without_a_length_is_read_to_its_end(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the Xing frame libsndfile guesses the length from the first frame, and would stop there."""
     path = write("a.mp3", tones(16000, 4, 440))
     content = path.read_bytes().replace(b"Xing", b"....").replace(b"Info", b"....")
@@ -196,7 +209,7 @@ def test_an_mp3_file_without_a_length_is_read_to_its_end(write, monkeypatch):
     assert len(reading.read(path)) == round(reading.info(path).duration_s * 16000)
 
 
-def test_without_ffmpeg_the_error_names_it(tmp_path, monkeypatch):
+def test_without_ffmpeg_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.m4a"
     path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200))
     monkeypatch.setenv("PATH", "")
@@ -206,7 +219,7 @@ def test_without_ffmpeg_the_error_names_it(tmp_path, monkeypatch):
 
 
 @needs_ffmpeg
-def test_m4a(m4a):
+def test_m4a(m4a: Path) -> None:
     whole = reading.read(m4a, channel="mix")
     # ffmpeg 5 leaves the last packet's padding on.
     assert 48000 <= len(whole) <= 48000 + 1024 * 16000 // 44100
@@ -223,20 +236,21 @@ def test_m4a(m4a):
 
 
 @needs_ffmpeg
-def test_cut_off_m4a_keeps_ffmpegs_words(m4a, tmp_path):
+def test_cut_off_m4a_keeps_ffmpegs_words(m4a: Path, tmp_path: Path) -> None:
     content = m4a.read_bytes()
     (tmp_path / "a.m4a").write_bytes(content[: len(content) // 2])
     refused(tmp_path / "a.m4a", "moov atom not found")
 
 
 @needs_ffmpeg
-def test_abandoned_blocks_leave_no_process(m4a):
+def test_abandoned_blocks_leave_no_process(m4a: Path) -> None:
     blocks = reading.blocks(m4a, 0.1, channel=1)
+    assert isinstance(blocks, Generator)
     next(blocks)
     blocks.close()
 
 
-def test_reads_without_torch_torchaudio_and_torchcodec(write):
+def test_reads_without_torch_torchaudio_and_torchcodec(write: Write) -> None:
     """Neither is imported, so neither can break reading."""
     path = write("a.flac", tones(44100, 1, 440), 44100)
     code = (
@@ -250,7 +264,7 @@ def test_reads_without_torch_torchaudio_and_torchcodec(write):
 
 
 @pytest.mark.corpus
-def test_corpus_files_hold_what_their_headers_say(shared):
+def test_corpus_files_hold_what_their_headers_say(shared: Path) -> None:
     folder = shared / "corpora" / "librispeech_one_each"
     for line in (folder / "wav.scp").read_text().splitlines()[::60]:
         path = folder / line.split()[1]

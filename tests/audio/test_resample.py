@@ -14,7 +14,8 @@ RATIOS = [Fraction(10, 9), Fraction(10, 11), Fraction(20, 21), Fraction(100, 97)
 
 def tone(share: float, samples: int = 20000) -> np.ndarray:
     """Return a sine of amplitude 1 at a share of the Nyquist frequency."""
-    return np.sin(np.pi * share * np.arange(samples)).astype(np.float32)
+    values: np.ndarray = np.sin(np.pi * share * np.arange(samples)).astype(np.float32)
+    return values
 
 
 def strongest_db(waveform: np.ndarray, beside: float) -> float:
@@ -23,7 +24,7 @@ def strongest_db(waveform: np.ndarray, beside: float) -> float:
     window = signal.windows.blackmanharris(len(inner))
     spectrum = 2 * np.abs(np.fft.rfft(inner * window)) / window.sum()
     spectrum[np.abs(np.linspace(0, 1, len(spectrum)) - beside) < 0.003] = 0
-    return 20 * np.log10(spectrum.max())
+    return float(20 * np.log10(spectrum.max()))
 
 
 def test_a_constant_stays_itself_to_the_last_digit() -> None:
@@ -35,7 +36,7 @@ def test_a_constant_stays_itself_to_the_last_digit() -> None:
 @pytest.mark.parametrize("ratio", RATIOS, ids=str)
 @pytest.mark.parametrize("samples", [1, 37, 5001, 28800])
 def test_speech_like_sound_matches_soxr_at_its_best(ratio: Fraction, samples: int) -> None:
-    low = signal.butter(12, 0.7 * min(1, ratio), output="sos")
+    low = signal.butter(12, 0.7 * min(1.0, float(ratio)), output="sos")
     sound = signal.sosfilt(low, np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
     ours = resample(sound, ratio)
     assert len(ours) == round(samples * ratio)
@@ -48,7 +49,7 @@ def test_speech_like_sound_matches_soxr_at_its_best(ratio: Fraction, samples: in
 
 @pytest.mark.parametrize("ratio", RATIOS, ids=str)
 def test_the_band_is_kept_and_what_lies_beyond_is_not_folded_back(ratio: Fraction) -> None:
-    limit = float(min(1, ratio))  # of the lower rate, as a share of the Nyquist frequency of the input
+    limit = min(1.0, float(ratio))  # of the lower rate, as a share of the Nyquist frequency of the input
     for share in (0.05, 0.3, 0.6, 0.87):
         changed = resample(tone(share * limit), ratio)
         assert 10 * np.log10(2 * np.square(changed[500:-500]).mean()) == pytest.approx(0, abs=0.02)

@@ -1,5 +1,7 @@
 """Named statuses, active speech and bandwidth."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soxr
@@ -49,14 +51,14 @@ def spoilt(value: float) -> np.ndarray:
         ("too_little_speech", click()),
     ],
 )
-def test_status(status, samples):
+def test_status(status: str, samples: np.ndarray) -> None:
     found = speech_check.assess(samples, 16000)
     assert found.status == status
     assert status == "ok" or status in speech_check.REASONS
     assert speech_check.assess(torch.as_tensor(samples), 16000) == found
 
 
-def test_levels_by_hand():
+def test_levels_by_hand() -> None:
     """A square wave of amplitude 0.1 is at -20 dBFS; 100 ms hold 8 frames of 25 ms every 10 ms."""
     samples = np.tile(np.array([0.1, -0.1], np.float32), 800)
     np.testing.assert_allclose(speech_check.frame_levels(samples, 16000), np.full(8, -20.0), atol=1e-3)
@@ -65,21 +67,21 @@ def test_levels_by_hand():
 @pytest.mark.parametrize("gain", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("background", [0.0, 1e-5])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_active_seconds(gain, background, rate):
+def test_active_seconds(gain: float, background: float, rate: int) -> None:
     """One second of three is loud; how loud all of it is, and at what rate, makes no difference."""
     samples = np.random.default_rng(0).standard_normal(3 * rate)
     samples *= np.where(abs(np.arange(3 * rate) / rate - 1.5) < 0.5, 0.1, background)
     assert speech_check.assess(gain * samples, rate).speech_s == pytest.approx(1.0, abs=0.04)
 
 
-def test_assessing_is_deterministic_and_changes_nothing():
+def test_assessing_is_deterministic_and_changes_nothing() -> None:
     samples = noise(1.0)
     before = samples.copy()
     assert speech_check.assess(samples, 16000) == speech_check.assess(samples, 16000)
     assert np.array_equal(samples, before)
 
 
-def test_bandwidth_by_hand():
+def test_bandwidth_by_hand() -> None:
     """A tone has its own frequency for bandwidth, to a few of the 31.25 Hz bins; noise has all of it."""
     time = np.arange(16000) / 16000
     assert speech_check.bandwidth_hz(np.sin(2 * np.pi * 3000 * time), 16000) == pytest.approx(3000, abs=200)
@@ -89,7 +91,7 @@ def test_bandwidth_by_hand():
 
 
 @pytest.mark.corpus
-def test_real_speech_is_ok_and_wide(shared):
+def test_real_speech_is_ok_and_wide(shared: Path) -> None:
     """Dev recordings as they are and 30 dB quieter; through an 8 kHz channel each shows as narrow-band."""
     folder = shared / "corpora" / "speechocean762"
     for line in (folder / "dev" / "wav.scp").read_text().splitlines()[::60]:

@@ -182,7 +182,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_demo_takes_a_folder_and_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from speakerverif.demos import demo
 
-    asked = {}
+    asked: dict[str, object] = {}
     monkeypatch.setattr(
         demo, "demo", lambda out, device, seed: asked.update(out=out, device=device, seed=seed)
     )

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,10 +67,11 @@ def test_calibrated_model_gives_llr_and_decision(
         assert json.loads((tmp_path / "p.json").read_text())["same_speaker"] is same
 
 
-def verified(folder: Path, *arguments: str) -> dict:
+def verified(folder: Path, *arguments: str) -> dict[str, Any]:
     """Run `verify` and return what it wrote."""
     assert main(["verify", *arguments, "--json", str(folder / "v.json")]) == 0
-    return json.loads((folder / "v.json").read_text())
+    record: dict[str, Any] = json.loads((folder / "v.json").read_text())
+    return record
 
 
 def test_prior_and_costs_set_the_threshold(

@@ -12,6 +12,7 @@ import pytest
 import speakerverif
 from speakerverif.cli import main, parser
 from speakerverif.cli._console import messages_shown
+from speakerverif.cli._parser import Command
 from speakerverif.cli.entry import GROUPS
 
 COMMANDS = [command for group in GROUPS for command in group.commands]
@@ -38,7 +39,7 @@ def test_help_lists_each_command_once_in_its_group(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_the_example_of_a_command_is_a_command_line(command) -> None:
+def test_the_example_of_a_command_is_a_command_line(command: Command) -> None:
     program, *words = command.example.split()
     assert program == "speakerverif" and parser().parse_args(words).run is command.run
 
@@ -130,4 +131,4 @@ def test_a_file_name_that_is_not_utf_8_can_be_shown(monkeypatch: pytest.MonkeyPa
         main(["--version"])
     print("Ren\udce9.wav")
     console.flush()
-    assert console.buffer.getvalue().endswith(b"Ren\\udce9.wav\n")  # type: ignore[attr-defined]
+    assert console.buffer.getvalue().endswith(b"Ren\\udce9.wav\n")

@@ -51,7 +51,7 @@ def random_task(
     centres = rng.normal(size=(speakers, 8))
     ids = [f"id{s:02}/{f}.wav" for s in range(speakers) for f in range(files)]
     vectors = {name: centres[i // files] + 0.8 * rng.normal(size=8) for i, name in enumerate(ids)}
-    rows = []
+    rows: list[str] = []
     while len(rows) < trials:
         a, b = rng.integers(len(ids), size=2)
         same = a // files == b // files

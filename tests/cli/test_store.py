@@ -41,7 +41,9 @@ def run(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def test_a_folder_per_person_is_enrolled_and_listed(store, tiny_model, tmp_path, capsys):
+def test_a_folder_per_person_is_enrolled_and_listed(
+    store: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert run("store", "list", "--store", store, "--json", tmp_path / "list.json") == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("ann\t4\t")
@@ -51,7 +53,9 @@ def test_a_folder_per_person_is_enrolled_and_listed(store, tiny_model, tmp_path,
     assert record["speakers"][0]["kept_audio"] == 4 and record["speakers"][0]["speech_s"] > 3
 
 
-def test_a_recording_is_counted_once_whatever_its_name_or_format(store, people, tiny_model, tmp_path, capsys):
+def test_a_recording_is_counted_once_whatever_its_name_or_format(
+    store: Path, people: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     samples, rate = soundfile.read(people / "ann" / "0.wav", dtype="int16")
     soundfile.write(tmp_path / "another name.flac", samples, rate)
     options = ["--store", store, "--model", tiny_model]
@@ -62,7 +66,9 @@ def test_a_recording_is_counted_once_whatever_its_name_or_format(store, people, 
     assert run("enroll", "dan", tmp_path / "another name.flac", *options, "--force") == 0
 
 
-def test_a_manifest_enrols_and_identifies_many(people, tiny_model, tmp_path, capsys):
+def test_a_manifest_enrols_and_identifies_many(
+    people: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [(f"{name}-{n}", f"{name}/{n}.wav", name) for name in ("ann", "bob", "cat") for n in range(4)]
     for which, numbers in (("train", "013"), ("test", "2")):
         lines = ["\t".join(row) for row in rows if row[0][-1] in numbers]
@@ -83,7 +89,9 @@ def test_a_manifest_enrols_and_identifies_many(people, tiny_model, tmp_path, cap
         assert row["candidates"][0][1] == pytest.approx(pair["score"], abs=1e-5)
 
 
-def test_one_who_can_not_be_enrolled_does_not_stop_the_others(people, tiny_model, tmp_path, capsys):
+def test_one_who_can_not_be_enrolled_does_not_stop_the_others(
+    people: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     soundfile.write(people / "bob" / "silent.wav", np.zeros(RATE), RATE)
     options = ["--store", tmp_path / "store", "--model", tiny_model]
     assert run("enroll", "--folder", people, *options) == 1
@@ -91,7 +99,7 @@ def test_one_who_can_not_be_enrolled_does_not_stop_the_others(people, tiny_model
     assert Store(tmp_path / "store").names() == ["ann", "cat"]
 
 
-def test_rename_and_remove_leave_nothing_of_the_name(store, capsys):
+def test_rename_and_remove_leave_nothing_of_the_name(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vector = Store(store).utterances("ann")[0].tobytes()
     assert run("store", "rename", "ann", "Annabel Other", "--store", store) == 0
     assert run("store", "remove", "Annabel Other", "bob", "--store", store) == 0
@@ -103,7 +111,9 @@ def test_rename_and_remove_leave_nothing_of_the_name(store, capsys):
     assert "nobody named 'ann'" in capsys.readouterr().err
 
 
-def test_an_exported_speaker_is_imported_whole(store, tmp_path, capsys):
+def test_an_exported_speaker_is_imported_whole(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("store", "export", "ann", "--store", store, "--out", tmp_path / "ann.npz") == 0
     table = EmbeddingTable.load(tmp_path / "ann.npz")
     assert table.ids == ["ann/0", "ann/1", "ann/2", "ann/3"]
@@ -120,7 +130,7 @@ def test_an_exported_speaker_is_imported_whole(store, tmp_path, capsys):
     assert "not a file that `store export` wrote" in capsys.readouterr().err
 
 
-def test_a_backup_answers_as_the_store_does(store, tmp_path):
+def test_a_backup_answers_as_the_store_does(store: Path, tmp_path: Path) -> None:
     assert run("store", "backup", "--store", store, "--out", tmp_path / "copy") == 0
     assert Store(tmp_path / "copy").names() == ["ann", "bob", "cat"]
     assert run("store", "backup", "--store", store, "--out", tmp_path / "copy") == 2
@@ -135,7 +145,9 @@ def other_model(model: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_store_moves_to_another_model(people, tiny_model, tmp_path, capsys, kept):
+def test_a_store_moves_to_another_model(
+    people: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
     store, options = tmp_path / "moving", ["--keep-audio"] if kept else []
     other = other_model(tiny_model, tmp_path / "other")
     assert run("enroll", "--folder", people, "--store", store, "--model", tiny_model, *options) == 0
@@ -169,7 +181,9 @@ def test_a_store_moves_to_another_model(people, tiny_model, tmp_path, capsys, ke
         ([], "or --folder"),
     ],
 )
-def test_wrong_enrolments_are_refused(given, expected, tiny_model, tmp_path, capsys):
+def test_wrong_enrolments_are_refused(
+    given: list[str], expected: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("enroll", *given, "--store", tmp_path / "s", "--model", tiny_model) == 2
     assert expected in capsys.readouterr().err
 
@@ -187,8 +201,8 @@ def test_a_folder_of_five_people_becomes_a_calibrated_store_and_a_decision_in_th
     enrolled, stranger = sorted(paths)[20:25], sorted(paths)[25]
     for name in enrolled:
         (tmp_path / "people" / name).mkdir(parents=True)
-        for path in paths[name][:3]:
-            (tmp_path / "people" / name / path.name).symlink_to(path)
+        for recording in paths[name][:3]:
+            (tmp_path / "people" / name / recording.name).symlink_to(recording)
     store = ["--store", tmp_path / "store"]
     assert run("calibrate", "--folder", tmp_path / "people", "--far", "0.1") == 0
     kept = capsys.readouterr().out.splitlines()[-1]

@@ -10,7 +10,6 @@ import pytest
 import soundfile
 
 from speakerverif.audio import reading
-from speakerverif.corpora import _headers
 from speakerverif.corpora._headers import duration_s
 from speakerverif.errors import InputError
 
@@ -111,9 +110,10 @@ def test_movie_headers_of_both_versions_and_boxes_of_both_sizes(
 def test_ffmpegs_own_m4a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", SAMPLES, 16000)
     path = tmp_path / "a.m4a"
-    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-ac", "1", "-c:a", "aac", path]
+    inputs = ["-i", str(tmp_path / "a.wav"), "-ac", "1", "-c:a", "aac", str(path)]
+    command = ["ffmpeg", "-v", "error", *inputs]
     subprocess.run(command, check=True)
     decoded_s = len(reading.read(path)) / 16000
-    monkeypatch.setattr(_headers.reading, "info", None)  # would fail: nothing is started for it
+    monkeypatch.setattr(reading, "info", None)  # would fail: nothing is started for it
     assert duration_s(str(path)) == pytest.approx(4321 / 16000, abs=1e-3)
     assert -1e-3 <= decoded_s - duration_s(str(path)) <= 0.064

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import soundfile
 from speakerverif.audio import reading
 from speakerverif.cli.entry import main
 from speakerverif.corpora import _m4a, _voxtree, voxceleb
+from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.manifest import Manifest
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
@@ -27,7 +29,7 @@ def tree(tmp_path: Path) -> Path:
     return corpora(tmp_path / "data", TESTED, TRAINED)
 
 
-def take(tree: Path, **options: object) -> voxceleb.Prepared:
+def take(tree: Path, **options: object) -> Prepared:
     """Prepare what is in `tree`, whole or not."""
     return voxceleb.prepare(tree, tree.parent / "out", **{"partial": True, **options})  # type: ignore[arg-type]
 
@@ -37,8 +39,9 @@ def prepare_by_command(tree: Path, *options: str) -> int:
     return main(["prepare", "voxceleb", *vox, "--out", str(tree.parent / "out"), *options])
 
 
-def record(tree: Path) -> dict:
-    return json.loads((tree.parent / "out" / "prepare.json").read_text())
+def record(tree: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((tree.parent / "out" / "prepare.json").read_text())
+    return result
 
 
 def ids(manifest: Path) -> list[str]:
@@ -55,7 +58,7 @@ def test_a_tree_becomes_lists(tree: Path) -> None:
     assert (tree / "voxceleb1" / "veri_test.txt").read_bytes() == prepared.trials["veri_test"].read_bytes()
     found = prepared.utterances(chosen.ids)
     assert [u.path for u in found] == [str(tree / "voxceleb1" / "wav" / i) for i in chosen.ids]
-    assert voxceleb.Prepared.load(_saved(prepared, tree)).utterances(chosen.ids) == found
+    assert Prepared.load(_saved(prepared, tree)).utterances(chosen.ids) == found
     with pytest.raises(InputError, match=r"1 files of the trials are not in it: id9/x\.wav"):
         prepared.utterances(["id9/x.wav"])
     assert record(tree)["found"]["VoxCeleb1 test"] == {"speakers": 2, "utterances": 6}
@@ -66,7 +69,7 @@ def test_a_tree_becomes_lists(tree: Path) -> None:
     )
 
 
-def _saved(prepared: voxceleb.Prepared, tree: Path) -> Path:
+def _saved(prepared: Prepared, tree: Path) -> Path:
     prepared.save(tree.parent / "prepared.json")
     return tree.parent / "prepared.json"
 
@@ -238,7 +241,7 @@ BAD = {
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda f: f.__name__)
 def test_a_wrong_folder_is_told_what_is_wrong(
-    tree: Path, spoil: object, capsys: pytest.CaptureFixture
+    tree: Path, spoil: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(tree)  # type: ignore[operator]
     message, option = BAD[spoil]  # type: ignore[index]
@@ -366,7 +369,7 @@ def test_m4a_is_decoded_once(compressed: Path, monkeypatch: pytest.MonkeyPatch) 
         calls.append(path)
         return read(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_m4a.reading, "read", counted)
+    monkeypatch.setattr(reading, "read", counted)
     assert take(compressed).train == prepared.train and not calls
     # Interrupted: one file is not there yet, another was left empty by a machine that went down.
     Path(train[1].path).unlink()
@@ -417,7 +420,7 @@ def test_m4a_without_ffmpeg_is_refused(tree: Path, monkeypatch: pytest.MonkeyPat
 
 @ffmpeg
 def test_a_full_disk_is_seen_before_decoding(compressed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_m4a.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"9 of 9 m4a files.*0.0 GB are free: make room"):
         take(compressed)
 

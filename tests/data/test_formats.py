@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
+from typing import Any
 
 import kaldiio
 import numpy as np
@@ -16,6 +18,7 @@ import soundfile
 from speakerverif._util.toml import format_toml, to_dict
 from speakerverif.audio import reading
 from speakerverif.cli.entry import main
+from speakerverif.config import Recipe
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table, write_table
@@ -29,7 +32,12 @@ def table() -> EmbeddingTable:
     rng = np.random.default_rng(0)
     numbers = rng.standard_normal((3, 5)).astype(np.float32)
     return EmbeddingTable(
-        ["a/1.wav", "b", "c-é"], numbers, *np.ones((2, 3), np.float32), ["ok"] * 3, "0123456789abcdef"
+        ["a/1.wav", "b", "c-é"],
+        numbers,
+        np.ones(3, np.float32),
+        np.ones(3, np.float32),
+        ["ok"] * 3,
+        "0123456789abcdef",
     )
 
 
@@ -38,7 +46,7 @@ def same(found: EmbeddingTable, table: EmbeddingTable) -> None:
     np.testing.assert_array_equal(found.embeddings, table.embeddings)
 
 
-def test_kaldi_archives(table, tmp_path):
+def test_kaldi_archives(table: EmbeddingTable, tmp_path: Path) -> None:
     write_table(table, tmp_path / "e.ark")
     for path in (tmp_path / "e.ark", tmp_path / "e.scp"):
         same(read_table(path), table)
@@ -59,14 +67,14 @@ def test_kaldi_archives(table, tmp_path):
     np.testing.assert_array_equal(read_table(tmp_path / "d.ark").embeddings[0], table.embeddings[0])
 
 
-def test_an_index_moves_with_its_archive(table, tmp_path):
+def test_an_index_moves_with_its_archive(table: EmbeddingTable, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_table(table, tmp_path / "a" / "e.ark")
     (tmp_path / "a").rename(tmp_path / "b")
     same(read_table(tmp_path / "b" / "e.scp"), table)
 
 
-def test_parquet(table, tmp_path):
+def test_parquet(table: EmbeddingTable, tmp_path: Path) -> None:
     write_table(table, tmp_path / "e.parquet")
     found = read_table(tmp_path / "e.parquet")
     same(found, table)
@@ -77,7 +85,7 @@ def test_parquet(table, tmp_path):
     assert pyarrow.parquet.read_table(tmp_path / "e.parquet").num_rows == 3
 
 
-def test_damaged_tables_are_named(table, tmp_path):
+def test_damaged_tables_are_named(table: EmbeddingTable, tmp_path: Path) -> None:
     write_table(table, tmp_path / "e.ark")
     write_table(table, tmp_path / "e.parquet")
     for name, least in (("e.ark", 1), ("e.parquet", 1)):
@@ -91,7 +99,7 @@ def test_damaged_tables_are_named(table, tmp_path):
         write_table(table, tmp_path / "e.scp")
 
 
-def test_an_index_runs_no_command(tmp_path):
+def test_an_index_runs_no_command(tmp_path: Path) -> None:
     (tmp_path / "e.scp").write_text(f"a touch {tmp_path}/executed |\n")
     with pytest.raises(InputError, match="archive:offset"):
         read_table(tmp_path / "e.scp")
@@ -99,7 +107,7 @@ def test_an_index_runs_no_command(tmp_path):
 
 
 @pytest.fixture
-def kaldi(tmp_path):
+def kaldi(tmp_path: Path) -> Path:
     folder = tmp_path / "kaldi"
     folder.mkdir()
     (folder / "wav.scp").write_text("r1 wav/one.wav\nr2  wav/with space.wav\n")
@@ -110,7 +118,7 @@ def kaldi(tmp_path):
     return folder
 
 
-def test_kaldi_folder(kaldi):
+def test_kaldi_folder(kaldi: Path) -> None:
     wav = kaldi / "wav"
     assert list(read_manifest(kaldi)) == [
         Utterance("r1", str(wav / "one.wav"), "ann"),
@@ -123,21 +131,21 @@ def test_kaldi_folder(kaldi):
     ]
 
 
-def test_a_kaldi_folder_runs_no_command(kaldi, tmp_path):
+def test_a_kaldi_folder_runs_no_command(kaldi: Path, tmp_path: Path) -> None:
     (kaldi / "wav.scp").write_text(f"r1 touch {tmp_path}/executed |\nr2\n")
     with pytest.raises(InputError, match="a command, which is not run"):
         read_manifest(kaldi)
     assert not (tmp_path / "executed").exists()
 
 
-def test_paths_from_the_current_folder(kaldi, monkeypatch, tmp_path):
+def test_paths_from_the_current_folder(kaldi: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (kaldi / "wav.scp").write_text("r1 kaldi/wav/one.wav\n")
     monkeypatch.chdir(tmp_path)
     assert read_manifest(kaldi)[0].path == "kaldi/wav/one.wav"
     assert read_manifest(kaldi, audio_root="/corpus")[0].path == "/corpus/kaldi/wav/one.wav"
 
 
-def test_speechbrain_csv(tmp_path):
+def test_speechbrain_csv(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text(
         "ID,duration,wav,start,stop,spk_id\n"
@@ -155,7 +163,7 @@ def test_speechbrain_csv(tmp_path):
         read_manifest(path)
 
 
-def test_wespeaker_raw_list(tmp_path):
+def test_wespeaker_raw_list(tmp_path: Path) -> None:
     path = tmp_path / "raw.list"
     path.write_text(json.dumps({"key": "id1/a", "wav": "/c/a.wav", "spk": "id1"}) + "\n\n")
     assert list(read_manifest(path)) == [Utterance("id1/a", "/c/a.wav", "id1")]
@@ -164,7 +172,7 @@ def test_wespeaker_raw_list(tmp_path):
         read_manifest(path)
 
 
-def shard(path, files) -> None:
+def shard(path: Path, files: list[tuple[str, bytes]]) -> None:
     """Write a shard as WeSpeaker's make_shard_list does: `key.spk` and the recording under `key`."""
     with tarfile.open(path, "w") as archive:
         for name, content in files:
@@ -179,8 +187,11 @@ def encoded(samples: np.ndarray, kind: str) -> bytes:
     return file.getvalue()
 
 
+Shards = tuple[Path, dict[str, np.ndarray]]  # a list of shards, and the samples in them
+
+
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path: Path) -> Shards:
     rng = np.random.default_rng(0)
     sounds = {name: rng.integers(-9000, 9000, 8000).astype(np.int16) for name in ("id1-a", "id1-b", "id2-a")}
     wav = {name: encoded(samples, "WAV") for name, samples in sounds.items()}
@@ -200,7 +211,7 @@ def shards(tmp_path):
     return tmp_path / "shard.list", sounds
 
 
-def test_wespeaker_shards_are_read_in_place(shards, monkeypatch):
+def test_wespeaker_shards_are_read_in_place(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     path, sounds = shards
     found = list(read_manifest(path))
     assert [(u.id, u.speaker) for u in found] == [("id1-a", "id1"), ("id1-b", "id1"), ("id2-a", "id2")]
@@ -218,7 +229,7 @@ def test_wespeaker_shards_are_read_in_place(shards, monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-def test_ffmpeg_reads_what_is_in_a_shard(shards, tmp_path):
+def test_ffmpeg_reads_what_is_in_a_shard(shards: Shards, tmp_path: Path) -> None:
     path, sounds = shards
     soundfile.write(tmp_path / "x.wav", sounds["id1-a"], 16000)
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "x.wav", tmp_path / "x.m4a"], check=True)
@@ -230,7 +241,7 @@ def test_ffmpeg_reads_what_is_in_a_shard(shards, tmp_path):
         reading.info(broken.path)
 
 
-def test_broken_shards_are_named_with_their_line(shards):
+def test_broken_shards_are_named_with_their_line(shards: Shards) -> None:
     path, _ = shards
     folder = path.parent
     whole = (folder / "1.tar").read_bytes()
@@ -254,7 +265,7 @@ def test_broken_shards_are_named_with_their_line(shards):
         read_manifest(path)
 
 
-def test_a_part_of_an_archive_that_changed(shards):
+def test_a_part_of_an_archive_that_changed(shards: Shards) -> None:
     path, _ = shards
     found = read_manifest(path)[0]
     (path.parent / "0.tar").write_bytes((path.parent / "0.tar").read_bytes()[:3000])
@@ -265,7 +276,7 @@ def test_a_part_of_an_archive_that_changed(shards):
         reading.read(found.path)
 
 
-def cut(**changes) -> dict:
+def cut(**changes: Any) -> dict[str, Any]:
     """Return a cut as Lhotse 1.2x writes it."""
     recording = {
         "id": "rec",
@@ -290,7 +301,7 @@ def cut(**changes) -> dict:
 
 
 @pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
-def test_lhotse_cuts(name, tmp_path):
+def test_lhotse_cuts(name: str, tmp_path: Path) -> None:
     changed = cut(id="b", supervisions=[], recording={"transforms": [{"name": "Resample", "kwargs": {}}]})
     text = "".join(json.dumps(row) + "\n" for row in (cut(), changed)).encode()
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
@@ -320,14 +331,14 @@ def test_lhotse_cuts(name, tmp_path):
         ({"id": "a", "recording": {"id": "a"}, "duration": 1}, "expected a JSON object"),
     ],
 )
-def test_broken_cuts_are_named_with_their_line(row, why, tmp_path):
+def test_broken_cuts_are_named_with_their_line(row: object, why: str, tmp_path: Path) -> None:
     path = tmp_path / "cuts.jsonl"
     path.write_text(json.dumps(cut()) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(InputError, match=rf"cuts\.jsonl: 1 wrong row: line 2: .*{why}"):
         read_manifest(path)
 
 
-def test_cuts_in_a_damaged_file(tmp_path):
+def test_cuts_in_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "cuts.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(cut()).encode())[:-9])
     with pytest.raises(InputError, match=r"cuts\.jsonl\.gz: damaged"):
@@ -337,7 +348,7 @@ def test_cuts_in_a_damaged_file(tmp_path):
         read_manifest(path)
 
 
-def test_rttm(tmp_path):
+def test_rttm(tmp_path: Path) -> None:
     path = tmp_path / "meeting.rttm"
     path.write_text(
         "SPKR-INFO meeting 1 <NA> <NA> <NA> unknown ann <NA> <NA>\n"
@@ -354,7 +365,9 @@ def test_rttm(tmp_path):
     ]
 
 
-def test_embed_takes_them_and_score_takes_the_tables(tiny_model, tiny_corpus, tmp_path):
+def test_embed_takes_them_and_score_takes_the_tables(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "kaldi"
     folder.mkdir()
     names = [f"spk{s}-{n}" for s in (0, 1) for n in (0, 1)]
@@ -370,7 +383,9 @@ def test_embed_takes_them_and_score_takes_the_tables(tiny_model, tiny_corpus, tm
     assert scores[0] == scores[1] == scores[2]
 
 
-def test_train_takes_every_list_that_embed_takes(tiny_recipe, tiny_corpus, tmp_path, capsys):
+def test_train_takes_every_list_that_embed_takes(
+    tiny_recipe: Recipe, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Kaldi's folder with segments stands for all: one reader serves both."""
     folder, model = tmp_path / "kaldi", tmp_path / "model"
     folder.mkdir()

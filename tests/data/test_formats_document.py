@@ -100,7 +100,8 @@ def trials(path: Path) -> tuple[list[str], list[str], list[bool] | None]:
 
 def scores(path: Path) -> list[float]:
     write(path.parent / "trials", "1\ta 1\tb\n0\ta 1\tc\n" if "tab" in path.name else "1 a b\n0 a c\n")
-    return ScoreList.read(path, TrialList.read(path.parent / "trials")).scores.tolist()
+    values: list[float] = ScoreList.read(path, TrialList.read(path.parent / "trials")).scores.tolist()
+    return values
 
 
 def table(path: Path) -> list[tuple[str, list[float]]]:

@@ -141,7 +141,8 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def scored(tmp_path: Path, text: str, trials: str = VOXCELEB) -> list[float]:
     (tmp_path / "scores.txt").write_text(text)
-    return ScoreList.read(tmp_path / "scores.txt", read(tmp_path, trials)).scores.tolist()
+    values: list[float] = ScoreList.read(tmp_path / "scores.txt", read(tmp_path, trials)).scores.tolist()
+    return values
 
 
 def test_scores_match_by_pair_in_any_order_and_layout(tmp_path: Path) -> None:
@@ -205,6 +206,7 @@ def test_a_score_list_refuses_what_is_no_score(tmp_path: Path) -> None:
 @pytest.mark.corpus
 def test_shared_lists(shared: Path) -> None:
     trials = TrialList.read(shared / "voxceleb" / "veri_test.txt")
+    assert trials.labels is not None
     assert (len(trials), len(trials.ids), int(trials.labels.sum())) == (37720, 4715, 18860)
     assert trials.sha256.startswith("303b2b65")
     assert trials.sha256.endswith("bd5976")

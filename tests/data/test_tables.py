@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,15 @@ from speakerverif.errors import InputError
 IDS, VECTORS = np.array(["a", "b"]), np.eye(2, 3, dtype=np.float32)
 
 
-def npz(path: Path, **arrays) -> Path:
-    np.savez(path, **{"ids": IDS, "embeddings": VECTORS, **arrays})
+def npz(path: Path, **arrays: Any) -> Path:
+    contents: dict[str, Any] = {"ids": IDS, "embeddings": VECTORS, **arrays}
+    np.savez(path, **contents)
     return path
 
 
-def forged(path: Path, name: str, header: dict, data: bytes = b"", compressed: bool = False) -> Path:
+def forged(
+    path: Path, name: str, header: dict[str, Any], data: bytes = b"", compressed: bool = False
+) -> Path:
     """Write an archive in which one array has a header of its own."""
     npz(path)
     file = io.BytesIO()
@@ -72,7 +76,7 @@ def forged(path: Path, name: str, header: dict, data: bytes = b"", compressed: b
         ({"fingerprint": np.array(3.5)}, "expected one text"),
     ],
 )
-def test_what_no_table_holds(tmp_path: Path, arrays: dict, why: str) -> None:
+def test_what_no_table_holds(tmp_path: Path, arrays: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
         EmbeddingTable.load(npz(tmp_path / "e.npz", **arrays))
 
@@ -107,7 +111,7 @@ def test_what_a_table_may_hold(tmp_path: Path) -> None:
         ((2.5, 3), "<f4", bytes(24)),
     ],
 )
-def test_shapes_that_overflow_or_lie(tmp_path: Path, shape: tuple, descr: str, data: bytes) -> None:
+def test_shapes_that_overflow_or_lie(tmp_path: Path, shape: tuple[int, ...], descr: str, data: bytes) -> None:
     path = forged(tmp_path / "e.npz", "embeddings", {"descr": descr, "shape": shape}, data)
     with pytest.raises(InputError, match=r"e\.npz"):
         EmbeddingTable.load(path)
@@ -128,8 +132,9 @@ def test_every_cut_and_flipped_byte_is_answered(tmp_path: Path) -> None:
         if i % 2:
             changed = whole[: rng.integers(len(whole))]
         else:
-            changed = bytearray(whole)
-            changed[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+            flipped = bytearray(whole)
+            flipped[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+            changed = bytes(flipped)
         (tmp_path / "e.npz").write_bytes(changed)
         try:
             EmbeddingTable.load(tmp_path / "e.npz")
@@ -193,9 +198,8 @@ def test_the_limit_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_parts_are_written_as_the_whole(tmp_path: Path, ending: str) -> None:
     rng = np.random.default_rng(0)
     ids = [f"utterance-{i}" * (1 + i % 3) for i in range(10)]
-    table = EmbeddingTable(
-        ids, rng.random((10, 4), np.float32), *rng.random((2, 10), np.float32), ["ok"] * 10, "f00d"
-    )
+    vectors, (durations, speech) = rng.random((10, 4), np.float32), rng.random((2, 10), np.float32)
+    table = EmbeddingTable(ids, vectors, durations, speech, ["ok"] * 10, "f00d")
     parts = [
         EmbeddingTable(
             ids[s], table.embeddings[s], table.durations[s], table.speech[s], ["ok"] * len(ids[s]), "f00d"
@@ -223,7 +227,7 @@ def test_parts_are_written_as_the_whole(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("name", ["e.csv", "e", "e.npy", "e.NPZ", "e.npz.gz"])
 def test_an_unknown_ending_is_refused(tmp_path: Path, name: str) -> None:
-    table = EmbeddingTable(["a"], VECTORS[:1], *np.ones((2, 1), np.float32), ["ok"], "")
+    table = EmbeddingTable(["a"], VECTORS[:1], np.ones(1, np.float32), np.ones(1, np.float32), ["ok"], "")
     with pytest.raises(InputError, match=r"ends in \.npz, \.ark, \.parquet"):
         write_table(table, tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -251,7 +255,12 @@ def test_archives_that_are_refused(tmp_path: Path, content: bytes, why: str) -> 
 
 def test_ranges_in_an_index(tmp_path: Path) -> None:
     table = EmbeddingTable(
-        ["a"], np.arange(5, dtype=np.float32)[None], *np.ones((2, 1), np.float32), ["ok"], ""
+        ["a"],
+        np.arange(5, dtype=np.float32)[None],
+        np.ones(1, np.float32),
+        np.ones(1, np.float32),
+        ["ok"],
+        "",
     )
     write_table(table, tmp_path / "e.ark")
     line = (tmp_path / "e.scp").read_text().strip()

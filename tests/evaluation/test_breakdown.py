@@ -139,6 +139,7 @@ def test_the_order_of_the_trials_does_not_matter() -> None:
     column = Column("x", {name: name[-1] for name in scores.trials.ids})
     order = np.random.default_rng(1).permutation(len(scores.trials))
     t = scores.trials
+    assert t.labels is not None
     shuffled = ScoreList(
         TrialList(t.ids, t.test[order], t.enroll[order], t.labels[order], t.name), scores.scores[order]
     )

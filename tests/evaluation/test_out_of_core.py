@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from speakerverif.cli.entry import main
-from speakerverif.data.scores import ScoreList
+from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import out_of_core
@@ -34,7 +35,7 @@ def write(
     return trials, scored
 
 
-def same(found: dict, expected: dict) -> None:
+def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Compare records: counts and thresholds exactly, sums to rounding."""
     for key in ("trials", "targets", "nontargets", "eer", "eer_threshold", "min_dcf_at", "score_kind"):
         assert found[key] == expected[key], key
@@ -57,7 +58,7 @@ def test_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     if seed == 8:
         scores[:] = 0.5
     trials, scored = write(tmp_path, scores, labels, rng)
-    kind = ("cosine", "llr")[seed % 2]
+    kind: ScoreKind = "llr" if seed % 2 else "cosine"
     monkeypatch.setattr(out_of_core, "LEAST_MB", 0)
     monkeypatch.setattr(out_of_core, "TEXT_FACTOR", 300)  # parts of a few hundred bytes
     monkeypatch.setattr(out_of_core, "PER_SCORE", int(rng.integers(1 << 13, 1 << 15)))
@@ -120,6 +121,6 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         "assert main(sys.argv[1:]) == 0\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, file=sys.stderr)"
     )
-    command = [sys.executable, "-c", code, "score", tmp_path / "t", "--scores", tmp_path / "s"]
+    command = [sys.executable, "-c", code, "score", str(tmp_path / "t"), "--scores", str(tmp_path / "s")]
     done = subprocess.run([*command, "--memory-mb", "256"], capture_output=True, text=True, check=True)
     assert float(done.stderr.split()[-1]) < 256

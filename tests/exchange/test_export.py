@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ from speakerverif.scoring import scorer
 
 
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory):
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [f"spk{s}/{n}.wav" for s in range(4) for n in range(3)]
     rows = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     path = tmp_path_factory.mktemp("trials") / "trials.txt"
@@ -34,7 +35,9 @@ def trials(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model, tiny_corpus, trials, tmp_path_factory):
+def model(
+    tiny_model: Path, tiny_corpus: Path, trials: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A calibrated model folder."""
     copy = shutil.copytree(tiny_model, tmp_path_factory.mktemp("export") / "model")
     assert main(["calibrate", str(trials), "--model", str(copy), "--audio-root", str(tiny_corpus)]) == 0
@@ -42,13 +45,13 @@ def model(tiny_model, tiny_corpus, trials, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(model):
+def exported(model: Path) -> Path:
     path = model.with_name("tiny.onnx")
     assert main(["export", str(model), "--onnx", str(path)]) == 0
     return path
 
 
-def session(path) -> onnxruntime.InferenceSession:
+def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -74,11 +77,15 @@ def cosines(
         pytest.param(60.0, 4, marks=pytest.mark.slow),
     ],
 )
-def test_onnxruntime_gives_the_same_embeddings(exported, model, seconds, batch):
-    assert cosines(session(exported), read_model_folder(model).model, seconds, batch).min() > 0.9999
+def test_onnxruntime_gives_the_same_embeddings(
+    exported: Path, model: Path, seconds: float, batch: int
+) -> None:
+    network = read_model_folder(model).model
+    assert isinstance(network, SpeakerModel)
+    assert cosines(session(exported), network, seconds, batch).min() > 0.9999
 
 
-def test_the_file_is_valid_and_says_what_it_is(exported, model):
+def test_the_file_is_valid_and_says_what_it_is(exported: Path, model: Path) -> None:
     graph = onnx.load(exported)
     onnx.checker.check_model(graph)
     assert [(o.domain, o.version >= 17) for o in graph.opset_import] == [("", True)]
@@ -96,7 +103,9 @@ def test_the_file_is_valid_and_says_what_it_is(exported, model):
     )
 
 
-def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, tmp_path):
+def test_every_command_takes_the_file_as_a_model(
+    exported: Path, model: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
     files = [str(path) for path in sorted(tiny_corpus.glob("spk[01]/*.wav"))]
     trials = tmp_path / "trials.txt"
     trials.write_text("1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/1.wav\n1 spk1/0.wav spk1/1.wav\n")
@@ -129,7 +138,14 @@ def test_every_command_takes_the_file_as_a_model(exported, model, tiny_corpus, t
     [({"name": "cosine"}, "asnorm"), ({"name": "cosine"}, "snorm"), ({"name": "plda"}, "none")],
     ids=["asnorm", "snorm", "plda"],
 )
-def test_the_file_scores_as_the_folder_does(backend, norm, tiny_model, tiny_corpus, trials, tmp_path):
+def test_the_file_scores_as_the_folder_does(
+    backend: dict[str, str],
+    norm: scorer.NormKind,
+    tiny_model: Path,
+    tiny_corpus: Path,
+    trials: Path,
+    tmp_path: Path,
+) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     rng, model = np.random.default_rng(0), read_model_folder(folder)
     ids = [f"speaker{i}/{k}" for i in range(10) for k in range(6)]
@@ -157,7 +173,9 @@ def test_the_file_scores_as_the_folder_does(backend, norm, tiny_model, tiny_corp
     assert one["eer"] == other["eer"]
 
 
-def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys):
+def test_the_calibration_goes_along(
+    exported: Path, model: Path, tiny_corpus: Path, trials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert read_model_folder(exported).calibration == read_model_folder(model).calibration is not None
     assert main(["calibrate", str(trials), "--model", str(exported), "--audio-root", str(tiny_corpus)]) == 2
     assert "calibrate that, then export it again" in capsys.readouterr().err
@@ -171,7 +189,12 @@ def test_the_calibration_goes_along(exported, model, tiny_corpus, trials, capsys
         ("voxceleb_trainer", {"name": "resnet_se", "widths": [2, 2, 4, 8], "reduction": 2}),
     ],
 )
-def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
+def test_other_front_ends_and_encoders(
+    kind: Literal["speechbrain", "torchaudio", "voxceleb_trainer"],
+    encoder: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     recipe = Recipe(features=FeatureConfig(kind=kind, num_mels=24), encoder=encoder)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
@@ -185,7 +208,7 @@ def test_other_front_ends_and_encoders(kind, encoder, tmp_path, monkeypatch):
     assert not (tmp_path / "other.onnx").exists()
 
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "ecapa": {"channels": 16, "mfa_channels": 24, "res2_scale": 4, "embedding_dim": 16},
     "xvector": {"channels": 8, "pooling_channels": 12},
     "resnet": {"depth": 18, "channels": 4},
@@ -221,7 +244,7 @@ def small(name: str) -> Recipe:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.names("encoder"))
-def test_every_encoder_can_be_exported(name, tmp_path):
+def test_every_encoder_can_be_exported(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = small(name)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
@@ -231,7 +254,7 @@ def test_every_encoder_can_be_exported(name, tmp_path):
 
 
 @pytest.mark.parametrize(("precision", "share", "least"), [("float16", 0.75, 0.99999), ("int8", 0.6, 0.999)])
-def test_smaller_weights(precision, share, least, tmp_path):
+def test_smaller_weights(precision: str, share: float, least: float, tmp_path: Path) -> None:
     """Of a network wide enough to have weights that count, in a file that is as much smaller as it should be."""
     torch.manual_seed(0)
     encoder = {"name": "xvector", "channels": 256, "pooling_channels": 512, "embedding_dim": 64}
@@ -261,7 +284,7 @@ def test_smaller_weights(precision, share, least, tmp_path):
     users = [n.name for n in graph.graph.node if set(narrow) & set(n.input)]
     assert not [name for name in users if "/features/" in name]
     with pytest.raises(InputError, match="precision 'int4'"):
-        export_onnx(folder, tmp_path / "n.onnx", "int4")
+        export_onnx(folder, tmp_path / "n.onnx", "int4")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected a name that ends"):
         export_onnx(folder, tmp_path / "n.bin")
 
@@ -279,7 +302,7 @@ def test_smaller_weights(precision, share, least, tmp_path):
         ),
     ],
 )
-def test_files_for_torch_alone(name, kind, tmp_path):
+def test_files_for_torch_alone(name: str, kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = small(name)
     network = SpeakerModel(recipe.features, recipe.encoder).eval()
@@ -303,7 +326,7 @@ def test_files_for_torch_alone(name, kind, tmp_path):
             assert found.min() > 0.9999, (seconds, batch)
 
 
-def test_wrong_names_for_torch(tiny_model, exported, capsys):
+def test_wrong_names_for_torch(tiny_model: Path, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tiny_model)]) == 2
     assert "--onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt" in capsys.readouterr().err
     assert main(["export", str(tiny_model), "--pt2", "a.pt", "--precision", "int8"]) == 2
@@ -314,7 +337,7 @@ def test_wrong_names_for_torch(tiny_model, exported, capsys):
     assert "is an ONNX file" in capsys.readouterr().err
 
 
-def test_wrong_files(exported, tiny_model, tmp_path):
+def test_wrong_files(exported: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_model_folder(tmp_path / "absent.onnx")
     cut = tmp_path / "cut.onnx"
@@ -332,7 +355,7 @@ def test_wrong_files(exported, tiny_model, tmp_path):
         export_onnx(read_model_folder(exported), tmp_path / "again.onnx")
 
 
-def test_a_calibration_of_another_back_end_stays_behind(model):
+def test_a_calibration_of_another_back_end_stays_behind(model: Path) -> None:
     """The file is compared by cosine, so a calibration of another back end's scores would be wrong for it."""
     folder = read_model_folder(model)
     assert folder.calibration is not None

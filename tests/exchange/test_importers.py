@@ -4,7 +4,7 @@ import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -43,7 +43,8 @@ def kaldi(waveform: Tensor, scale: float, window: str, mels: int = 80) -> Tensor
     features = torchaudio.compliance.kaldi.fbank(
         waveform[None] * scale, num_mel_bins=mels, window_type=window, dither=0.0, sample_frequency=16000
     )
-    return features - features.mean(0)
+    values: Tensor = features - features.mean(0)
+    return values
 
 
 def hamming(waveform: Tensor, mels: int = 80) -> Tensor:
@@ -172,7 +173,7 @@ def redimnet(folder: Path, size: str, second: bool) -> Case:
 
 
 RESNET18, RESNET34 = (2, 2, 2, 2), (3, 4, 6, 3)
-CASES = {
+CASES: dict[str, Callable[[Path], Case]] = {
     "speechbrain-ecapa": lambda at: speechbrain(at, foreign.SPEECHBRAIN_ECAPA, 80),
     "speechbrain-xvector": lambda at: speechbrain(at, foreign.SPEECHBRAIN_XVECTOR, 24),
     "speechbrain-resnet": lambda at: speechbrain(at, foreign.SPEECHBRAIN_RESNET, 80),
@@ -245,7 +246,7 @@ CASES = {
     scope="module",
     params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES],
 )
-def case(request, tmp_path_factory) -> Case:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return CASES[request.param](tmp_path_factory.mktemp("foreign") / "source")
 
 
@@ -254,7 +255,7 @@ def weights_file(source: Path) -> Path:
     return source if source.is_file() else next(source / name for name in names if (source / name).exists())
 
 
-def test_the_embedding_is_the_originals(case, tmp_path):
+def test_the_embedding_is_the_originals(case: Case, tmp_path: Path) -> None:
     kind, source, reference, lengths, answers = case
     import_model(kind, source, tmp_path / "model", answers)
     model = read_model_folder(tmp_path / "model").model
@@ -269,7 +270,7 @@ def test_the_embedding_is_the_originals(case, tmp_path):
             torch.testing.assert_close(ragged, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_file_cut_off_is_named(case, tmp_path):
+def test_a_file_cut_off_is_named(case: Case, tmp_path: Path) -> None:
     kind, source, *_ = case
     broken = copied(source, tmp_path)
     path = weights_file(broken)
@@ -279,13 +280,13 @@ def test_a_file_cut_off_is_named(case, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_pickle_that_calls_something_is_not_executed(case, tmp_path):
+def test_a_pickle_that_calls_something_is_not_executed(case: Case, tmp_path: Path) -> None:
     kind, source, *_ = case
     evil = copied(source, tmp_path)
     victim = tmp_path / "executed"
 
     class Attack:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return os.system, (f"touch {victim}",)
 
     path = weights_file(evil)
@@ -297,7 +298,7 @@ def test_a_pickle_that_calls_something_is_not_executed(case, tmp_path):
     assert not victim.exists()
 
 
-def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
+def test_what_does_not_fit_is_listed_tensor_by_tensor(case: Case, tmp_path: Path) -> None:
     kind, source, *_ = case
     odd = copied(source, tmp_path)
     path = weights_file(odd)
@@ -330,7 +331,7 @@ def test_what_does_not_fit_is_listed_tensor_by_tensor(case, tmp_path):
         assert text in line
 
 
-def test_another_kind_is_refused(case, tmp_path):
+def test_another_kind_is_refused(case: Case, tmp_path: Path) -> None:
     kind, source, *_ = case
     others = {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer", "pyannote"} - {kind}
     if kind == "wespeaker":  # the layouts of 3D-Speaker and pyannote are its own
@@ -343,7 +344,7 @@ def test_another_kind_is_refused(case, tmp_path):
         assert not (tmp_path / "model").exists()
 
 
-def test_the_folder_says_where_the_model_comes_from(tmp_path):
+def test_the_folder_says_where_the_model_comes_from(tmp_path: Path) -> None:
     source = foreign.speechbrain_folder(tmp_path / "spkrec", foreign.SPEECHBRAIN_ECAPA, 80)
     import_model("speechbrain", source, tmp_path / "model")
     folder = read_model_folder(tmp_path / "model")
@@ -357,7 +358,7 @@ def test_the_folder_says_where_the_model_comes_from(tmp_path):
         import_model("speechbrain", source, tmp_path / "model")
 
 
-def test_unknown_kinds_and_sources(tmp_path):
+def test_unknown_kinds_and_sources(tmp_path: Path) -> None:
     assert {"speechbrain", "wespeaker", "3dspeaker", "taoruijie", "voxceleb_trainer"} <= set(kinds())
     with pytest.raises(InputError, match="did you mean 'speechbrain'"):
         import_model("speechbrian", tmp_path, tmp_path / "model")
@@ -377,7 +378,7 @@ def test_unknown_kinds_and_sources(tmp_path):
         ("lobes.features.Fbank", "lobes.features.MFCC", "MFCC"),
     ],
 )
-def test_settings_that_are_not_here_are_refused(tmp_path, old, new, found):
+def test_settings_that_are_not_here_are_refused(tmp_path: Path, old: str, new: str, found: str) -> None:
     source = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
     path = source / "hyperparams.yaml"
     text = path.read_text()
@@ -387,7 +388,7 @@ def test_settings_that_are_not_here_are_refused(tmp_path, old, new, found):
         import_model("speechbrain", source, tmp_path / "model")
 
 
-def test_networks_that_are_not_here_are_refused_with_what_is(tmp_path):
+def test_networks_that_are_not_here_are_refused_with_what_is(tmp_path: Path) -> None:
     source = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
     torch.save({"model.0.weight": torch.zeros(2, 2)}, source / "embedding_model.ckpt")
     known = "speechbrain ecapa, speechbrain xvector, speechbrain resnet"
@@ -403,7 +404,7 @@ def test_networks_that_are_not_here_are_refused_with_what_is(tmp_path):
         import_model("wespeaker", source, tmp_path / "model")
 
 
-def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path):
+def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path: Path) -> None:
     """Beside the bare tensors with prefixes: those of a training to continue, and the encoder's alone."""
     state = foreign.random_state(maps.voxceleb_trainer_shapes(8, 40, 12, True))
     path = foreign.voxceleb_trainer_file(tmp_path / "a.model", state, 40)
@@ -416,7 +417,7 @@ def test_voxceleb_trainers_other_checkpoints_are_the_same_model(tmp_path):
         assert read_model_folder(tmp_path / name).fingerprint == read_model_folder(tmp_path / "a").fingerprint
 
 
-def test_other_mel_bands_are_noticed(tmp_path):
+def test_other_mel_bands_are_noticed(tmp_path: Path) -> None:
     state = foreign.random_state(foreign.taoruijie_shapes(32, 48, 16))
     path = foreign.taoruijie_file(tmp_path / "a.model", state)
     state = torch.load(path, weights_only=True)
@@ -434,7 +435,7 @@ def test_other_mel_bands_are_noticed(tmp_path):
         ("voxceleb_trainer", "voxceleb_trainer", "--log_input"),
     ],
 )
-def test_what_no_file_tells_is_asked(kind, name, question, tmp_path):
+def test_what_no_file_tells_is_asked(kind: str, name: str, question: str, tmp_path: Path) -> None:
     source = CASES[name](tmp_path / "source").source
     for answers in ((), ("features.window=povey",)):
         with pytest.raises(InputError, match=question):
@@ -442,7 +443,7 @@ def test_what_no_file_tells_is_asked(kind, name, question, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_40_bands_in_a_3dspeaker_network_may_be_80_pooled_otherwise(tmp_path):
+def test_40_bands_in_a_3dspeaker_network_may_be_80_pooled_otherwise(tmp_path: Path) -> None:
     shapes = maps.resnet_shapes(RESNET34, False, 4, 40, 10, second=True, attention=False)
     source = threedspeaker(tmp_path / "source", shapes, maps.resnet).source
     with pytest.raises(InputError, match="TSTP pooling over 40 bands, or TAP or TSDP pooling over 80"):
@@ -452,7 +453,7 @@ def test_40_bands_in_a_3dspeaker_network_may_be_80_pooled_otherwise(tmp_path):
     assert read_model_folder(tmp_path / "model").trained["set"] == ["features.num_mels=40"]
 
 
-def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
+def test_a_users_setting_takes_the_place_of_the_files(tmp_path: Path) -> None:
     case = CASES["wespeaker-resnet18"](tmp_path / "source")
     read = import_model("wespeaker", case.source, tmp_path / "model", ["features.window=hanning"])
     assert "hanning window of 25 ms" in assumptions(read)
@@ -463,13 +464,13 @@ def test_a_users_setting_takes_the_place_of_the_files(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "crop_s"), [("taoruijie-ecapa", 3.015), ("voxceleb_trainer", 4.015)])
-def test_crops_are_as_long_as_the_originals(name, crop_s, tmp_path):
+def test_crops_are_as_long_as_the_originals(name: str, crop_s: float, tmp_path: Path) -> None:
     case = CASES[name](tmp_path / "source")
     import_model(case.kind, case.source, tmp_path / "model", case.answers)
     assert read_model_folder(tmp_path / "model").recipe.train.crop_s == crop_s
 
 
-def test_files_of_other_sorts_are_named(tmp_path):
+def test_files_of_other_sorts_are_named(tmp_path: Path) -> None:
     weights = tmp_path / "model.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), weights)
     with pytest.raises(InputError, match="TorchScript program"):
@@ -496,7 +497,7 @@ def test_files_of_other_sorts_are_named(tmp_path):
         assert len(str(caught.value).splitlines()) == 1 and "weights_only" not in str(caught.value)
 
 
-def test_a_long_list_of_mismatches_is_cut_short(tmp_path):
+def test_a_long_list_of_mismatches_is_cut_short(tmp_path: Path) -> None:
     source = CASES["wespeaker-resnet18"](tmp_path / "source").source
     state = torch.load(source / "avg_model.pt", weights_only=True)
     torch.save({n: t for n, t in state.items() if "layer3" not in n}, source / "avg_model.pt")
@@ -506,19 +507,19 @@ def test_a_long_list_of_mismatches_is_cut_short(tmp_path):
     assert len(str(caught.value).splitlines()) <= 6
 
 
-def test_speechbrains_folder_is_not_3dspeakers(tmp_path):
+def test_speechbrains_folder_is_not_3dspeakers(tmp_path: Path) -> None:
     source = foreign.speechbrain_folder(tmp_path / "spkrec", foreign.SPEECHBRAIN_ECAPA, 80)
     with pytest.raises(InputError, match="import speechbrain"):
         import_model("3dspeaker", source, tmp_path / "model")
 
 
-def test_weights_without_an_ending_as_the_hub_has_them(tmp_path):
+def test_weights_without_an_ending_as_the_hub_has_them(tmp_path: Path) -> None:
     source = CASES["wespeaker-resnet18"](tmp_path / "source").source
     (source / "avg_model.pt").rename(source / "avg_model")
     assert import_model("wespeaker", source, tmp_path / "model").weights_file.name == "avg_model"
 
 
-def test_yaml_tags_are_data(tmp_path):
+def test_yaml_tags_are_data(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     victim = tmp_path / "executed"
     path.write_text(

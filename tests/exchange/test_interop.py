@@ -1,6 +1,7 @@
 """A model of SpeechBrain's own making keeps its embeddings through import, embed, verify, export and onnxruntime."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,7 @@ from tests import foreign_models as foreign
     [(foreign.SPEECHBRAIN_ECAPA, 80), (foreign.SPEECHBRAIN_XVECTOR, 24), (foreign.SPEECHBRAIN_RESNET, 80)],
     ids=["ecapa", "xvector", "resnet"],
 )
-def test_a_speechbrain_folder_all_the_way(network, mels, tiny_corpus, tmp_path):
+def test_a_speechbrain_folder_all_the_way(network: str, mels: int, tiny_corpus: Path, tmp_path: Path) -> None:
     from speechbrain.inference.speaker import SpeakerRecognition
 
     torch.manual_seed(0)

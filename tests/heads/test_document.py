@@ -36,10 +36,10 @@ def test_wrong_values_are_named() -> None:
     for make, message in (
         (lambda: heads.AMSoftmax(6, 8, margin=2.0), r"head\.margin: found 2\.0, expected 0\.\.1"),
         (
-            lambda: heads.Triplet(6, 8, mining="hard"),
+            lambda: heads.Triplet(6, 8, mining="hard"),  # type: ignore[arg-type]
             r"head\.mining: found 'hard', expected batch_hard or semi_hard",
         ),
-        (lambda: heads.SphereFace2(6, 8, kind="B"), r"head\.kind: found 'B', expected C or A"),
+        (lambda: heads.SphereFace2(6, 8, kind="B"), r"head\.kind: found 'B', expected C or A"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError, match=message):
             make()

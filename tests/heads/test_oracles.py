@@ -14,7 +14,7 @@ from speakerverif._util.toml import from_dict
 DIM, SPEAKERS = 5, 7
 
 
-def make(name: str, options: dict[str, Any] | None = None) -> nn.Module:
+def make(name: str, options: dict[str, Any] | None = None) -> Any:  # the class follows from the name
     module = import_module(f"speakerverif.heads.{name}")
     torch.manual_seed(0)
     return module.build(from_dict(module.Config, options or {}, "head"), DIM, SPEAKERS).double()
@@ -54,7 +54,7 @@ def softmax_loss(logits: list[list[float]], labels: list[int]) -> float:
 
 def multiplied(theta: float, m: int) -> float:
     k = min(int(theta * m / math.pi), m - 1)
-    return (-1) ** k * math.cos(m * theta) - 2 * k
+    return float((-1) ** k * math.cos(m * theta) - 2 * k)
 
 
 Classifier = Callable[[list[float], list[list[float]], int], list[float]]
@@ -120,7 +120,8 @@ def logits_of(kind: str) -> Classifier:
             )
         return out
 
-    return {k: v for k, v in locals().items() if callable(v)}[kind]
+    values: Classifier = {k: v for k, v in locals().items() if callable(v)}[kind]
+    return values
 
 
 CLASSIFIERS: list[tuple[str, dict[str, Any], str]] = [
@@ -282,7 +283,10 @@ def test_gradients_equal_finite_differences(name: str, options: dict[str, Any]) 
     names = [key for key, _ in head.named_parameters()]
 
     def loss(x: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.func.functional_call(head, dict(zip(names, parameters, strict=True)), (x, labels))[0]
+        values: Tensor = torch.func.functional_call(
+            head, dict(zip(names, parameters, strict=True)), (x, labels)
+        )[0]
+        return values
 
     inputs = [t.detach().clone().requires_grad_() for t in (embeddings, *head.parameters())]
     assert torch.autograd.gradcheck(loss, inputs)

@@ -1,5 +1,6 @@
 """Recordings cut into pieces: nothing lost, nothing twice, long ones read in one pass."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ class Counted:
         self.reads += 1
         return reading.read(*asked)  # type: ignore[arg-type]
 
-    def blocks(self, *asked: object):
+    def blocks(self, *asked: object) -> Iterator[np.ndarray]:
         self.passes += 1
         return reading.blocks(*asked)  # type: ignore[arg-type]
 

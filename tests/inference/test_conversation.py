@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def write_conversation(path: Path, parts: list[tuple[str, np.ndarray]], labels: 
 
 
 @pytest.fixture
-def store(tiny_corpus, tiny_model, tmp_path) -> list[str]:
+def store(tiny_corpus: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
     """Options that name a store in which speakers 0 and 3 are enrolled."""
     options = ["--store", str(tmp_path / "store"), "--model", str(tiny_model)]
     for name, speaker in (("ann", 0), ("bob", 3)):
@@ -40,13 +41,16 @@ def store(tiny_corpus, tiny_model, tmp_path) -> list[str]:
     return options
 
 
-def turns_of(path: Path) -> list[dict]:
+def turns_of(path: Path) -> list[dict[str, Any]]:
     """Return the turns that a command wrote."""
-    return json.loads(path.read_text())["turns"]
+    records: list[dict[str, Any]] = json.loads(path.read_text())["turns"]
+    return records
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_turns_get_names(store, tmp_path, capsys, labels):
+def test_turns_get_names(
+    store: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: bool
+) -> None:
     order = [0, 3, 0, 5, 3, 0, 5]
     parts = [(f"S{who}", voice(who, 20 + i, 2.0)) for i, who in enumerate(order)]
     write_conversation(tmp_path / "talk.wav", parts, labels)
@@ -67,7 +71,7 @@ def test_turns_get_names(store, tmp_path, capsys, labels):
     assert [row[7] for row in rows] == [turn["name"].replace(" ", "_") for turn in turns]
 
 
-def test_a_stranger_has_one_number_in_all_recordings(store, tmp_path):
+def test_a_stranger_has_one_number_in_all_recordings(store: list[str], tmp_path: Path) -> None:
     for name, order in (("a", [5, 0, 2]), ("b", [2, 3, 5])):
         parts = [(f"{name}{who}", voice(who, 30 + i, 2.0)) for i, who in enumerate(order)]
         write_conversation(tmp_path / f"{name}.wav", parts)
@@ -81,7 +85,9 @@ def test_a_stranger_has_one_number_in_all_recordings(store, tmp_path):
     assert names == ["unknown 1", "ann", "unknown 2", "unknown 2", "bob", "unknown 1"]
 
 
-def test_a_turn_that_can_not_be_embedded_keeps_its_place(store, tmp_path, capsys):
+def test_a_turn_that_can_not_be_embedded_keeps_its_place(
+    store: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parts = [("S0", voice(0, 40, 2.0)), ("S9", np.zeros(RATE, np.float32)), ("S3", voice(3, 41, 2.0))]
     write_conversation(tmp_path / "talk.wav", parts)
     rttm = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
@@ -93,14 +99,16 @@ def test_a_turn_that_can_not_be_embedded_keeps_its_place(store, tmp_path, capsys
     assert "not named: " in capsys.readouterr().err
 
 
-def test_without_a_threshold_nothing_is_named(store, tmp_path, capsys):
+def test_without_a_threshold_nothing_is_named(
+    store: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_conversation(tmp_path / "talk.wav", [("S0", voice(0, 40, 2.0))])
     rttm = ["--rttm", str(tmp_path / "talk.rttm"), "--audio-root", str(tmp_path)]
     assert main(["identify", *rttm, *store]) == 2
     assert "no decision threshold" in capsys.readouterr().err
 
 
-def test_a_transcript_s_segments_are_turns(tmp_path):
+def test_a_transcript_s_segments_are_turns(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "talk.flac", voice(0, 0, 3.0), RATE)
     segments = [{"start": 0.5, "end": 1.5, "text": "yes"}, {"start": 2, "end": 3, "speaker": "SPEAKER_01"}]
     path = tmp_path / "talk.json"
@@ -119,7 +127,9 @@ def test_a_transcript_s_segments_are_turns(tmp_path):
 @pytest.mark.parametrize(
     "segment", [{"start": 1}, {"start": 2, "end": 1}, {"start": "x", "end": 2}, {"start": -1, "end": 2}]
 )
-def test_a_segment_without_times_is_named(tmp_path, segment):
+def test_a_segment_without_times_is_named(
+    tmp_path: Path, segment: dict[str, int | str] | dict[str, int]
+) -> None:
     (tmp_path / "t.json").write_text(json.dumps({"segments": [{"start": 0, "end": 1}, segment]}))
     with pytest.raises(InputError, match="segment 1: expected start and end"):
         read_turns(tmp_path / "t.json", recording="a.wav")
@@ -127,7 +137,9 @@ def test_a_segment_without_times_is_named(tmp_path, segment):
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("labels", [True, False])
-def test_five_enrolled_and_five_strangers_are_told_apart_on_real_speech(shared, tmp_path, labels):
+def test_five_enrolled_and_five_strangers_are_told_apart_on_real_speech(
+    shared: Path, tmp_path: Path, labels: bool
+) -> None:
     root = shared / "corpora" / "speechocean762"
     paths: dict[str, list[Path]] = {}
     speaker_of = dict(line.split() for line in (root / "dev" / "utt2spk").read_text().splitlines())

@@ -21,7 +21,8 @@ def folder(tiny_model: Path) -> ModelFolder:
 
 
 def vector(table: EmbeddingTable, name: str) -> np.ndarray:
-    return table.embeddings[table.rows_of([name])[0]]
+    values: np.ndarray = table.embeddings[table.rows_of([name])[0]]
+    return values
 
 
 def test_alone_in_any_batch_in_any_order(folder: ModelFolder, tiny_manifest: Manifest) -> None:

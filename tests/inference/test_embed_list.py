@@ -67,9 +67,10 @@ def test_stopped_runs_end_in_the_same_bytes(
 ) -> None:
     (tmp_path / "whole").mkdir()
     embed_list(folder, listed, tmp_path / "whole" / f"e{ending}", batch_size=3)
-    rng, done = random.Random(ending), []
+    rng = random.Random(ending)
+    done: list[str] = []
 
-    def embed_and_die(model: ModelFolder, some: Manifest, **options) -> EmbeddingTable:
+    def embed_and_die(model: ModelFolder, some: Manifest, **options: Any) -> EmbeddingTable:
         table = embed(model, some, **options)
         if rng.random() < 0.5:
             raise Killed
@@ -109,11 +110,12 @@ def test_parts_of_another_run_are_not_mixed_in(
         embed_list(folder, listed, out, batch_size=3)
     before = sorted((path.name, path.read_bytes()) for path in Path(f"{out}.parts").iterdir())
     shorter = listed.select(np.arange(5))
-    for other, options, what in (
+    changed_runs: list[tuple[Manifest, dict[str, Any], str]] = [
         (shorter, {"batch_size": 3}, "another list"),
         (listed, {"batch_size": 4}, "another batch_size"),
         (listed, {"batch_size": 3, "crops": 2}, "another crops"),
-    ):
+    ]
+    for other, options, what in changed_runs:
         with pytest.raises(InputError, match=f"holds the parts of a run with {what}"):
             embed_list(folder, other, out, **options)
     assert sorted((path.name, path.read_bytes()) for path in Path(f"{out}.parts").iterdir()) == before

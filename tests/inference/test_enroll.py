@@ -2,13 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from speakerverif import InputError, load_model
-from speakerverif.inference.enroll import EnrolmentLimits, similarities_to_others
+from speakerverif import InputError, Model, load_model
+from speakerverif.inference.enroll import Enrolment, EnrolmentLimits, similarities_to_others
 from speakerverif.inference.enrollment import Store
 from speakerverif.inference.voices import similarity_of_voices, windows
 from tests.conftest import RATE, voice
@@ -17,7 +18,7 @@ LIMITS = {"min_speech_s": 1.0, "min_voices": 0.99, "min_sample": 0.99, "max_twin
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path):
+def model(tiny_model: Path, tmp_path: Path) -> Model:
     """A model with limits; its embeddings of one voice have a cosine above 0.998, those of two below 0.98."""
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     fingerprint = load_model(folder).fingerprint
@@ -27,11 +28,13 @@ def model(tiny_model: Path, tmp_path: Path):
     return load_model(folder)
 
 
-def enrol(model, tmp_path, name, *recordings, **options):
+def enrol(
+    model: Model, tmp_path: Path, name: str, *recordings: np.ndarray | Path, **options: Any
+) -> Enrolment:
     return model.enroll(tmp_path / "store", name, list(recordings), sample_rate=RATE, **options)
 
 
-def test_right_enrolments_are_not_objected_to(model, tmp_path):
+def test_right_enrolments_are_not_objected_to(model: Model, tmp_path: Path) -> None:
     for name, speaker in (("ann", 0), ("bob", 5)):
         result = enrol(model, tmp_path, name, voice(speaker, 1, 6.0), voice(speaker, 2, 2.0))
         assert (result.added, result.objections, result.checked) == (2, (), True)
@@ -52,7 +55,9 @@ def test_right_enrolments_are_not_objected_to(model, tmp_path):
         ),
     ],
 )
-def test_wrong_enrolments_are_objected_to(model, tmp_path, recordings, expected):
+def test_wrong_enrolments_are_objected_to(
+    model: Model, tmp_path: Path, recordings: list[np.ndarray], expected: str
+) -> None:
     with pytest.raises(InputError, match=expected) as refused:
         enrol(model, tmp_path, "ann", *recordings)
     assert "force" in str(refused.value)
@@ -61,44 +66,44 @@ def test_wrong_enrolments_are_objected_to(model, tmp_path, recordings, expected)
     assert forced.added == len(recordings) and forced.objections
 
 
-def test_a_recording_of_somebody_else_is_found_when_it_is_added_later(model, tmp_path):
+def test_a_recording_of_somebody_else_is_found_when_it_is_added_later(model: Model, tmp_path: Path) -> None:
     enrol(model, tmp_path, "ann", voice(0, 1, 2.0), voice(0, 2, 2.0))
     with pytest.raises(InputError, match="recording 0 seems to be of somebody else"):
         enrol(model, tmp_path, "ann", voice(5, 1, 2.0))
 
 
-def test_somebody_enrolled_under_another_name_is_found(model, tmp_path):
+def test_somebody_enrolled_under_another_name_is_found(model: Model, tmp_path: Path) -> None:
     enrol(model, tmp_path, "ann", voice(0, 1, 2.0))
     enrol(model, tmp_path, "bob", voice(5, 1, 2.0))
     with pytest.raises(InputError, match="seems to be enrolled already, as 'ann'"):
         enrol(model, tmp_path, "anna", voice(0, 7, 2.0))
 
 
-def test_the_same_recording_counts_once(model, tmp_path):
+def test_the_same_recording_counts_once(model: Model, tmp_path: Path) -> None:
     first = voice(0, 1, 2.0)
     result = enrol(model, tmp_path, "ann", first, first.copy(), voice(0, 2, 2.0))
     assert (result.added, result.repeated, result.recordings) == (2, 1, 2)
     assert enrol(model, tmp_path, "ann", first).added == 0
 
 
-def test_limits_of_another_model_are_refused(model, tmp_path):
+def test_limits_of_another_model_are_refused(model: Model, tmp_path: Path) -> None:
     path = model.folder.path / "enrolment.toml"
     path.write_text(path.read_text().replace(model.fingerprint, "0" * 16))
     with pytest.raises(InputError, match="was measured with model 0000000000000000"):
         enrol(model, tmp_path, "ann", voice(0, 1, 2.0))
 
 
-def test_the_built_in_model_has_limits():
+def test_the_built_in_model_has_limits() -> None:
     limits = EnrolmentLimits.of(load_model().folder)
     assert limits is not None and -1 < limits.min_voices < limits.max_twin < 1
 
 
-def test_similarity_to_the_others_by_hand():
+def test_similarity_to_the_others_by_hand() -> None:
     found = similarities_to_others(np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], np.float32))
     np.testing.assert_allclose(found, [0.0, np.sqrt(0.5), np.sqrt(0.5)], atol=1e-6)
 
 
-def test_two_groups_of_embeddings_are_told_apart_in_any_order():
+def test_two_groups_of_embeddings_are_told_apart_in_any_order() -> None:
     rng = np.random.default_rng(0)
     centres = np.eye(2, 16) + 0.2
     rows = np.repeat(centres, [9, 4], axis=0) + 0.05 * rng.standard_normal((13, 16))
@@ -112,13 +117,13 @@ def test_two_groups_of_embeddings_are_told_apart_in_any_order():
     assert similarity_of_voices(rows[:1]) == similarity_of_voices(np.ones((4, 3))) == 1.0
 
 
-def test_windows_cover_a_recording():
+def test_windows_cover_a_recording() -> None:
     assert windows(2.0) == [(0.0, 2.0)]
     assert windows(6.0) == [(0.0, 3.0), (1.5, 3.0), (3.0, 3.0)]
     assert windows(4.0, 1.5, 0.75)[-1] == (2.25, 1.5)
 
 
-def test_a_file_in_another_format_is_the_same_recording(model, tmp_path):
+def test_a_file_in_another_format_is_the_same_recording(model: Model, tmp_path: Path) -> None:
     samples = (voice(0, 1, 2.0) * 32767).astype(np.int16)
     for name in ("a.wav", "b.flac"):
         soundfile.write(tmp_path / name, samples, RATE)

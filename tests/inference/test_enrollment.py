@@ -25,12 +25,14 @@ for i in range(int(1e9)):
 """
 
 
-def writer(folder, who):
+def writer(folder: Path, who: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", ENROLL_FOREVER, str(folder), who]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def clusters(rng, speakers, dim, utterances=1, cosine=0.7):
+def clusters(
+    rng: np.random.Generator, speakers: int, dim: int, utterances: int = 1, cosine: float = 0.7
+) -> tuple[np.ndarray, np.ndarray]:
     """Return models and queries whose expected similarity to their model is `cosine`."""
     centres = normalization.unit(rng.standard_normal((speakers, dim), dtype=np.float32))
     noise = normalization.unit(rng.standard_normal((speakers * utterances, dim), dtype=np.float32))
@@ -38,7 +40,7 @@ def clusters(rng, speakers, dim, utterances=1, cosine=0.7):
     return centres, cosine * own + np.sqrt(1 - cosine**2, dtype=np.float32) * noise
 
 
-def test_identification_by_hand(tmp_path):
+def test_identification_by_hand(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     assert store.enroll("anna", np.array([[10.0, 0.0], [0.0, 0.1]])) == 2  # model (1, 1) / √2
     assert store.enroll("bert", np.array([-1.0, 0.0])) == 1
@@ -48,7 +50,7 @@ def test_identification_by_hand(tmp_path):
     assert store.names() == ["anna", "bert"]
 
 
-def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
+def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     centres, utterances = clusters(rng, 50, 16, 3)
     store, other = Store(tmp_path, "model", create=True), Store(tmp_path, "model")
@@ -71,15 +73,16 @@ def test_identification_agrees_with_brute_force_and_follows_changes(tmp_path):
     assert "new" not in other.names()
 
 
-def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path):
+def test_of_equal_speakers_the_first_enrolled_comes_first(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     for name in ("zoe", "anna", "bert"):
         store.enroll(name, np.array([1.0, 2.0]))
     assert [name for name, _ in store.search(np.array([1.0, 2.0]), top=2)] == ["zoe", "anna"]
 
 
-def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
+def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     process = writer(tmp_path, "a")
+    assert process.stdout is not None
     acknowledged = [int(process.stdout.readline()) for _ in range(30)]
     process.kill()
     acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
@@ -91,9 +94,10 @@ def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
     assert store.enroll("a0", np.ones(8)) == 4  # and whole: three utterances and this one
 
 
-def test_two_processes_create_and_write_at_once(tmp_path):
+def test_two_processes_create_and_write_at_once(tmp_path: Path) -> None:
     processes = {who: writer(tmp_path, who) for who in "ab"}
     for process in processes.values():
+        assert process.stdout is not None
         for i in range(20):
             assert int(process.stdout.readline()) == i
     for process in processes.values():
@@ -103,7 +107,7 @@ def test_two_processes_create_and_write_at_once(tmp_path):
     assert {f"{who}{i}" for who in "ab" for i in range(20)} <= set(names)
 
 
-def test_a_failed_enrolment_leaves_nothing_behind(tmp_path):
+def test_a_failed_enrolment_leaves_nothing_behind(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     with pytest.raises(InputError, match=r"rows \[1\]: expected embeddings that are finite"):
         store.enroll("anna", np.array([[1.0, 2.0], [np.nan, 0.0]]))
@@ -113,13 +117,13 @@ def test_a_failed_enrolment_leaves_nothing_behind(tmp_path):
     assert store.names() == ["bert"]
 
 
-def test_another_model_s_embeddings_are_refused(tmp_path):
+def test_another_model_s_embeddings_are_refused(tmp_path: Path) -> None:
     Store(tmp_path, "first", create=True).enroll("anna", np.ones(4))
     with pytest.raises(InputError, match="of model first, not of second"):
         Store(tmp_path, "second", create=True)
 
 
-def test_errors_name_what_is_wrong(tmp_path):
+def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no enrolment store"):
         Store(tmp_path / "none", "model")
     (tmp_path / "store.db").write_text("not a database, but long enough to be taken for one" * 20)
@@ -137,7 +141,9 @@ def test_errors_name_what_is_wrong(tmp_path):
         store.search(np.ones(5))
 
 
-def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
+def test_without_faiss_the_index_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     store = Store(tmp_path, "model", create=True)
     store.enroll("anna", np.ones(4))
@@ -146,7 +152,9 @@ def test_without_faiss_the_index_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("coarse_from", [100, 10_000])
-def test_the_index_agrees_with_exact_search_and_knows_who_came_later(tmp_path, monkeypatch, coarse_from):
+def test_the_index_agrees_with_exact_search_and_knows_who_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarse_from: int
+) -> None:
     pytest.importorskip("faiss").omp_set_num_threads(
         1
     )  # threads that wait for each other stall on a busy machine

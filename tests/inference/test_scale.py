@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from speakerverif.errors import InputError
 from speakerverif.evaluation.open_set import rates_at, threshold_at_fpir
 from speakerverif.inference.identify import log_odds
 from speakerverif.models.folder import read_model_folder
-from speakerverif.scoring.calibration import Calibration, DecisionPoint
+from speakerverif.scoring.calibration import Calibration
+from speakerverif.scoring.decision import DecisionPoint
 
 
 @pytest.fixture
@@ -45,10 +47,11 @@ def calibrated(tiny_model: Path, tiny_corpus: Path, tmp_path: Path) -> tuple[lis
     return options, tmp_path / "c.toml", tiny_corpus / "spk0" / "2.wav"
 
 
-def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict:
+def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict[str, Any]:
     """Return what a command wrote."""
     assert main([*command, *options, "--json", str(tmp_path / "r.json")]) == 0
-    return json.loads((tmp_path / "r.json").read_text())
+    record: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
+    return record
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,9 @@ def outcome(command: list[str], options: list[str], tmp_path: Path) -> dict:
     [["--threshold", "0.9"], ["--llr-threshold", "9"], ["--p-target", "0.3"], [], ["--p-target", "1e-9"]],
 )
 @pytest.mark.parametrize("place", ["option", "store", "model"])
-def test_identify_and_verify_agree(calibrated, tmp_path, decision, place):
+def test_identify_and_verify_agree(
+    calibrated: tuple[list[str], Path, Path], tmp_path: Path, decision: list[str], place: str
+) -> None:
     options, calibration, query = calibrated
     if place == "option":
         options = [*options, "--calibration", str(calibration)]
@@ -72,7 +77,9 @@ def test_identify_and_verify_agree(calibrated, tmp_path, decision, place):
             assert found["name"] == (name if pair["same_speaker"] else None) and found["decided"]
 
 
-def test_thresholds_that_decide_nothing_are_refused(calibrated, capsys):
+def test_thresholds_that_decide_nothing_are_refused(
+    calibrated: tuple[list[str], Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     options, calibration, query = calibrated
     for command in (["identify", str(query)], ["verify", "ann", str(query)]):
         for wrong in ("nan", "inf", "x"):
@@ -86,7 +93,9 @@ def test_thresholds_that_decide_nothing_are_refused(calibrated, capsys):
         assert "give one" in capsys.readouterr().err
 
 
-def test_every_score_says_its_kind_and_probability(calibrated, capsys):
+def test_every_score_says_its_kind_and_probability(
+    calibrated: tuple[list[str], Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     options, calibration, query = calibrated
     capsys.readouterr()
     assert main(["verify", "ann", str(query), *options, "--calibration", str(calibration)]) == 0
@@ -99,7 +108,9 @@ def test_every_score_says_its_kind_and_probability(calibrated, capsys):
     assert "among 2 enrolled, a stranger is named in up to 1.99 % of searches" in out
 
 
-def test_a_calibration_of_other_scores_is_refused(calibrated, tmp_path, capsys):
+def test_a_calibration_of_other_scores_is_refused(
+    calibrated: tuple[list[str], Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, calibration, query = calibrated
     text = calibration.read_text()
     for old, new, expected in (
@@ -118,7 +129,9 @@ def test_a_calibration_of_other_scores_is_refused(calibrated, tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
-def test_durations_of_the_enrolled_are_known_to_a_calibration(calibrated, tmp_path):
+def test_durations_of_the_enrolled_are_known_to_a_calibration(
+    calibrated: tuple[list[str], Path, Path], tmp_path: Path
+) -> None:
     options, calibration, query = calibrated
     fitted = Calibration.load(calibration)
     with_duration = Calibration(
@@ -132,7 +145,7 @@ def test_durations_of_the_enrolled_are_known_to_a_calibration(calibrated, tmp_pa
     assert pair["llr"] == pytest.approx(20 * pair["score"] - 10 + np.log(1.6), abs=1e-3)  # of 2.3 s and 1.6 s
 
 
-def test_odds_by_hand():
+def test_odds_by_hand() -> None:
     # Two enrolled, P(enrolled) = 0.5: 0.25 x 8 against 0.25 x 2 and 0.5 x 1.
     assert np.exp(log_odds(np.log([2.0, 8.0]), 2)) == pytest.approx(2.0)
     assert np.exp(log_odds([np.log(8.0)], 1)) == pytest.approx(8.0)
@@ -140,7 +153,7 @@ def test_odds_by_hand():
     assert log_odds([5.0, 1.0], 2) > log_odds([5.0, 4.0], 2) and log_odds([5.0], 2) > log_odds([5.0], 50)
 
 
-def test_open_set_rates_by_hand():
+def test_open_set_rates_by_hand() -> None:
     values = np.array([5.0, 4.0, 3.0, 2.0, 6.0, 1.0])
     enrolled = np.array([True, True, True, False, False, False])
     right = np.array([True, False, True, False, False, False])

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def share(folder: Path, processes: int, threads: int, seconds: float) -> None:
     until = time.time() + seconds
     pipes = []
 
-    def run(writer, who):
+    def run(writer: Connection, who: str) -> None:
         try:
             writer.send(live_in_threads(folder, who, threads, until))
         except BaseException:
@@ -93,16 +94,16 @@ def share(folder: Path, processes: int, threads: int, seconds: float) -> None:
     assert vector(min(kept)).tobytes() in content
 
 
-def test_threads_of_two_processes_share_a_store(tmp_path):
+def test_threads_of_two_processes_share_a_store(tmp_path: Path) -> None:
     share(tmp_path, 2, 6, 2.0)
 
 
 @pytest.mark.slow
-def test_a_hundred_threads_and_eight_processes_share_a_store_for_a_minute(tmp_path):
+def test_a_hundred_threads_and_eight_processes_share_a_store_for_a_minute(tmp_path: Path) -> None:
     share(tmp_path, 8, 13, 60.0)
 
 
-def test_one_store_object_serves_threads_and_a_forked_process(tmp_path):
+def test_one_store_object_serves_threads_and_a_forked_process(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     store.enroll("ann", vector("ann"))
     answers: list[str] = []
@@ -125,7 +126,7 @@ def test_one_store_object_serves_threads_and_a_forked_process(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 40])
-def test_a_removed_speaker_leaves_the_files_while_others_have_them_open(tmp_path, rows):
+def test_a_removed_speaker_leaves_the_files_while_others_have_them_open(tmp_path: Path, rows: int) -> None:
     store = Store(tmp_path, "model", create=True)
     rng = np.random.default_rng(0)
     store.enroll_all((f"other {i}", rng.standard_normal((3, DIM))) for i in range(200))
@@ -171,7 +172,7 @@ def old_store(folder: Path) -> dict[str, np.ndarray]:
     return people
 
 
-def test_a_store_of_the_first_version_opens_and_forgets(tmp_path):
+def test_a_store_of_the_first_version_opens_and_forgets(tmp_path: Path) -> None:
     people = old_store(tmp_path)
     other = sqlite3.connect(tmp_path / "store.db")  # keeps its write-ahead log alive
     other.execute("SELECT count(*) FROM meta").fetchone()
@@ -191,7 +192,9 @@ def test_a_store_of_the_first_version_opens_and_forgets(tmp_path):
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_a_store_is_read_from_a_folder_that_can_not_be_written(tmp_path, monkeypatch, version):
+def test_a_store_is_read_from_a_folder_that_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
     folder = tmp_path / "store"
     if version:
         Store(folder, "model", create=True).enroll_all([("ann", vector("ann")), ("bob", vector("bob"))])
@@ -214,7 +217,7 @@ def test_a_store_is_read_from_a_folder_that_can_not_be_written(tmp_path, monkeyp
         folder.chmod(0o755)
 
 
-def test_nobody_else_can_read_the_files(tmp_path):
+def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", "model", create=True)
     store.enroll("ann", vector("ann"))
     store.remove("ann")
@@ -226,7 +229,7 @@ def test_nobody_else_can_read_the_files(tmp_path):
     assert stat.S_IMODE((tmp_path / "old" / "store.db").stat().st_mode) == 0o600
 
 
-def test_the_same_recording_is_enrolled_once(tmp_path):
+def test_the_same_recording_is_enrolled_once(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     first, second = (Sample(vector(name), sha256=name * 64) for name in "ab")
     assert store.enroll_all([("ann", [first, second]), ("ann", [first]), ("bob", [first])]) == 1
@@ -234,7 +237,7 @@ def test_the_same_recording_is_enrolled_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "nul\0", "lone \udcff surrogate"])
-def test_names_that_can_not_be_listed_are_refused(tmp_path, name):
+def test_names_that_can_not_be_listed_are_refused(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path, "model", create=True)
     store.enroll("ann", vector("ann"))
     with pytest.raises(InputError, match="name"):
@@ -244,7 +247,7 @@ def test_names_that_can_not_be_listed_are_refused(tmp_path, name):
     assert store.names() == ["ann"]
 
 
-def test_renaming_keeps_everything_else(tmp_path):
+def test_renaming_keeps_everything_else(tmp_path: Path) -> None:
     store = Store(tmp_path, "model", create=True)
     store.enroll_all([("ann", vector("ann")), ("bob", vector("bob"))])
     store.rename("ann", "anna")
@@ -255,7 +258,7 @@ def test_renaming_keeps_everything_else(tmp_path):
         store.rename("ann", "x")
 
 
-def test_a_backup_is_a_store(tmp_path):
+def test_a_backup_is_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "a", "model", create=True)
     store.enroll("ann", vector("ann"))
     store.backup(tmp_path / "b")

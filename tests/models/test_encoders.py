@@ -8,6 +8,7 @@ import pkgutil
 import sys
 import types
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,13 @@ from tests import network_references as nets
 NUM_MELS = 80
 NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
 # The settings that the encoders here differ by, beside every encoder's own defaults.
-SMALL = {"channels": 16, "mfa_channels": 24, "attention_channels": 8, "se_channels": 4, "embedding_dim": 6}
+SMALL: dict[str, Any] = {
+    "channels": 16,
+    "mfa_channels": 24,
+    "attention_channels": 8,
+    "se_channels": 4,
+    "embedding_dim": 6,
+}
 NARROW = {  # those whose full width would take seconds
     "eres2netv2": {"channels": 8},
     "redimnet": {"size": "B0"},
@@ -73,7 +80,7 @@ VARIANTS = [
 ]
 
 
-def count_parameters(name: str, num_mels: int = 80, **settings) -> int:
+def count_parameters(name: str, num_mels: int = 80, **settings: Any) -> int:
     module = importlib.import_module(f"speakerverif.models.encoders.{name}")
     with torch.device("meta"):  # no memory, no initial values
         return sum(p.numel() for p in module.build(module.Config(**settings), num_mels).parameters())
@@ -87,15 +94,16 @@ def narrow_redimnet2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda v: f"{v[0]}-{VARIANTS.index(v)}")
-def plain(request, narrow_redimnet2: None) -> nn.Module:
-    """An encoder of plain layers."""
+def plain(request: pytest.FixtureRequest, narrow_redimnet2: None) -> Any:
+    """An encoder of plain layers; its class follows from its name."""
     name, settings = request.param
     torch.manual_seed(0)
     num_mels = redimnet.SIZES[settings["size"]].mels if name == "redimnet" else MELS.get(name, NUM_MELS)
-    model = encoders.build({"name": name, **settings}, num_mels)
+    model: Any = encoders.build({"name": name, **settings}, num_mels)
     model.num_mels = num_mels
     for norm in model.modules():  # as after some training, so that an offset reaches the padding
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 2)
             if norm.affine:
@@ -104,7 +112,7 @@ def plain(request, narrow_redimnet2: None) -> nn.Module:
 
 
 @pytest.fixture(params=["plain", "fast"])
-def encoder(request, plain: nn.Module) -> nn.Module:
+def encoder(request: pytest.FixtureRequest, plain: Any) -> Any:
     """The encoder as it is, and with the fast layers that a CPU gets."""
     if request.param == "fast":
         accelerate(plain)
@@ -120,27 +128,27 @@ def features(*num_frames: int, num_mels: int = NUM_MELS) -> tuple[Tensor, Tensor
     return rows, torch.tensor(num_frames)
 
 
-def test_shape_and_dtype(encoder):
+def test_shape_and_dtype(encoder: Any) -> None:
     rows, _ = features(20, 20, 20, num_mels=encoder.num_mels)
     assert encoder(rows).shape == (3, encoder.embedding_dim)
     assert encoder(rows).dtype == torch.float32
 
 
-def test_unknown_key_is_an_error():
+def test_unknown_key_is_an_error() -> None:
     for name in NAMES:
         module = importlib.import_module(f"speakerverif.models.encoders.{name}")
         with pytest.raises(InputError, match="no_such_key"):
             toml.from_dict(module.Config, {"no_such_key": 1}, name)
 
 
-def test_every_parameter_has_a_finite_gradient(encoder):
+def test_every_parameter_has_a_finite_gradient(encoder: Any) -> None:
     rows, num_frames = features(30, 1, 17, num_mels=encoder.num_mels)
     (encoder(rows, num_frames) * torch.randn(3, encoder.embedding_dim)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-def test_the_swap_changes_no_embedding(plain):
+def test_the_swap_changes_no_embedding(plain: Any) -> None:
     rows, num_frames = features(30, 1, 17, num_mels=plain.num_mels)
     plain.eval()
     for options in ({}, {"pack_products": True}, {"pack_products": False}):
@@ -154,7 +162,7 @@ def test_the_swap_changes_no_embedding(plain):
                 torch.testing.assert_close(fast(*values), expected, rtol=0, atol=bound)
 
 
-def test_the_swap_changes_no_gradient(plain):
+def test_the_swap_changes_no_gradient(plain: Any) -> None:
     """In float64, where nothing but a mistake makes a difference."""
     rows, num_frames = features(30, 5, 17, num_mels=plain.num_mels)
     plain.double()
@@ -171,7 +179,7 @@ def test_the_swap_changes_no_gradient(plain):
             assert (gradients[1] - gradients[0]).norm() < 1e-8 * gradients[0].norm()
 
 
-def test_the_swap_keeps_names_and_can_be_taken_back(plain):
+def test_the_swap_keeps_names_and_can_be_taken_back(plain: Any) -> None:
     state, classes = plain.state_dict(), [type(module) for module in plain.modules()]
     accelerate(plain, kernels=True)
     assert [type(module) for module in plain.modules()] != classes
@@ -182,20 +190,21 @@ def test_the_swap_keeps_names_and_can_be_taken_back(plain):
 
 
 @pytest.mark.parametrize("length", [1, 25])
-def test_constant_frames_are_finite(encoder, length):
+def test_constant_frames_are_finite(encoder: Any, length: int) -> None:
     rows = torch.randn(3, 1, encoder.num_mels).expand(-1, length, -1).clone().requires_grad_()
     (encoder(rows) * torch.randn(3, encoder.embedding_dim)).sum().backward()
-    assert rows.grad.isfinite().all()
+    assert rows.grad is not None and rows.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in encoder.parameters())
 
 
-def test_padding_never_trains(encoder):
+def test_padding_never_trains(encoder: Any) -> None:
     """In training mode too, batch statistics and gradients see real frames only."""
     rows, num_frames = features(30, 12, 17, num_mels=encoder.num_mels)
     rows.requires_grad_()
     embeddings = encoder(rows, num_frames)
     embeddings.sum().backward()
     other = rows.detach().clone()
+    assert rows.grad is not None
     for row, gradient, n in zip(other, rows.grad, num_frames, strict=True):
         row[n:] = -3
         assert gradient[n:].abs().max() == 0 if n < 30 else True
@@ -207,7 +216,7 @@ def test_padding_never_trains(encoder):
 
 
 @torch.no_grad()
-def test_ragged_batch_equals_each_row_alone(encoder):
+def test_ragged_batch_equals_each_row_alone(encoder: Any) -> None:
     encoder.eval()
     rows, num_frames = features(40, 9, 23, 1, 3, num_mels=encoder.num_mels)
     together = encoder(rows, num_frames)
@@ -217,7 +226,7 @@ def test_ragged_batch_equals_each_row_alone(encoder):
 
 
 @pytest.mark.parametrize("ragged", [True, False])
-def test_evaluation_without_gradients_gives_the_same(encoder, ragged):
+def test_evaluation_without_gradients_gives_the_same(encoder: Any, ragged: bool) -> None:
     """It may overwrite what it made itself, but nothing that was given."""
     encoder.eval()
     rows, num_frames = features(40, 9, 23, 1, num_mels=encoder.num_mels)
@@ -230,7 +239,7 @@ def test_evaluation_without_gradients_gives_the_same(encoder, ragged):
 
 
 @torch.no_grad()
-def test_new_weights_are_used_at_once(encoder):
+def test_new_weights_are_used_at_once(encoder: Any) -> None:
     """However they come: nothing that follows from weights is kept."""
     encoder.eval()
     rows, _ = features(20, 20, num_mels=encoder.num_mels)
@@ -251,7 +260,7 @@ def test_new_weights_are_used_at_once(encoder):
 
 
 @torch.no_grad()
-def test_evaluation_is_stateless(encoder):
+def test_evaluation_is_stateless(encoder: Any) -> None:
     encoder.eval()
     rows, _ = features(20, 20, num_mels=encoder.num_mels)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -262,7 +271,7 @@ def test_evaluation_is_stateless(encoder):
 
 
 @torch.no_grad()
-def test_bfloat16_autocast_stays_close(encoder):
+def test_bfloat16_autocast_stays_close(encoder: Any) -> None:
     encoder.eval()
     rows, num_frames = features(30, 12, num_mels=encoder.num_mels)
     exact = encoder(rows, num_frames)
@@ -271,7 +280,7 @@ def test_bfloat16_autocast_stays_close(encoder):
     assert nn.functional.cosine_similarity(exact, rough).min() > 0.99
 
 
-def test_bfloat16_autocast_trains(encoder):
+def test_bfloat16_autocast_trains(encoder: Any) -> None:
     rows, num_frames = features(10, 5, 10, num_mels=encoder.num_mels)
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = encoder(rows, num_frames)
@@ -283,11 +292,11 @@ def test_bfloat16_autocast_trains(encoder):
 
 @torch.no_grad()
 @pytest.mark.parametrize("ragged", [True, False])
-def test_maps_stay_channels_last(plain, ragged):
+def test_maps_stay_channels_last(plain: Any, ragged: bool) -> None:
     """Another order gives the same figures, but slowly."""
     wrong = []
 
-    def look(module, given):
+    def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if not given[0].is_contiguous(memory_format=torch.channels_last):
             wrong.append((module, given[0].stride()))
 
@@ -300,7 +309,7 @@ def test_maps_stay_channels_last(plain, ragged):
     assert not wrong
 
 
-def time_conv(fast: bool, *args, **options) -> TimeConv:
+def time_conv(fast: bool, *args: Any, **options: Any) -> TimeConv:
     conv = TimeConv(*args, **options)
     if fast:
         accelerate(conv)
@@ -309,7 +318,7 @@ def time_conv(fast: bool, *args, **options) -> TimeConv:
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "none"])
-def test_time_conv_equals_torch(padding, fast):
+def test_time_conv_equals_torch(padding: str, fast: bool) -> None:
     torch.manual_seed(0)
     conv = time_conv(fast, 5, 7, 3, 4, padding).double()
     frames = torch.randn(2, 13, 5, dtype=torch.float64)
@@ -320,11 +329,12 @@ def test_time_conv_equals_torch(padding, fast):
     torch.testing.assert_close(conv(frames), expected)
 
 
-def test_kernels_lie_tap_by_tap():
+def test_kernels_lie_tap_by_tap() -> None:
     """A step keeps the layout, a copy has it, and a kernel in another one gives the same."""
     conv = time_conv(True, 3, 4, 5, 1, "zeros")
     frames = torch.randn(2, 9, 3)
     conv(frames).square().sum().backward()
+    assert conv.weight.grad is not None
     assert conv.weight.grad.permute(2, 0, 1).is_contiguous()
     for kernel in (conv.weight, copy.deepcopy(conv).weight, conv.weight.detach() - conv.weight.grad):
         assert kernel.permute(2, 0, 1).is_contiguous()
@@ -333,23 +343,28 @@ def test_kernels_lie_tap_by_tap():
     torch.testing.assert_close(conv(frames), expected)
 
 
-def test_time_conv_gradient():
+def test_time_conv_gradient() -> None:
     frames = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *given: _ShiftedProducts.apply(*given, 2), (frames, weight, bias))
+
+    def product(*given: Tensor) -> Any:
+        return _ShiftedProducts.apply(*given, 2)  # type: ignore[no-untyped-call]
+
+    assert torch.autograd.gradcheck(product, (frames, weight, bias))
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_reflection_repeats_in_short_utterances(fast):
+def test_reflection_repeats_in_short_utterances(fast: bool) -> None:
     conv = time_conv(fast, 1, 1, 3, 2, "reflect")
     nn.init.ones_(conv.weight)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     # Frames 10, 20 continue as ... 10 20 [10 20] 10 20 ...; two to the left and right of each is itself.
     assert conv(torch.tensor([[[10.0], [20.0]]])).flatten().tolist() == [30.0, 60.0]
 
 
-def test_xvector_without_padding_refuses_what_is_too_short():
+def test_xvector_without_padding_refuses_what_is_too_short() -> None:
     model = xvector.build(xvector.Config(padding="none"), NUM_MELS).eval()
     rows, num_frames = features(20, 14)
     with pytest.raises(InputError, match="14 frames is too short"):
@@ -357,14 +372,14 @@ def test_xvector_without_padding_refuses_what_is_too_short():
     assert model(rows[:, :15]).isfinite().all()
 
 
-def test_xvector_without_padding_is_exact_in_a_ragged_batch():
+def test_xvector_without_padding_is_exact_in_a_ragged_batch() -> None:
     model = xvector.build(xvector.Config(channels=16, padding="none"), NUM_MELS).eval()
     rows, num_frames = features(30, 15, 22)
     for row, n, embedding in zip(rows, num_frames, model(rows, num_frames), strict=True):
         torch.testing.assert_close(model(row[None, :n])[0], embedding, atol=1e-5, rtol=1e-4)
 
 
-def test_parameter_counts_are_the_other_projects():
+def test_parameter_counts_are_the_other_projects() -> None:
     """Counted from their code at 80 mels, embedding model only."""
     wespeaker = {"mfa_norm": False, "attention_norm": False}
     taoruijie = {"attention_channels": 256, "mfa_norm": False, "final_norm": True, "sum_inputs": True}
@@ -381,7 +396,12 @@ def test_parameter_counts_are_the_other_projects():
     assert count_parameters("eres2netv2") == 17_859_632
     assert count_parameters("eres2netv2", channels=32, base_width=32, fused_stages=4) == 6_610_688
     assert count_parameters("resnet_se", 64) == 8_028_492
-    preactivated = {"order": "preactivated", "excited_stages": 2, "reduction": 1, "final_norm": True}
+    preactivated: dict[str, Any] = {
+        "order": "preactivated",
+        "excited_stages": 2,
+        "reduction": 1,
+        "final_norm": True,
+    }
     widths = (128, 128, 256, 256)
     assert count_parameters("resnet_se", widths=widths, embedding_dim=256, **preactivated) == 15_438_336
     assert count_parameters("resnet") == 6_634_336
@@ -401,7 +421,9 @@ def test_parameter_counts_are_the_other_projects():
         ("gemini_dfresnet", {"depth": 183}, maps.gemini_dfresnet_shapes((3, 8, 45, 3), 32, 80, 256), "9.20"),
     ],
 )
-def test_parameter_counts_are_those_of_the_checkpoints(name, settings, shapes, published):
+def test_parameter_counts_are_those_of_the_checkpoints(
+    name: str, settings: dict[str, Any], shapes: maps.Shapes, published: str
+) -> None:
     """The tensors of WeSpeaker's checkpoints, and its tables' counts in millions where they have one."""
     weights = (shape for tensor, shape in shapes.items() if "running" not in tensor and "num_b" not in tensor)
     count = count_parameters(name, **settings)
@@ -464,6 +486,7 @@ def test_repvgg_is_the_same_when_fused(branch: repvgg.SecondBranch, groups: int)
     model = repvgg.build(config, 24).eval()
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.running_mean is not None and norm.running_var is not None
             nn.init.normal_(norm.running_mean, 0, 0.3)
             nn.init.uniform_(norm.running_var, 0.5, 2)
             nn.init.normal_(norm.bias, 0, 0.3)
@@ -471,6 +494,7 @@ def test_repvgg_is_the_same_when_fused(branch: repvgg.SecondBranch, groups: int)
     with torch.no_grad():
         expected = model(rows, num_frames)
         for block in model.blocks:
+            assert isinstance(block, repvgg.RepVGGBlock)
             block.fuse()
         torch.testing.assert_close(model(rows, num_frames), expected, atol=1e-5, rtol=1e-5)
     single = repvgg.build(dataclasses.replace(config, fused=True), 24)
@@ -500,16 +524,16 @@ def test_redimnet2_leaves_frames_out_that_fill_no_group_of_four(narrow_redimnet2
         ("B6", 15_006_256),
     ],
 )
-def test_parameter_counts_of_redimnet(size, count):
+def test_parameter_counts_of_redimnet(size: str, count: int) -> None:
     assert count_parameters("redimnet", redimnet.SIZES[size].mels, size=size) == count
 
 
-def test_the_ports_redimnet_b1_pools_without_context():
+def test_the_ports_redimnet_b1_pools_without_context() -> None:
     assert count_parameters("redimnet", 72, size="B1", global_context=False) == 2_123_480 - 864 * 2 * 128
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_redimnet_excitation_leaves_padding_out(training):
+def test_redimnet_excitation_leaves_padding_out(training: bool) -> None:
     torch.manual_seed(0)
     block = redimnet.ResidualBlock(8, 4, redimnet.FrequencyExcitation(6, 5)).train(training)
     maps, num_frames = torch.randn(2, 8, 9, 6), torch.tensor([9, 4])
@@ -522,14 +546,14 @@ def test_redimnet_excitation_leaves_padding_out(training):
         torch.testing.assert_close(block(maps[1:, :, :4], None)[0], together[1, :, :4])
 
 
-def test_redimnet_names_the_number_of_mels_that_it_needs():
+def test_redimnet_names_the_number_of_mels_that_it_needs() -> None:
     with pytest.raises(InputError, match="num_mels = 72"):
         redimnet.build(redimnet.Config(), 80)
     with pytest.raises(InputError, match="num_mels = 60"):
         redimnet.build(redimnet.Config(size="B0"), 70)
 
 
-def test_sum_inputs_feeds_each_block_all_outputs_before_it():
+def test_sum_inputs_feeds_each_block_all_outputs_before_it() -> None:
     model = ecapa.build(ecapa.Config(**SMALL, sum_inputs=True), NUM_MELS).eval()
     seen = []
     for layer in [model.input, *model.blocks]:
@@ -546,17 +570,19 @@ def test_an_ensemble_averages_the_cosines_of_its_members() -> None:
     members = {"one": {"name": "ecapa", **SMALL}, "other": {"name": "xvector", "channels": 16}}
     rows, num_frames = features(30, 12)
     for whiten in (False, True):
-        model = encoders.build({"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS).eval()
+        model: Any = encoders.build(
+            {"name": "ensemble", "members": members, "whiten": whiten}, NUM_MELS
+        ).eval()
         alone = [nn.functional.normalize(member(rows, num_frames)) for member in model.members.values()]
-        expected = torch.stack([torch.cosine_similarity(*e, dim=0) for e in alone]).mean()
+        expected = torch.stack([torch.cosine_similarity(e[0], e[1], dim=0) for e in alone]).mean()
         if whiten:
             nn.init.normal_(model.whitening.weight)
             nn.init.normal_(model.whitening.bias)
             whitened = model.whitening(torch.cat(alone, 1) / len(members) ** 0.5)
-            expected = (expected + torch.cosine_similarity(*whitened, dim=0)) / 2
+            expected = (expected + torch.cosine_similarity(whitened[0], whitened[1], dim=0)) / 2
         together = model(rows, num_frames)
         assert together.shape[1] == model.embedding_dim
-        torch.testing.assert_close(torch.cosine_similarity(*together, dim=0), expected)
+        torch.testing.assert_close(torch.cosine_similarity(together[0], together[1], dim=0), expected)
     with pytest.raises(InputError, match="ensemble: expected encoders"):
         encoders.build({"name": "ensemble", "members": {}}, NUM_MELS)
     with pytest.raises(InputError, match="unknown name 'ecap'; did you mean 'ecapa'"):

@@ -1,6 +1,7 @@
 """Features against their definition, torchaudio and SpeechBrain; alone against in a batch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ KINDS = sorted(features.KINDS)
 
 
 @pytest.fixture(autouse=True, params=["plain", "fast"])
-def layers(request, monkeypatch) -> None:
+def layers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test runs over plain and over fast steps."""
     build = features.build
 
-    def build_fast(configuration: FeatureConfig) -> features.Filterbank:
+    def build_fast(configuration: FeatureConfig) -> torch.nn.Module:
         fbank = build(configuration)
         accelerate(fbank)
         return fbank
@@ -38,22 +39,24 @@ def noise(*lengths: int, filler: float = float("nan")) -> tuple[Tensor, Tensor]:
     return waveform, torch.tensor(lengths)
 
 
-def config(kind: str = "kaldi", **changes) -> FeatureConfig:
+def config(kind: str = "kaldi", **changes: Any) -> FeatureConfig:
     """Return a configuration without mean normalisation, at the flavour's own lowest frequency."""
-    changes = {"kind": kind, "mean_norm": False, "low_hz": 20.0 if kind == "kaldi" else 0.0} | changes
-    return FeatureConfig(**changes)
+    settings: dict[str, Any] = {"kind": kind, "mean_norm": False, "low_hz": 20.0 if kind == "kaldi" else 0.0}
+    return FeatureConfig(**settings | changes)
 
 
-def torchaudio_fbank(waveform: Tensor, **options) -> Tensor:
+def torchaudio_fbank(waveform: Tensor, **options: Any) -> Tensor:
     from torchaudio.compliance.kaldi import fbank
 
-    return fbank(waveform[None], dither=0.0, energy_floor=0.0, **options)
+    values: Tensor = fbank(waveform[None], dither=0.0, energy_floor=0.0, **options)
+    return values
 
 
 def speechbrain_fbank(waveform: Tensor, num_mels: int) -> Tensor:
     from speechbrain.lobes.features import Fbank
 
-    return Fbank(n_mels=num_mels)(waveform[None])[0]
+    values: Tensor = Fbank(n_mels=num_mels)(waveform[None])[0]
+    return values
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def speech(shared: Path) -> list[Tensor]:
     return [torch.from_numpy(read(folder / line.split()[1])) for line in lines]
 
 
-def test_kaldi_by_definition():
+def test_kaldi_by_definition() -> None:
     """Every step of one frame in float64: sums over explicit complex exponentials, triangles over mel."""
     waveform, num_samples = noise(400)
     frame = waveform[0].double().numpy()
@@ -80,7 +83,7 @@ def test_kaldi_by_definition():
     np.testing.assert_allclose(output[0, 0], expected, atol=1e-4)
 
 
-def test_speechbrain_impulse_by_hand():
+def test_speechbrain_impulse_by_hand() -> None:
     """An impulse mid-frame, where the window is 1, has power 1 in every bin: a band sums its triangle."""
     waveform = torch.zeros(1, 800)
     waveform[0, 320] = 1.0
@@ -93,7 +96,7 @@ def test_speechbrain_impulse_by_hand():
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5])
-def test_constant_waveform_is_at_the_floor(level):
+def test_constant_waveform_is_at_the_floor(level: float) -> None:
     """Kaldi removes each frame's mean, so any constant is silence: the log of float32's epsilon."""
     output, _ = features.build(config())(torch.full((1, 16000), level), torch.tensor([16000]))
     np.testing.assert_allclose(output, np.log(2.0**-23), atol=1e-5)
@@ -103,7 +106,7 @@ def test_constant_waveform_is_at_the_floor(level):
 @pytest.mark.parametrize("num_mels", [24, 64, 72, 80])
 @pytest.mark.parametrize("window", ["hamming", "povey", "hanning"])
 @pytest.mark.parametrize("scale", [1.0, 32768.0])
-def test_equals_torchaudio_on_speech(speech, num_mels, window, scale):
+def test_equals_torchaudio_on_speech(speech: list[Tensor], num_mels: int, window: str, scale: float) -> None:
     fbank = features.build(config(num_mels=num_mels, window=window, waveform_scale=scale))
     batch = torch.nn.utils.rnn.pad_sequence(speech, batch_first=True, padding_value=float("nan"))
     output, num_frames = fbank(batch, torch.tensor([len(waveform) for waveform in speech]))
@@ -115,7 +118,7 @@ def test_equals_torchaudio_on_speech(speech, num_mels, window, scale):
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("num_mels", [24, 80])
-def test_equals_speechbrain_on_speech(speech, num_mels):
+def test_equals_speechbrain_on_speech(speech: list[Tensor], num_mels: int) -> None:
     fbank = features.build(config("speechbrain", num_mels=num_mels))
     batch = torch.nn.utils.rnn.pad_sequence(speech, batch_first=True, padding_value=float("nan"))
     output, num_frames = fbank(batch, torch.tensor([len(waveform) for waveform in speech]))
@@ -125,10 +128,15 @@ def test_equals_speechbrain_on_speech(speech, num_mels):
         torch.testing.assert_close(own[:count], reference, atol=1e-4, rtol=0)
 
 
-def test_equals_torchaudio_away_from_the_defaults():
+def test_equals_torchaudio_away_from_the_defaults() -> None:
     """8 kHz, other lengths, a band from 100 Hz to 200 Hz below Nyquist, a waveform that isn't centred."""
     waveform = noise(8000)[0] + 0.3
-    changes = {"sample_rate": 8000, "frame_length_ms": 32.0, "frame_shift_ms": 7.5, "low_hz": 100.0}
+    changes: dict[str, Any] = {
+        "sample_rate": 8000,
+        "frame_length_ms": 32.0,
+        "frame_shift_ms": 7.5,
+        "low_hz": 100.0,
+    }
     output, _ = features.build(config(num_mels=23, high_hz=-200.0, **changes))(waveform, torch.tensor([8000]))
     options = {"sample_frequency": 8000.0, "frame_length": 32.0, "frame_shift": 7.5, "low_freq": 100.0}
     reference = torchaudio_fbank(
@@ -140,7 +148,7 @@ def test_equals_torchaudio_away_from_the_defaults():
 @pytest.mark.parametrize(
     ("kind", "num_mels"), [("torchaudio", 40), ("torchaudio", 80), ("voxceleb_trainer", 64)]
 )
-def test_equals_torchaudio_mel_spectrogram(kind, num_mels):
+def test_equals_torchaudio_mel_spectrogram(kind: str, num_mels: int) -> None:
     """Pre-emphasis, mirrored at the first sample, then torchaudio's transform; each utterance as if alone."""
     import torchaudio
 
@@ -163,7 +171,7 @@ def test_equals_torchaudio_mel_spectrogram(kind, num_mels):
         torch.testing.assert_close(own[:count], expected, atol=2e-4, rtol=0)
 
 
-def test_speechbrain_floor_is_the_utterances_own():
+def test_speechbrain_floor_is_the_utterances_own() -> None:
     """A loud neighbour in the batch, or loud garbage in the padding, must not lift the 80 dB floor."""
     waveform, num_samples = noise(16000, 8000, filler=1e3)
     waveform[1, :8000] *= torch.logspace(-6, 0, 8000)
@@ -175,7 +183,7 @@ def test_speechbrain_floor_is_the_utterances_own():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mean_norm", [False, True])
-def test_batch_equals_single(kind, mean_norm):
+def test_batch_equals_single(kind: str, mean_norm: bool) -> None:
     """Every utterance of a batch has the features it has alone, whatever stands behind it."""
     fbank = features.build(config(kind, mean_norm=mean_norm))
     waveform, num_samples = noise(16000, 400, 7777, 399, 0, 12345)
@@ -195,7 +203,7 @@ def test_batch_equals_single(kind, mean_norm):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks_make_no_difference(kind):
+def test_blocks_make_no_difference(kind: str) -> None:
     waveform, num_samples = noise(16000, 9000, 12000)
     fbank = features.build(config(kind))
     whole = fbank(waveform, num_samples)[0]
@@ -204,7 +212,7 @@ def test_blocks_make_no_difference(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_precision(kind):
+def test_precision(kind: str) -> None:
     """Autocast changes nothing; half precision input is computed in float32, `.double()` in float64."""
     fbank = features.build(config(kind))
     waveform, num_samples = noise(8000)
@@ -217,7 +225,7 @@ def test_precision(kind):
     torch.testing.assert_close(double, expected.double(), atol=1e-3, rtol=0)
 
 
-def test_nothing_is_stored_and_the_model_can_ask():
+def test_nothing_is_stored_and_the_model_can_ask() -> None:
     fbank = features.build(config(num_mels=72))
     assert not fbank.state_dict()
     assert (fbank.num_mels, fbank.sample_rate, fbank.frame_shift_ms) == (72, 16000, 10.0)
@@ -236,6 +244,8 @@ def test_nothing_is_stored_and_the_model_can_ask():
         ({"kind": "nemo", "window": "povey"}, "povey"),
     ],
 )
-def test_impossible_configurations(changes, message):
+def test_impossible_configurations(
+    changes: dict[str, float] | dict[str, int] | dict[str, str], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         features.build(FeatureConfig(**changes))

@@ -14,6 +14,7 @@ from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.models.encoders import ecapa
 from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, read_model_folder
+from speakerverif.models.model import SpeakerModel
 
 
 def copy_of(model: Path, to: Path) -> Path:
@@ -22,6 +23,7 @@ def copy_of(model: Path, to: Path) -> Path:
 
 def test_loading_gives_the_same_model(tiny_model: Path) -> None:
     first, second = read_model_folder(tiny_model), read_model_folder(tiny_model)
+    assert isinstance(first.model, SpeakerModel)
     assert first.fingerprint == second.fingerprint == fingerprint(first.model)
     waveform = torch.randn(2, 8000)
     assert torch.equal(first.model(waveform), second.model(waveform))
@@ -30,6 +32,7 @@ def test_loading_gives_the_same_model(tiny_model: Path) -> None:
 
 def test_fingerprint_tells_weights_and_features_apart(tiny_model: Path) -> None:
     model = read_model_folder(tiny_model).model
+    assert isinstance(model, SpeakerModel)
     before = fingerprint(model)
     with torch.no_grad():
         next(model.encoder.parameters()).add_(1e-6)
@@ -69,6 +72,7 @@ def test_weights_stored_as_float16_are_the_model(tiny_model: Path, tmp_path: Pat
     halved = {n: t.half() if t.is_floating_point() and t.ndim > 1 else t for n, t in stored.items()}
     save_file(halved, folder / WEIGHTS)
     loaded = read_model_folder(folder)
+    assert isinstance(loaded.model, SpeakerModel)
     for name, tensor in loaded.model.state_dict().items():
         assert tensor.dtype == stored[name].dtype
         assert torch.equal(tensor, halved[name].to(tensor.dtype))

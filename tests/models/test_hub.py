@@ -1,6 +1,7 @@
 """Models go to a hub and come back, then from the local cache without a network; the hub is a stub."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -16,7 +17,7 @@ from tests.hub_stub import Hub
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """The stub in place of the hub, and an empty cache. What the environment says was read at import."""
     server = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -31,7 +32,7 @@ def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
     server.close()
 
 
-def test_push_load_and_load_offline(hub, tiny_model, monkeypatch):
+def test_push_load_and_load_offline(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["push", str(tiny_model), "org/tiny", "--license", "cc-by-4.0"]) == 0
     files = hub.repos["org/tiny"]
     assert set(files) == {"config.toml", "model.safetensors", "head.safetensors", "speakers.txt", "README.md"}
@@ -51,7 +52,7 @@ def test_push_load_and_load_offline(hub, tiny_model, monkeypatch):
     assert read_model_folder("org/tiny").fingerprint == identity
 
 
-def test_what_the_hub_does_not_have(hub, monkeypatch):
+def test_what_the_hub_does_not_have(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repos["org/empty"] = {"README.md": b"nothing"}
     with pytest.raises(InputError, match="org/absent: no such folder here, and not to be had"):
         read_model_folder("org/absent")
@@ -62,7 +63,9 @@ def test_what_the_hub_does_not_have(hub, monkeypatch):
         read_model_folder("org/absent")
 
 
-def test_a_push_refused_is_said(hub, tiny_model, tmp_path, monkeypatch):
+def test_a_push_refused_is_said(
+    hub: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "answer", lambda *request: (403, b"{}", {}))
     with pytest.raises(InputError, match=r"org/tiny: not pushed: .*HF_TOKEN"):
         push(tiny_model, "org/tiny")
@@ -70,7 +73,7 @@ def test_a_push_refused_is_said(hub, tiny_model, tmp_path, monkeypatch):
         push(tmp_path / "absent", "org/tiny")
 
 
-def test_names():
+def test_names() -> None:
     for wrong in ("model", "a/b/c", "/tmp/x", "../a", "a/b c"):
         assert client.NAME.fullmatch(wrong) is None
     with pytest.raises(InputError, match="expected org/name"):
@@ -79,7 +82,7 @@ def test_names():
         client.fetch("not a name", ())
 
 
-def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
+def test_another_toolkits_model_is_imported_from_the_hub(hub: Hub, tmp_path: Path) -> None:
     folder = foreign.speechbrain_folder(tmp_path / "source", foreign.SPEECHBRAIN_ECAPA, 80)
     hub.repos["speechbrain/spkrec"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["import", "speechbrain", "speechbrain/spkrec", "--out", str(tmp_path / "model")]) == 0
@@ -87,7 +90,9 @@ def test_another_toolkits_model_is_imported_from_the_hub(hub, tmp_path):
     assert not any("mean_var_norm_emb" in request for request in hub.requests)
 
 
-def test_a_mistyped_path_is_not_looked_for_on_the_hub(hub, tiny_model, tmp_path, monkeypatch):
+def test_a_mistyped_path_is_not_looked_for_on_the_hub(
+    hub: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     assert main(["push", str(tiny_model), "runs/tiny"]) == 0

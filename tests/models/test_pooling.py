@@ -1,5 +1,7 @@
 """Pooling against hand-worked values, NumPy and itself without padding."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,14 +40,14 @@ def without_the_mean() -> list[torch.nn.Module]:
 
 
 @pytest.fixture(autouse=True, params=["plain", "fast"])
-def layers(request, monkeypatch) -> None:
+def layers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test runs over plain and over fast layers."""
     if request.param == "fast":
         for plain in (pooling.MeanAndDeviation, pooling.AttendedMeanAndDeviation):
             monkeypatch.setattr(pooling, plain.__name__, swap.FAST[plain])
 
 
-def test_statistics_by_hand():
+def test_statistics_by_hand() -> None:
     frames = torch.tensor([[[1.0], [3.0], [8.0], [99.0]]])
     # Mean 4; squared distances 9, 1, 16 sum to 26, and 26 / 2 = 13.
     result = pooling.StatisticsPooling(1)(frames, torch.tensor([3]))
@@ -53,7 +55,7 @@ def test_statistics_by_hand():
     assert pooling.TemporalAveragePooling(1)(frames, torch.tensor([3])).item() == 4.0
 
 
-def test_attention_by_hand():
+def test_attention_by_hand() -> None:
     """Weights 1/4 and 3/4 on frames 0 and 4: mean 3, variance 9/4 + 3/4 = 3."""
     pool = pooling.AttentiveStatisticsPooling(1, 1, global_context=False, norm=False)
     with torch.no_grad():
@@ -65,9 +67,9 @@ def test_attention_by_hand():
     torch.testing.assert_close(result, torch.tensor([[3.0, 3.0**0.5]]))
 
 
-def test_attentive_pooling_equals_its_formula():
+def test_attentive_pooling_equals_its_formula() -> None:
     """The formula in NumPy: context concatenated to every frame, as the paper writes it."""
-    pool = poolings()[3]
+    pool: Any = poolings()[3]
     frames, _ = ragged()
     with torch.no_grad():
         found = pool(frames).numpy()
@@ -119,7 +121,7 @@ def test_xi_pooling_of_frames_without_precision_is_the_prior() -> None:
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_multi_query_pooling_equals_its_formula(per_channel):
+def test_multi_query_pooling_equals_its_formula(per_channel: bool) -> None:
     """Every query and head on its own in NumPy, in a ragged batch."""
     torch.manual_seed(0)
     queries, heads, hidden = 3, 2, 4
@@ -129,6 +131,7 @@ def test_multi_query_pooling_equals_its_formula(per_channel):
         found = pool(frames, num_frames).numpy()
     width = 3 if per_channel else 1
     first = pool.hidden.weight.detach().numpy().reshape(heads, queries, hidden, 3)
+    assert pool.hidden.bias is not None
     first_bias = pool.hidden.bias.detach().numpy().reshape(heads, queries, hidden)
     second = pool.logits.weight.detach().numpy().reshape(heads, queries, width, hidden)
     for row, n, result in zip(frames.numpy(), num_frames, found, strict=True):
@@ -144,7 +147,7 @@ def test_multi_query_pooling_equals_its_formula(per_channel):
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_padding_changes_nothing(index):
+def test_padding_changes_nothing(index: int) -> None:
     pool = [*poolings(), *without_the_mean()][index].eval()
     frames, num_frames = ragged()
     together = pool(frames, num_frames)
@@ -154,7 +157,7 @@ def test_padding_changes_nothing(index):
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_order_of_frames_does_not_matter(index):
+def test_order_of_frames_does_not_matter(index: int) -> None:
     pool = [*poolings(), *without_the_mean()][index].eval()
     frames = torch.randn(2, 8, 5)
     torch.testing.assert_close(pool(frames.flip(1)), pool(frames))
@@ -163,18 +166,21 @@ def test_order_of_frames_does_not_matter(index):
 @pytest.mark.parametrize("value", [0.0, 3.0, 1e3])
 @pytest.mark.parametrize("length", [1, 6])
 @pytest.mark.parametrize("index", range(6))
-def test_constant_frames_have_no_deviation_and_finite_gradients(index, length, value):
+def test_constant_frames_have_no_deviation_and_finite_gradients(
+    index: int, length: int, value: float
+) -> None:
     pool = poolings()[index]
     frames = torch.full((2, length, 5), value, requires_grad=True)
     result = pool(frames)
     result.sum().backward()
+    assert frames.grad is not None
     assert frames.grad.isfinite().all()
     torch.testing.assert_close(result[:, :5], frames[:, 0].detach())
     if pool.output_dim == 10:
         assert result[:, 5:].max() < 2e-4
 
 
-def test_small_deviations_survive_a_large_mean():
+def test_small_deviations_survive_a_large_mean() -> None:
     """E[x^2] - mean^2 in float32 would give 0 or worse here."""
     frames = 1000 + torch.tensor([[[0.25], [-0.25]]])
     statistics = pooling.MeanAndDeviation(1e-10, unbiased=False)
@@ -182,32 +188,32 @@ def test_small_deviations_survive_a_large_mean():
 
 
 @pytest.mark.parametrize("num_frames", [None, torch.tensor([6, 3])])
-def test_gradients_of_the_closed_forms(num_frames):
+def test_gradients_of_the_closed_forms(num_frames: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     frames = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
     mask = None if num_frames is None else frame_mask(num_frames, 6).unsqueeze(-1)
     count = torch.tensor([6.0, 6.0 if num_frames is None else 3.0], dtype=torch.float64).view(2, 1, 1)
 
-    def moments(x: torch.Tensor):
-        return fast._Moments.apply(x if mask is None else x.masked_fill(~mask, 0), count, mask)
+    def moments(x: torch.Tensor) -> Any:
+        return fast._Moments.apply(x if mask is None else x.masked_fill(~mask, 0), count, mask)  # type: ignore[no-untyped-call]
 
-    def attention(given: torch.Tensor, x: torch.Tensor):
+    def attention(given: torch.Tensor, x: torch.Tensor) -> Any:
         given = given if mask is None else given.masked_fill(~mask, -torch.inf)
-        return fast._SoftmaxMoments.apply(given, x)
+        return fast._SoftmaxMoments.apply(given, x)  # type: ignore[no-untyped-call]
 
     assert torch.autograd.gradcheck(moments, (frames,))
     assert torch.autograd.gradcheck(attention, (logits, frames))
 
 
-def test_statistics_stay_float32_under_autocast():
+def test_statistics_stay_float32_under_autocast() -> None:
     frames = torch.randn(2, 50, 5)
     for pool in [*poolings(), *without_the_mean()]:
         with torch.autocast("cpu", torch.bfloat16):
             assert pool(frames.bfloat16()).dtype == torch.float32
 
 
-def test_batch_norm_leaves_padding_out():
+def test_batch_norm_leaves_padding_out() -> None:
     norm = FrameNorm(5)
     frames, num_frames = ragged()
     result = norm(frames, num_frames)

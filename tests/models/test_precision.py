@@ -1,6 +1,8 @@
 """bfloat16: close to float32, only where asked for or measured, and never where it is slower."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from speakerverif.models import precision
 from speakerverif.models._cpu.swap import accelerate
 from speakerverif.models.model import SpeakerModel
 
-ENCODERS = [
+ENCODERS: list[dict[str, Any]] = [
     {"name": "ecapa", "channels": 64, "mfa_channels": 96},
     {"name": "xvector", "channels": 64, "pooling_channels": 96, "padding": "reflect"},
     {"name": "resnet", "channels": 8},
@@ -23,7 +25,7 @@ ENCODERS = [
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda table: table["name"])
-def test_bfloat16_stays_close_to_float32(encoder, fast):
+def test_bfloat16_stays_close_to_float32(encoder: dict[str, int | str] | dict[str, str], fast: bool) -> None:
     torch.manual_seed(0)
     exact = SpeakerModel(FeatureConfig(), encoder).eval()
     model = copy.deepcopy(exact)
@@ -38,7 +40,7 @@ def test_bfloat16_stays_close_to_float32(encoder, fast):
     assert torch.cosine_similarity(embeddings, expected).min() > 0.9999
 
 
-def test_norms_stay_float32():
+def test_norms_stay_float32() -> None:
     model = SpeakerModel(FeatureConfig(), ENCODERS[0])
     precision.use_bfloat16(model)
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
@@ -58,21 +60,27 @@ def test_norms_stay_float32():
         ("float32", 0.0, True, "float32"),
     ],
 )
-def test_auto_wants_a_gain_and_a_measured_cost(asked, cost, gains, expected, monkeypatch):
+def test_auto_wants_a_gain_and_a_measured_cost(
+    asked: precision.Precision,
+    cost: float | None,
+    gains: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(precision, "COST_IN_EER", {} if cost is None else {"ecapa": cost})
     monkeypatch.setattr(precision, "gains", lambda device: gains)
     assert precision.chosen(asked, "ecapa", "cpu") == expected
 
 
-def test_a_loaded_model_says_in_which_precision_it_computes(tiny_model):
+def test_a_loaded_model_says_in_which_precision_it_computes(tiny_model: Path) -> None:
     assert engines.load_for_inference(tiny_model, engine="torch").precision == "float32"
     folder = engines.load_for_inference(tiny_model, precision="bfloat16")
     assert (folder.engine, folder.precision) == ("torch", "bfloat16")
     assert folder.fingerprint == engines.load_for_inference(tiny_model).fingerprint
 
 
-def test_what_can_not_be(tiny_model):
+def test_what_can_not_be(tiny_model: Path) -> None:
     with pytest.raises(InputError, match="precision 'half': expected auto, float32, bfloat16"):
-        engines.load_for_inference(tiny_model, precision="half")
+        engines.load_for_inference(tiny_model, precision="half")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="onnxruntime can't compute in bfloat16"):
         engines.load_for_inference(tiny_model, engine="onnx", precision="bfloat16")

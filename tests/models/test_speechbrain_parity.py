@@ -1,5 +1,9 @@
 """With SpeechBrain's weights copied in, our encoders return SpeechBrain's embeddings and gradients."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import pytest
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
@@ -66,6 +70,7 @@ def randomize_norms(model: nn.Module) -> None:
     """Give every batch norm statistics that matter."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
             nn.init.normal_(module.weight, 1, 0.3)
@@ -76,7 +81,7 @@ def randomize_norms(model: nn.Module) -> None:
 def ecapa_pair() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     peer = ECAPA_TDNN(NUM_MELS, channels=[32] * 4 + [48], lin_neurons=12, attention_channels=8, se_channels=8)
-    sizes = {"channels": 32, "mfa_channels": 48, "attention_channels": 8, "se_channels": 8}
+    sizes: dict[str, Any] = {"channels": 32, "mfa_channels": 48, "attention_channels": 8, "se_channels": 8}
     ours = ecapa.build(ecapa.Config(**sizes, embedding_dim=12, padding="reflect"), NUM_MELS)
     randomize_norms(peer)
     copy_weights(peer, ours, ECAPA_NAMES)
@@ -84,12 +89,12 @@ def ecapa_pair() -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.fixture
-def xvector_pair(monkeypatch) -> tuple[nn.Module, nn.Module]:
+def xvector_pair(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     peer = Xvector(tdnn_channels=[32] * 4 + [48], lin_neurons=12, in_channels=NUM_MELS)
     # Its pooling adds noise to the mean, at evaluation too.
     monkeypatch.setattr(peer.blocks[15], "_get_gauss_noise", lambda shape, device: torch.zeros(shape))
-    settings = {"padding": "reflect", "activation": "leaky_relu"}
+    settings: dict[str, Any] = {"padding": "reflect", "activation": "leaky_relu"}
     ours = xvector.build(
         xvector.Config(channels=32, pooling_channels=48, embedding_dim=12, **settings), NUM_MELS
     )
@@ -99,13 +104,15 @@ def xvector_pair(monkeypatch) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.fixture(params=["ecapa", "xvector"])
-def pair(request) -> tuple[nn.Module, nn.Module, Names]:
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module, Names]:
     names = {"ecapa": ECAPA_NAMES, "xvector": XVECTOR_NAMES}[request.param]
     return *request.getfixturevalue(f"{request.param}_pair"), names
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
-def test_a_ragged_batch_equals_each_file_alone(pair, mode):
+def test_a_ragged_batch_equals_each_file_alone(
+    pair: tuple[nn.Module, nn.Module, Names], mode: Callable[[], AbstractContextManager[None]]
+) -> None:
     peer, ours, _ = pair
     features = torch.randn(len(NUM_FRAMES), int(NUM_FRAMES.max()), NUM_MELS)
     alone = [peer(row[None, :n])[:, 0] for row, n in zip(features, NUM_FRAMES, strict=True)]
@@ -114,13 +121,15 @@ def test_a_ragged_batch_equals_each_file_alone(pair, mode):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
 
 
-def test_a_training_step_has_the_same_gradients(pair):
+def test_a_training_step_has_the_same_gradients(pair: tuple[nn.Module, nn.Module, Names]) -> None:
     peer, ours, names = pair
     features, target = torch.randn(6, 50, NUM_MELS), torch.randn(6, 12)
     (ours.train()(features) * target).sum().backward()
     (peer.train()(features)[:, 0] * target).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    parameters = dict(ours.named_parameters())
     for name, parameter in peer.named_parameters():
-        error = (gradients[renamed(name, names)].flatten() - parameter.grad.flatten()).norm()
+        gradient = parameters[renamed(name, names)].grad
+        assert gradient is not None and parameter.grad is not None
+        error = (gradient.flatten() - parameter.grad.flatten()).norm()
         # Where a normalisation follows, a bias has no gradient but rounding: hence the absolute part.
         assert error <= 1e-3 * parameter.grad.norm() + 1e-4, name

@@ -1,7 +1,9 @@
 """The tools that make the default model: members joined into an ensemble, and the folder that ships."""
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
 from speakerverif.errors import InputError
 from speakerverif.inference.embed import embed
+from speakerverif.models.encoders.ensemble import Ensemble
 from speakerverif.models.folder import CALIBRATION, CONFIG, HEAD, WEIGHTS, read_model_folder
+from speakerverif.models.model import SpeakerModel
 from speakerverif.scoring.scorer import COHORT, Scoring
 from speakerverif.training.loop import train
 from tools import join_models, pack_model
@@ -76,7 +80,9 @@ def test_whitening_leaves_one_speakers_crops_alike_in_every_direction(
     folder = read_model_folder(joined)
     speakers = np.array([u.speaker for u in tiny_manifest])
     rows = embed(folder, tiny_manifest).embeddings
+    assert isinstance(folder.model, SpeakerModel) and isinstance(folder.model.encoder, Ensemble)
     layer = folder.model.encoder.whitening
+    assert layer is not None
     side_by_side = rows[:, : layer.in_features]
 
     def spread(vectors: np.ndarray) -> float:
@@ -103,10 +109,13 @@ def test_joining_refuses_what_does_not_fit(
     assert not (tmp_path / "m").exists()
 
 
+Packing = tuple[Callable[..., dict[str, Any]], Path]  # `pack`, and the folder that it writes
+
+
 @pytest.fixture(scope="module")
 def packing(
     joined: Path, tiny_corpus: Path, tiny_manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
-):
+) -> Packing:
     """How the joined model is packed: call it with what differs; it returns what was found."""
     folder = tmp_path_factory.mktemp("pack")
     tiny_manifest.write(folder / "train.tsv")
@@ -114,14 +123,20 @@ def packing(
     rows = [f"{int(a[:4] == b[:4])} {a} {b}\n" for a, b in combinations(names, 2)]
     (folder / "trials.txt").write_text("".join(rows))
 
-    def pack(source: Path = joined, out: Path = folder / "small", **options):
-        given = {"train": folder / "train.tsv", "assignments": [], "far": 0.05, "p_target": 0.05, **options}
+    def pack(source: Path = joined, out: Path = folder / "small", **options: Any) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "train": folder / "train.tsv",
+            "assignments": [],
+            "far": 0.05,
+            "p_target": 0.05,
+            **options,
+        }
         return pack_model.pack(source, out, folder / "trials.txt", tiny_corpus, **given)
 
     return pack, folder / "small"
 
 
-def test_the_packed_model_is_small_and_scores_as_its_recipe_says(packing, joined: Path) -> None:
+def test_the_packed_model_is_small_and_scores_as_its_recipe_says(packing: Packing, joined: Path) -> None:
     pack, out = packing
     found = pack()
     stored, before = load_file(out / WEIGHTS), load_file(joined / WEIGHTS)
@@ -133,13 +148,14 @@ def test_the_packed_model_is_small_and_scores_as_its_recipe_says(packing, joined
     assert found["least_cosine_to_float32"] > 0.9999
     assert found["bytes"] == sum(path.stat().st_size for path in out.iterdir())
     assert (out / COHORT).is_file() and (out / CALIBRATION).is_file() and not (out / HEAD).exists()
+    assert folder.calibration is not None
     assert found["scoring"] == Scoring.load(out, folder.fingerprint).name == folder.calibration.scoring
     heard = found["calibrated_on"]
     assert heard["list"].endswith("/trials.txt") and (heard["trials"], heard["speakers"]) == (276, 6)
     assert pack()["fingerprint"] == found["fingerprint"], "a model folder that is there is replaced"
 
 
-def test_packing_refuses_what_would_lose_something(packing, joined: Path, tmp_path: Path) -> None:
+def test_packing_refuses_what_would_lose_something(packing: Packing, joined: Path, tmp_path: Path) -> None:
     pack, _ = packing
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("of years")

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,19 +19,19 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(p for p in (ROOT / "recipes" / "heads").glob("*.toml") if p.stem not in ("small", "pairs"))
 
 
-def with_head(recipe: Recipe, table: dict, **changes: object) -> Recipe:
+def with_head(recipe: Recipe, table: dict[str, Any], **changes: Any) -> Recipe:
     config = dataclasses.replace(recipe.train, **changes)
     return dataclasses.replace(recipe, head=table, train=config)
 
 
-def test_the_comparison_has_a_recipe_for_every_head():
+def test_the_comparison_has_a_recipe_for_every_head() -> None:
     assert {load_recipe(path).head["name"] for path in RECIPES} == set(registry.names("head"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_of_the_comparison_trains(
     path: Path, tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
-):
+) -> None:
     recipe = load_recipe(path)
     balanced = 3 if recipe.train.speakers_per_batch else 0
     small = with_head(tiny_recipe, recipe.head, epochs=0.5, speakers_per_batch=balanced)
@@ -41,7 +42,7 @@ def test_every_recipe_of_the_comparison_trains(
 
 def test_a_new_file_is_a_new_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_recipe: Recipe, tiny_manifest: Manifest
-):
+) -> None:
     """The head of docs/extending.md, put in `heads/` as a file, trains by its name."""
     page = (ROOT / "docs" / "extending.md").read_text("utf-8")
     (example,) = (
@@ -68,8 +69,8 @@ def test_a_new_file_is_a_new_head(
     ],
 )
 def test_a_wrong_value_stops_before_the_first_step(
-    table: dict, said: str, tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
-):
+    table: dict[str, Any], said: str, tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest
+) -> None:
     with pytest.raises(InputError, match=said):
         train(with_head(tiny_recipe, table), tiny_manifest, tmp_path / "model")
     assert not (tmp_path / "model").exists()

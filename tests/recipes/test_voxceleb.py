@@ -216,7 +216,7 @@ def test_a_rehearsal(
     system: str,
     lists: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     narrow_redimnet: None,
 ) -> None:
@@ -312,7 +312,7 @@ def test_the_memory_of_the_head() -> None:
 
 
 def test_a_wrong_tree_ends_a_run_before_training(
-    lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "vox2").mkdir()
     vox = ["--vox1", str(lists.parent / "voxceleb1"), "--vox2", str(tmp_path / "vox2")]
@@ -347,7 +347,7 @@ def test_the_train_command_takes_prepared_lists(lists: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.corpus
 def test_a_rehearsal_on_every_file_of_the_published_list(
-    shared: Path, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    shared: Path, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = shared / "voxceleb" / "veri_test.txt"
     names = TrialList.read(published).ids

@@ -102,7 +102,8 @@ class Browser:
             found = self._next()
             if found.get("id") == self._count:
                 assert "error" not in found, found
-                return found["result"]
+                record: dict[str, Any] = found["result"]
+                return record
 
     def wait_for(self, method: str) -> None:
         """Return when an event has come."""
@@ -121,7 +122,8 @@ class Browser:
         found = json.loads(message)
         if "method" in found:
             self.events.append(found)
-        return found
+        record: dict[str, Any] = found
+        return record
 
     def open(self, page: Path, width: int, scheme: str = "light") -> str:
         """Return the session of a page opened in a window of that width, once it is loaded."""
@@ -136,7 +138,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", session, features=scheme_of)
         self.call("Page.navigate", session, url=page.absolute().as_uri())
         self.wait_for("Page.loadEventFired")
-        return session
+        return str(session)
 
     def ask(self, session: str, expression: str) -> Any:
         """Return the value of a JavaScript expression, awaited."""

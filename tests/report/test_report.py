@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import importlib.util
 import io
 import json
 import re
@@ -48,12 +49,14 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tables: dict[str, list[list[str]]] = {}
-        self.text, self.elements, self._open = "", [], [""]
-        self._caption, self._cell, self._rows = "", None, []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text, self._open = "", [""]
+        self._rows: list[list[str]] = []
+        self._caption, self._cell = "", None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
         self._open.append(tag)
         if tag == "table":
             self._caption, self._rows = "", []
@@ -80,7 +83,7 @@ class Page(HTMLParser):
         elif "td" in self._open or ("th" in self._open and "table" in self._open):
             self._rows[-1][-1] += data
 
-    def of(self, tag: str) -> list[dict[str, str | None]]:
+    def of(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -114,6 +117,7 @@ def test_numbers_are_those_of_the_record(tmp_path: Path) -> None:
     limits = record.figures.costs[1].ci95
     assert limits is not None and f"{limits.low:.3f} – {limits.high:.3f}" in page.text
     embedded = re.search(r'id="records">(.*?)</script>', (tmp_path / "index.html").read_text())
+    assert embedded is not None
     held = json.loads(embedded[1])[0]
     assert held.pop("system") == "ours"
     assert held == {k: v for k, v in json.loads(json.dumps(record.to_json())).items() if k != "seconds"}
@@ -127,11 +131,12 @@ def test_the_png_of_the_det_curve_takes_any_name() -> None:
 def test_two_systems_are_compared_on_the_same_samples_of_speakers(tmp_path: Path) -> None:
     result = with_second(result_of(random_task()[0]))
     page = written(tmp_path, result)
+    assert result.against is not None
     first, second, units = result.system.scores, result.against.scores, result.units
     expected = paired_bootstrap(
         second.scores, first.scores, result.system.labels, units.enroll, units.test, samples=50
     )
-    assert expected.difference < 0
+    assert expected.difference < 0 and expected.interval is not None and expected.p_value is not None
     said = f"{100 * expected.difference:+.2f} points [{100 * expected.interval[0]:+.2f}".replace("-", "−")
     assert said in page.text and f"p\u00a0=\u00a0{expected.p_value:.2g}" in page.text
     assert ("can’t tell whether" in page.text) == (expected.p_value >= 0.05)
@@ -245,9 +250,12 @@ def test_breakdown_is_that_of_the_record(tmp_path: Path) -> None:
     record = dataclasses.replace(record, breakdown=breakdown(scores, [column], units, record.figures))
     page = written(tmp_path, Result(System("ours", scores, record), units))
     head, *rows = page.tables["By <half> (values of both sides)."]
+    assert record.breakdown is not None
     groups = record.breakdown[0].groups
     assert head[0] == "<half>" and [row[0] for row in rows] == [g.group for g in groups]
     high = groups[0]
+    assert high.eer is not None and high.eer_ci95 is not None
+    assert high.p_miss is not None and high.p_fa is not None
     assert rows[0][3] == "{:.2f} {:.2f} – {:.2f}".format(*(100 * x for x in (high.eer, *high.eer_ci95)))
     assert rows[0][5:7] == [f"{100 * high.p_miss:.2f}", f"{100 * high.p_fa:.2f}"]
     assert rows[1][3] == "too few" and rows[1][4] == ""
@@ -256,7 +264,7 @@ def test_breakdown_is_that_of_the_record(tmp_path: Path) -> None:
 def test_hardest_trials_once_each_in_order_of_their_ids_where_equal() -> None:
     ids = ("a/1", "a/2", "a/3", "b/1")
     pairs = np.array([(0, 1), (1, 0), (0, 2), (1, 2), (0, 3), (2, 3)], np.int32).T
-    trials = TrialList(ids, *pairs, np.array([True] * 4 + [False] * 2))
+    trials = TrialList(ids, pairs[0], pairs[1], np.array([True] * 4 + [False] * 2))
     result = result_of(ScoreList(trials, np.array([0.5, 0.5, 0.1, 0.1, 0.3, 0.2])))
     assert result.hardest(True, 3) == [2, 3, 0]
     assert result.hardest(False, 9) == [4, 5]
@@ -265,7 +273,7 @@ def test_hardest_trials_once_each_in_order_of_their_ids_where_equal() -> None:
 def test_who_the_errors_are_of() -> None:
     ids = ("a/1", "a/2", "a/3", "b/1", "b/2")
     pairs = np.array([(0, 1), (0, 2), (3, 4), (0, 3), (4, 1)], np.int32).T
-    trials = TrialList(ids, *pairs, np.array([True] * 3 + [False] * 2))
+    trials = TrialList(ids, pairs[0], pairs[1], np.array([True] * 3 + [False] * 2))
     result = result_of(ScoreList(trials, np.array([0.1, 0.2, 0.9, 0.3, 0.8])))
     record = result.system.record
     record = dataclasses.replace(record, figures=dataclasses.replace(record.figures, eer_threshold=0.3))
@@ -287,7 +295,7 @@ def test_no_text_from_outside_is_markup(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = EmbeddingTable(ids, rng.normal(size=(60, 4)), np.ones(60), np.ones(60), ["ok"] * 60, evil)
     result = with_second(Result(system, units))
-    options = {"audio_root": tmp_path, "table": table, "made": [("command", evil)]}
+    options: dict[str, Any] = {"audio_root": tmp_path, "table": table, "made": [("command", evil)]}
     text = write_report([result, result], tmp_path / "r", **options).read_text("utf-8")
     page = Page(text)
     assert len(page.of("script")) == 2 and "<script>hacked" not in text
@@ -380,9 +388,9 @@ def test_a_tone_is_a_line_at_its_frequency() -> None:
 def test_the_map_says_how_it_was_laid_out(
     tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, installed: str
 ) -> None:
-    find = embedding_map.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        embedding_map.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name: find(name) if name not in ("umap", "sklearn") or name == installed else None,
     )
@@ -392,6 +400,7 @@ def test_the_map_says_how_it_was_laid_out(
     page = written(tmp_path, result, table=table)
     assert {"umap": "UMAP", "sklearn": "t-SNE", "": "PCA"}[installed] in page.text
     found = embedding_map.lay_out(table, result.speaker_of)
+    assert found is not None
     owner = np.array(found.owner)
     nearest = np.linalg.norm(found.points[:, None] - found.points[None], axis=2) + 1e9 * np.eye(len(owner))
     assert np.mean(owner[nearest.argmin(axis=1)] == owner) > 0.6
@@ -400,13 +409,14 @@ def test_the_map_says_how_it_was_laid_out(
 
 def test_pca_turns_and_does_not_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unit vectors in a plane keep their distances to each other."""
-    monkeypatch.setattr(embedding_map.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     angles = np.linspace(0, 3, 8)
     flat = np.stack((np.cos(angles), np.sin(angles)), 1)
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))
     ids = [f"{'ab'[k % 2]}/{k}" for k in range(8)]
     table = EmbeddingTable(ids, flat @ turn[:2], np.ones(8), np.ones(8), ["ok"] * 8, "")
     found = embedding_map.lay_out(table, {name: name[0] for name in ids})
+    assert found is not None
     rows = [ids.index(name) for name in found.ids]
     expected = np.linalg.norm(flat[rows][:, None] - flat[rows][None], axis=2)
     np.testing.assert_allclose(
@@ -450,7 +460,9 @@ def write_task(folder: Path) -> dict[str, Path]:
     paths = {name: folder / name for name in ("t.txt", "s.txt", "s2.txt", "utt2sex")}
     scores.trials.write(paths["t.txt"])
     scores.write(paths["s.txt"])
-    with_second(result_of(scores)).against.scores.write(paths["s2.txt"])
+    second = with_second(result_of(scores)).against
+    assert second is not None
+    second.scores.write(paths["s2.txt"])
     paths["utt2sex"].write_text("".join(f"{n} {'fm'[n > 's06']}\n" for n in scores.trials.ids))
     return paths
 

@@ -1,6 +1,8 @@
 """Back ends against hand-worked values, brute force and other implementations."""
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from scipy import linalg
 from scipy.stats import multivariate_normal
 
 from speakerverif.errors import InputError
-from speakerverif.scoring.backends import cosine, lda, plda, wccn
+from speakerverif.scoring.backends import Backend, cosine, lda, plda, wccn
 from speakerverif.testing import check_backend
 
 FITTED = [
@@ -22,7 +24,15 @@ FITTED = [
 ]
 
 
-def draw(rng, speakers=40, utterances=6, dim=5, between=None, within=None, mean=0.0):
+def draw(
+    rng: np.random.Generator,
+    speakers: int = 40,
+    utterances: int | np.ndarray = 6,
+    dim: int = 5,
+    between: np.ndarray | None = None,
+    within: np.ndarray | None = None,
+    mean: float | np.ndarray = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return embeddings float32 (N, dim) and labels (N,) of the two-covariance model."""
     between = np.diag(np.linspace(2, 0.5, dim)) if between is None else between
     within = np.eye(dim) if within is None else within
@@ -33,17 +43,18 @@ def draw(rng, speakers=40, utterances=6, dim=5, between=None, within=None, mean=
     return (mean + offsets[labels] + noise).astype(np.float32), labels
 
 
-def covariance(rng, dim):
+def covariance(rng: np.random.Generator, dim: int) -> np.ndarray:
     root = rng.standard_normal((dim, dim + 2))
-    return root @ root.T / dim
+    matrix: np.ndarray = root @ root.T / dim
+    return matrix
 
 
-def all_pairs(rows, columns):
+def all_pairs(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     i, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     return i.ravel(), j.ravel()
 
 
-def test_cosine_by_hand():
+def test_cosine_by_hand() -> None:
     backend = cosine.build(cosine.Config())
     enroll = np.array([[3.0, 0.0], [0.0, 0.5], [1.0, 1.0]], np.float32)
     test = np.array([[2.0, 0.0], [3.0, 4.0]], np.float32)
@@ -52,7 +63,7 @@ def test_cosine_by_hand():
     assert scores.dtype == np.float64
 
 
-def test_several_enrolment_utterances_weigh_alike_whatever_their_length():
+def test_several_enrolment_utterances_weigh_alike_whatever_their_length() -> None:
     backend = cosine.build(cosine.Config())
     enroll = np.array([[100.0, 0.0], [0.0, 1.0], [0.0, 5.0]], np.float32)  # a model of two, a model of one
     scores = backend.score(
@@ -61,31 +72,33 @@ def test_several_enrolment_utterances_weigh_alike_whatever_their_length():
     assert_allclose(scores, [np.sqrt(0.5), 0.0], atol=1e-7)
 
 
-def test_mean_subtraction_by_hand():
+def test_mean_subtraction_by_hand() -> None:
     backend = cosine.build(cosine.Config(subtract_mean=True))
     backend.fit(np.array([[0.0, 0.0], [2.0, 4.0]], np.float32), np.array([0, 1]))
     scores = backend.score(np.array([[2.0, 2.0]]), np.array([[1.0, 3.0]]), np.array([0]), np.array([0]))
     assert_allclose(scores, [0.0], atol=1e-7)  # (1, 0) and (0, 1) around the mean (1, 2)
 
 
-def test_lda_agrees_with_scikit_learn():
+def test_lda_agrees_with_scikit_learn() -> None:
     discriminant = pytest.importorskip("sklearn.discriminant_analysis")
     rng = np.random.default_rng(0)
     values, labels = draw(rng, utterances=rng.integers(2, 9, 40))
     backend = lda.build(lda.Config(dim=3))
     backend.fit(values, labels)
     oracle = discriminant.LinearDiscriminantAnalysis(solver="eigen", n_components=3).fit(values, labels)
+    assert backend.mean is not None and backend.matrix is not None
     ours = (values - backend.mean) @ backend.matrix
     theirs = (values - backend.mean) @ oracle.scalings_[:, :3]
     assert_allclose(np.abs(ours), np.abs(theirs), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["within", "total"])
-def test_whitening_makes_its_covariance_the_identity(kind):
+def test_whitening_makes_its_covariance_the_identity(kind: Literal["within", "total"]) -> None:
     rng = np.random.default_rng(1)
     values, labels = draw(rng, within=covariance(rng, 5))
     backend = wccn.build(wccn.Config(covariance=kind))
     backend.fit(values, labels)
+    assert backend.mean is not None and backend.matrix is not None
     mapped = (values.astype(np.float64) - backend.mean) @ backend.matrix
     if kind == "within":
         mapped -= np.stack([mapped[labels == label].mean(axis=0) for label in labels])
@@ -93,18 +106,20 @@ def test_whitening_makes_its_covariance_the_identity(kind):
     assert_allclose(mapped.T @ mapped / freedom, np.eye(5), atol=1e-9)
 
 
-def brute_force_llr(enroll, test, mean, between, within):
+def brute_force_llr(
+    enroll: np.ndarray, test: np.ndarray, mean: np.ndarray, between: np.ndarray, within: np.ndarray
+) -> float:
     """Return log p(all | one speaker) − log p(enroll) − log p(test), from dense stacked covariances."""
 
-    def log_density(rows):
+    def log_density(rows: np.ndarray) -> float:
         count = len(rows)
         dense = np.kron(np.ones((count, count)), between) + np.kron(np.eye(count), within)
-        return multivariate_normal(np.tile(mean, count), dense).logpdf(np.ravel(rows))
+        return float(multivariate_normal(np.tile(mean, count), dense).logpdf(np.ravel(rows)))
 
     return log_density(np.vstack([enroll, test])) - log_density(enroll) - log_density(test[None])
 
 
-def trained(rng, dim=3):
+def trained(rng: np.random.Generator, dim: int = 3) -> plda.Plda:
     """Return a PLDA of random parameters, without any processing before it."""
     backend = plda.build(plda.Config(length_norm=False))
     backend.centre, backend.projection = rng.standard_normal(dim), np.eye(dim)
@@ -113,7 +128,7 @@ def trained(rng, dim=3):
     return backend
 
 
-def test_plda_scores_are_the_exact_likelihood_ratio_for_any_number_of_enrolment_utterances():
+def test_plda_scores_are_the_exact_likelihood_ratio_for_any_number_of_enrolment_utterances() -> None:
     rng = np.random.default_rng(2)
     backend = trained(rng)
     counts = np.array([1, 4, 2, 1])
@@ -129,7 +144,7 @@ def test_plda_scores_are_the_exact_likelihood_ratio_for_any_number_of_enrolment_
     assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_plda_of_single_utterances_is_symmetric():
+def test_plda_of_single_utterances_is_symmetric() -> None:
     rng = np.random.default_rng(3)
     backend = trained(rng)
     left, right = rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
@@ -139,14 +154,14 @@ def test_plda_of_single_utterances_is_symmetric():
     )
 
 
-def test_plda_scores_agree_with_speechbrain_for_the_same_parameters():
+def test_plda_scores_agree_with_speechbrain_for_the_same_parameters() -> None:
     oracle = pytest.importorskip("speechbrain.processing.PLDA_LDA")
     rng = np.random.default_rng(4)
     backend = trained(rng, dim=4)
     backend.centre = np.zeros(4)
     enroll, test = rng.standard_normal((5, 4)), rng.standard_normal((7, 4))
 
-    def statistics(rows, prefix):
+    def statistics(rows: np.ndarray, prefix: str) -> tuple[Any, np.ndarray]:
         names = np.array([f"{prefix}{k}" for k in range(len(rows))], dtype=object)
         none = np.array([None] * len(rows))
         return oracle.StatObject_SB(names, names, none, none, np.ones((len(rows), 1)), rows.copy()), names
@@ -164,7 +179,9 @@ def test_plda_scores_agree_with_speechbrain_for_the_same_parameters():
     )
 
 
-def log_likelihood(values, labels, mean, between, within):
+def log_likelihood(
+    values: np.ndarray, labels: np.ndarray, mean: np.ndarray, between: np.ndarray, within: np.ndarray
+) -> float:
     total = 0.0
     for label in np.unique(labels):
         rows = values[labels == label]
@@ -174,7 +191,7 @@ def log_likelihood(values, labels, mean, between, within):
     return total
 
 
-def test_em_never_lowers_the_likelihood_and_passes_that_of_the_truth():
+def test_em_never_lowers_the_likelihood_and_passes_that_of_the_truth() -> None:
     rng = np.random.default_rng(5)
     between, within = covariance(rng, 3), covariance(rng, 3)
     values, labels = draw(rng, 60, rng.integers(1, 7, 60), 3, between, within)
@@ -188,7 +205,7 @@ def test_em_never_lowers_the_likelihood_and_passes_that_of_the_truth():
     assert history[-1] > log_likelihood(values, labels, np.zeros(3), between, within)
 
 
-def test_em_recovers_the_covariances():
+def test_em_recovers_the_covariances() -> None:
     rng = np.random.default_rng(6)
     between, within = covariance(rng, 4), covariance(rng, 4)
     values, labels = draw(rng, 3000, 5, 4, between, within, mean=3.0)
@@ -198,7 +215,7 @@ def test_em_recovers_the_covariances():
     assert linalg.norm(backend.within - within) < 0.05 * linalg.norm(within)
 
 
-def test_one_em_step_agrees_with_the_textbook():
+def test_one_em_step_agrees_with_the_textbook() -> None:
     """Brümmer and De Villiers 2010: one speaker after the other, with dense inverses."""
     rng = np.random.default_rng(7)
     values, labels = draw(rng, 12, rng.integers(1, 5, 12), 3)
@@ -220,7 +237,7 @@ def test_one_em_step_agrees_with_the_textbook():
         assert_allclose(ours, textbook, atol=1e-10)
 
 
-def test_coral_plus_only_enlarges_and_weight_zero_keeps_the_covariances():
+def test_coral_plus_only_enlarges_and_weight_zero_keeps_the_covariances() -> None:
     rng = np.random.default_rng(8)
     backend = plda.build(plda.Config(length_norm=False))
     backend.fit(*draw(rng, 200))
@@ -235,7 +252,7 @@ def test_coral_plus_only_enlarges_and_weight_zero_keeps_the_covariances():
     assert_allclose(backend.centre, stretched.mean(axis=0), rtol=1e-5)
 
 
-def test_coral_plus_in_one_dimension_by_hand():
+def test_coral_plus_in_one_dimension_by_hand() -> None:
     backend = plda.build(plda.Config(length_norm=False))
     backend.centre, backend.projection, backend.mean = np.zeros(1), np.eye(1), np.zeros(1)
     backend.between, backend.within = np.array([[3.0]]), np.array([[1.0]])
@@ -294,12 +311,13 @@ def test_wrong_adaptations_are_refused() -> None:
         cosine.build(cosine.Config()).adapt(values)
 
 
-def test_supervised_adaptation_goes_all_the_way_to_the_new_domain():
+def test_supervised_adaptation_goes_all_the_way_to_the_new_domain() -> None:
     rng = np.random.default_rng(9)
     backend = plda.build(plda.Config(length_norm=False, iterations=50))
     backend.fit(*draw(rng, 300))
     within = np.diag([4.0, 0.3, 1, 1, 1])
-    backend.adapt(*draw(rng, 500, within=within), weight=1.0, method="interpolate")
+    values, labels = draw(rng, 500, within=within)
+    backend.adapt(values, labels, weight=1.0, method="interpolate")
     assert_allclose(np.diag(backend.within), np.diag(within), rtol=0.15)
 
 
@@ -315,12 +333,12 @@ def test_supervised_adaptation_goes_all_the_way_to_the_new_domain():
         ("plda", {"lda_dim": 3, "length_norm": False}),
     ],
 )
-def test_contract(name, settings):
+def test_contract(name: str, settings: dict[str, Any]) -> None:
     check_backend(import_module(f"speakerverif.scoring.backends.{name}"), settings)
 
 
 @pytest.mark.parametrize("backend", FITTED, ids=lambda backend: type(backend).__name__)
-def test_blocks_change_nothing(backend, monkeypatch):
+def test_blocks_change_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(11)
     backend.fit(*draw(rng))
     values, _ = draw(rng, 6, 2)
@@ -329,7 +347,7 @@ def test_blocks_change_nothing(backend, monkeypatch):
     assert_allclose(backend.score(values, values, *all_pairs(12, 12)), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_errors_name_what_is_wrong(tmp_path):
+def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     rng = np.random.default_rng(12)
     values, labels = draw(rng, 3, 2)
     with pytest.raises(InputError, match="not trained"):

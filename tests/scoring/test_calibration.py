@@ -2,13 +2,14 @@
 
 import dataclasses
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import special
 
-from speakerverif.data.scores import ScoreList
+from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import metrics
@@ -16,14 +17,18 @@ from speakerverif.scoring import calibration, decision, quality_measures
 from speakerverif.scoring.speaker_bootstrap import draws
 
 
-def gaussian(rng, targets, nontargets, gap=3.0, spread=1.0):
+def gaussian(
+    rng: np.random.Generator, targets: int, nontargets: int, gap: float = 3.0, spread: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Return scores whose LLR is known: N(gap, spread²) for targets, N(0, spread²) for non-targets."""
     labels = np.arange(targets + nontargets) < targets
     scores = spread * rng.standard_normal(len(labels)) + gap * labels
     return scores, labels
 
 
-def listed(scores, labels, kind="cosine", prefix="u"):
+def listed(
+    scores: np.ndarray, labels: np.ndarray | None, kind: ScoreKind = "cosine", prefix: str = "u"
+) -> ScoreList:
     """Return scores as a list in which each trial has files of its own."""
     count = len(scores)
     ids = tuple(f"{prefix}{i}" for i in range(2 * count))
@@ -33,14 +38,14 @@ def listed(scores, labels, kind="cosine", prefix="u"):
 
 
 @pytest.mark.parametrize("p_target", [0.5, 0.05])
-def test_the_fit_recovers_the_analytic_likelihood_ratio(p_target):
+def test_the_fit_recovers_the_analytic_likelihood_ratio(p_target: float) -> None:
     """For equal variances: LLR = gap / spread² · score − gap² / (2 spread²), here 6 s − 4.5."""
     scores, labels = gaussian(np.random.default_rng(0), 100_000, 300_000, gap=1.5, spread=0.5)
     weights, bias = calibration.fit_affine(scores[:, None], labels, p_target)
     assert_allclose([weights[0], bias], [6.0, -4.5], rtol=0.03)
 
 
-def test_the_fit_agrees_with_scikit_learn():
+def test_the_fit_agrees_with_scikit_learn() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(1)
     labels = np.arange(600) < 200
@@ -53,7 +58,7 @@ def test_the_fit_agrees_with_scikit_learn():
     assert_allclose(bias, oracle.intercept_[0] - special.logit(0.2), rtol=1e-3)
 
 
-def test_the_fit_does_not_mind_order_or_how_often_a_class_is_repeated():
+def test_the_fit_does_not_mind_order_or_how_often_a_class_is_repeated() -> None:
     scores, labels = gaussian(np.random.default_rng(2), 300, 700)
     weights, bias = calibration.fit_affine(scores[:, None], labels, 0.05)
     order = np.random.default_rng(3).permutation(1000)
@@ -64,7 +69,7 @@ def test_the_fit_does_not_mind_order_or_how_often_a_class_is_repeated():
     assert_allclose([again[0][0], again[1]], [weights[0], bias], rtol=0.02)
 
 
-def test_separable_scores_do_not_diverge():
+def test_separable_scores_do_not_diverge() -> None:
     scores = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     labels = scores > 0.5
     weights, bias = calibration.fit_affine(scores[:, None], labels, 0.5)
@@ -74,13 +79,14 @@ def test_separable_scores_do_not_diverge():
     assert np.abs(llr).max() < 100
 
 
-def test_far_lands_within_sampling_error_on_held_out_trials():
+def test_far_lands_within_sampling_error_on_held_out_trials() -> None:
     """Over 10 repetitions the held-out rate is 1 % on average, and scatters as binomial counts do."""
     rng, rates = np.random.default_rng(4), []
     for _ in range(10):
         scores, labels = gaussian(rng, 300, 5000)
         fitted = calibration.fit([listed(scores, labels)], far=0.01)
         held_out, answers = gaussian(rng, 300, 5000)
+        assert fitted.point is not None
         llr = fitted.apply([listed(held_out, answers)]).scores
         rates.append(decision.operating_point(llr, answers, fitted.point.threshold).p_fa)
     error = np.sqrt(0.01 * 0.99 * 2 / 5000)  # of the threshold's own sample and of the held-out one
@@ -88,7 +94,7 @@ def test_far_lands_within_sampling_error_on_held_out_trials():
     assert np.max(np.abs(np.array(rates) - 0.01)) < 4 * error
 
 
-def test_threshold_at_far_by_hand_with_ties():
+def test_threshold_at_far_by_hand_with_ties() -> None:
     labels = np.array([True, *[False] * 10])
     scores = np.array([0.95, 0.9, 0.8, 0.8, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.0])
     for far, accepted in ((0.1, 1), (0.2, 1), (0.3, 3), (0.35, 3)):  # the two at 0.8 can't be told apart
@@ -98,7 +104,7 @@ def test_threshold_at_far_by_hand_with_ties():
         decision.threshold_at_far(scores, labels, 0.05)
 
 
-def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
+def test_actual_cost_is_close_to_the_minimum_on_held_out_trials() -> None:
     rng = np.random.default_rng(5)
     scores, labels = gaussian(rng, 3000, 30_000)
     fitted = calibration.fit([listed(np.tanh(scores / 4), labels)])
@@ -109,13 +115,13 @@ def test_actual_cost_is_close_to_the_minimum_on_held_out_trials():
     assert actual.cost < 1.1 * metrics.det_curve(llr, answers).min_dcf(0.05).cost
 
 
-def test_bayes_threshold_by_hand():
+def test_bayes_threshold_by_hand() -> None:
     assert_allclose(decision.bayes_threshold(0.5), 0.0, atol=1e-15)
     assert_allclose(decision.bayes_threshold(0.05), np.log(19))
     assert_allclose(decision.bayes_threshold(0.5, c_miss=10, c_fa=1), -np.log(10))
 
 
-def test_fusion_beats_either_system_and_matches_pairs_in_any_order():
+def test_fusion_beats_either_system_and_matches_pairs_in_any_order() -> None:
     rng = np.random.default_rng(6)
     first, labels = gaussian(rng, 2000, 20_000, gap=2)
     second, _ = gaussian(rng, 2000, 20_000, gap=2)
@@ -147,7 +153,7 @@ def test_fusion_beats_either_system_and_matches_pairs_in_any_order():
         fused.apply([one, missing])
 
 
-def test_quality_measures_tell_short_recordings_apart():
+def test_quality_measures_tell_short_recordings_apart() -> None:
     """Where a duration shifts all scores, giving the duration takes the shift out again."""
     rng = np.random.default_rng(7)
     scores, labels = gaussian(rng, 4000, 40_000, gap=2)
@@ -161,12 +167,13 @@ def test_quality_measures_tell_short_recordings_apart():
     assert_allclose(fitted.apply([shifted], mirrored).scores, fitted.apply([shifted], quality).scores)
 
 
-def test_intervals_cover_the_truth_and_widen_where_speakers_repeat():
+def test_intervals_cover_the_truth_and_widen_where_speakers_repeat() -> None:
     rng = np.random.default_rng(8)
     inside = 0
     for _ in range(200):
         scores, labels = gaussian(rng, 50, 400, gap=2)
         point = decision.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
+        assert point.p_fa_ci95 is not None
         inside += point.p_fa_ci95[0] <= 0.1 <= point.p_fa_ci95[1]
     assert inside >= 186  # 95 % or more are meant; 93 % would be 2 standard errors short of that
 
@@ -175,11 +182,12 @@ def test_intervals_cover_the_truth_and_widen_where_speakers_repeat():
     labels = np.arange(1000) % 2 == 0
     loose = decision.operating_point(scores, labels, 0.5, (speaker, speaker))
     tight = decision.operating_point(scores, labels, 0.5)
+    assert loose.p_fa_ci95 is not None and tight.p_fa_ci95 is not None
     assert np.ptp(loose.p_fa_ci95) > 2 * np.ptp(tight.p_fa_ci95)
     assert (loose.speakers, tight.speakers) == (20, 0)
 
 
-def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial():
+def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial() -> None:
     rng = np.random.default_rng(9)
     enroll, test = rng.integers(0, 5, (2, 60))
     wrong = rng.random(60) < 0.3
@@ -190,12 +198,13 @@ def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial():
             assert_allclose(value, weights[wrong].sum() / weights.sum())
 
 
-def test_a_calibration_reads_back_as_it_was_written(tmp_path):
+def test_a_calibration_reads_back_as_it_was_written(tmp_path: Path) -> None:
     scores, labels = gaussian(np.random.default_rng(10), 200, 2000)
     fitted = calibration.fit([listed(scores, labels)], far=0.01, fingerprint="f00d")
     fitted.save(tmp_path / "calibration.toml")
     assert calibration.Calibration.load(tmp_path / "calibration.toml") == fitted
     assert fitted.trials_sha256 == "abc"
+    assert fitted.point is not None
     threshold = fitted.score_threshold(fitted.point.threshold)
     assert (
         (scores >= threshold) == (fitted.apply([listed(scores, labels)]).scores >= fitted.point.threshold)
@@ -206,7 +215,7 @@ def test_a_calibration_reads_back_as_it_was_written(tmp_path):
         calibration.Calibration.load(tmp_path / "broken.toml")
 
 
-def test_errors_name_what_is_wrong():
+def test_errors_name_what_is_wrong() -> None:
     scores, labels = gaussian(np.random.default_rng(11), 100, 100)
     one = listed(scores, labels)
     with pytest.raises(InputError, match="has no labels"):
@@ -227,7 +236,7 @@ def test_errors_name_what_is_wrong():
 
 
 @pytest.mark.parametrize(("errors", "trials"), [(0, 40), (1, 40), (17, 300), (40, 40)])
-def test_binomial_intervals_are_scipys(errors, trials):
+def test_binomial_intervals_are_scipys(errors: int, trials: int) -> None:
     from scipy import stats
 
     labels = np.arange(2 * trials) < trials
@@ -235,4 +244,5 @@ def test_binomial_intervals_are_scipys(errors, trials):
     scores[:errors] = -1.0
     point = decision.operating_point(scores, labels, 0.5)
     expected = stats.binomtest(errors, trials).proportion_ci(0.95, method="exact")
+    assert point.p_miss_ci95 is not None
     assert_allclose(point.p_miss_ci95, [expected.low, expected.high], rtol=1e-9)

@@ -1,10 +1,13 @@
 """Score normalisation against hand-worked values and a brute-force loop."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpy.typing import ArrayLike
 
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreList
@@ -13,7 +16,7 @@ from speakerverif.errors import InputError
 from speakerverif.scoring import normalization
 
 
-def table_of(embeddings, ids, fingerprint="model"):
+def table_of(embeddings: ArrayLike, ids: Sequence[str], fingerprint: str = "model") -> EmbeddingTable:
     count = len(ids)
     seconds = np.ones(count, np.float32)
     return EmbeddingTable(
@@ -21,7 +24,9 @@ def table_of(embeddings, ids, fingerprint="model"):
     )
 
 
-def example(seed=0, files=12, cohort_size=30, trials=50, dim=6):
+def example(
+    seed: int = 0, files: int = 12, cohort_size: int = 30, trials: int = 50, dim: int = 6
+) -> tuple[ScoreList, EmbeddingTable, EmbeddingTable]:
     """Return cosine scores of random trials, their embeddings, and a cohort."""
     rng = np.random.default_rng(seed)
     table = table_of(rng.standard_normal((files, dim)), [f"u{i}" for i in range(files)])
@@ -33,7 +38,9 @@ def example(seed=0, files=12, cohort_size=30, trials=50, dim=6):
     return ScoreList(trials=pairs, scores=scores, kind="cosine"), table, cohort
 
 
-def brute_force(scores, table, cohort, top_n, sides):
+def brute_force(
+    scores: ScoreList, table: EmbeddingTable, cohort: EmbeddingTable, top_n: int, sides: Sequence[str]
+) -> np.ndarray:
     """One trial after the other, sorting everything, in float64."""
     own = normalization.unit(table.embeddings.astype(np.float64))
     others = normalization.unit(cohort.embeddings.astype(np.float64))
@@ -47,10 +54,10 @@ def brute_force(scores, table, cohort, top_n, sides):
     return np.array(out)
 
 
-def test_as_norm_by_hand():
+def test_as_norm_by_hand() -> None:
     """Cohort cosines 0.8, 0.6, 0 of enroll and 0.6, 0.8, -1 of test: the top two are 0.7 ± 0.1 on both."""
     table = table_of([[1, 0], [0, 1]], ["a", "b"])
-    cohort = table_of([[0.8, 0.6], [0.6, 0.8], [0, -1]], ["x", "y", "z"])
+    cohort = table_of([[0.8, 0.6], [0.6, 0.8], [0.0, -1.0]], ["x", "y", "z"])
     trials = TrialList(("a", "b"), np.zeros(1, np.int32), np.ones(1, np.int32), None, name="one")
     found = normalization.as_norm(
         ScoreList(trials=trials, scores=np.zeros(1), kind="cosine"), table, cohort, top_n=2
@@ -60,7 +67,7 @@ def test_as_norm_by_hand():
 
 
 @pytest.mark.parametrize("top_n", [2, 7, 30])
-def test_as_norm_agrees_with_brute_force(top_n):
+def test_as_norm_agrees_with_brute_force(top_n: int) -> None:
     scores, table, cohort = example()
     expected = brute_force(scores, table, cohort, top_n, ("enroll", "test"))
     assert_allclose(
@@ -69,7 +76,7 @@ def test_as_norm_agrees_with_brute_force(top_n):
 
 
 @pytest.mark.parametrize(("kind", "sides"), [("z", ["enroll"]), ("t", ["test"]), ("s", ["enroll", "test"])])
-def test_whole_cohort_norms_agree_with_brute_force(kind, sides):
+def test_whole_cohort_norms_agree_with_brute_force(kind: Literal["z", "t", "s"], sides: list[str]) -> None:
     scores, table, cohort = example(1)
     expected = brute_force(scores, table, cohort, 30, sides)
     assert_allclose(
@@ -77,7 +84,7 @@ def test_whole_cohort_norms_agree_with_brute_force(kind, sides):
     )
 
 
-def test_mirrored_trials_score_alike_and_rows_may_come_in_any_order():
+def test_mirrored_trials_score_alike_and_rows_may_come_in_any_order() -> None:
     scores, table, cohort = example(2)
     found = normalization.as_norm(scores, table, cohort, 10).scores
     trials = scores.trials
@@ -94,14 +101,14 @@ def test_mirrored_trials_score_alike_and_rows_may_come_in_any_order():
     assert_allclose(again.scores, found[order], rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, table, cohort = example(4)
     whole = normalization.as_norm(scores, table, cohort, 10).scores
     monkeypatch.setattr(normalization, "_BLOCK_SCORES", 70)  # two embeddings at a time
     assert_allclose(normalization.as_norm(scores, table, cohort, 10).scores, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_an_enrolled_model_is_the_mean_of_its_unit_vectors():
+def test_an_enrolled_model_is_the_mean_of_its_unit_vectors() -> None:
     _, table, cohort = example(5)
     own = normalization.unit(table.embeddings.astype(np.float64))
     model = normalization.unit((own[1] + own[2] + own[3])[None])[0]
@@ -114,7 +121,7 @@ def test_an_enrolled_model_is_the_mean_of_its_unit_vectors():
         normalization.as_norm(scores, table, cohort, 10, enroll_map={"other": ["u1"]})
 
 
-def test_speaker_means_by_hand():
+def test_speaker_means_by_hand() -> None:
     table = table_of([[10, 0], [0, 1], [3, 4]], ["a1", "a2", "b1"])
     means = normalization.speaker_means(table, {"a1": "anna", "a2": "anna", "b1": "bert"})
     assert list(means.ids) == ["anna", "bert"]
@@ -124,7 +131,7 @@ def test_speaker_means_by_hand():
         normalization.speaker_means(table, {"a1": "anna", "a2": "anna"})
 
 
-def test_a_cohort_that_shares_speakers_or_ids_with_the_trials_is_refused():
+def test_a_cohort_that_shares_speakers_or_ids_with_the_trials_is_refused() -> None:
     scores, table, cohort = example(6)
     same_id = table_of(cohort.embeddings, ["u3", *list(cohort.ids)[1:]])
     with pytest.raises(InputError, match=r"shares 1 speakers or ids with the trials of trials\.txt: u3"):
@@ -137,7 +144,7 @@ def test_a_cohort_that_shares_speakers_or_ids_with_the_trials_is_refused():
         normalization.as_norm(scores, table, of_speaker_means, 10, speakers={"u4": "bert"})
 
 
-def test_what_can_not_be_normalised_is_refused():
+def test_what_can_not_be_normalised_is_refused() -> None:
     scores, table, cohort = example(7)
     with pytest.raises(InputError, match="top_n 31: expected 2 to 30"):
         normalization.as_norm(scores, table, cohort, 31)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from speakerverif.errors import InputError
 from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import backends, normalization, quality_measures
 from speakerverif.scoring.calibration import Calibration
-from speakerverif.scoring.scorer import Plan, Scoring, fit, transformed
+from speakerverif.scoring.scorer import NormKind, Plan, Scoring, fit, transformed
 
 SPEAKERS, DIM = 30, 6
 
@@ -57,7 +57,7 @@ TABLES = [
 
 @pytest.mark.parametrize("table", TABLES, ids=str)
 @pytest.mark.parametrize("several", [False, True])
-def test_a_scoring_agrees_with_its_back_end(table: dict, several: bool) -> None:
+def test_a_scoring_agrees_with_its_back_end(table: dict[str, Any], several: bool) -> None:
     """The map of a linear back end is applied to the table; the back end itself maps, then compares."""
     trials, enroll_map, counts = pairs(), None, None
     enroll = np.arange(len(TEST))
@@ -65,7 +65,8 @@ def test_a_scoring_agrees_with_its_back_end(table: dict, several: bool) -> None:
         enroll_map = {f"m{s}": TEST.ids[6 * s : 6 * s + 2] for s in range(12)}
         ids = (*enroll_map, *TEST.ids)
         columns = [(m, 12 + f) for m in range(12) for f in range(len(TEST)) if f % 6 > 1]
-        trials = TrialList(ids, *np.array(columns, np.int32).T, None, "models")
+        rows, files = np.array(columns, np.int32).T
+        trials = TrialList(ids, rows, files, None, "models")
         enroll, counts = np.concatenate([np.arange(6 * s, 6 * s + 2) for s in range(12)]), np.full(12, 2)
     found, raw = fit(Plan(backend=table), TRAIN, None).score(trials, TEST, enroll_map)
     backend = backends.build(table)
@@ -76,8 +77,11 @@ def test_a_scoring_agrees_with_its_back_end(table: dict, several: bool) -> None:
     assert_allclose(found.scores, expected, rtol=1e-5, atol=1e-5)
 
 
+WHOLE_COHORT: dict[str, Literal["z", "t", "s"]] = {"znorm": "z", "tnorm": "t", "snorm": "s"}
+
+
 @pytest.mark.parametrize("kind", ["znorm", "tnorm", "snorm", "asnorm"])
-def test_normalised_and_raw_scores_come_together(kind: str) -> None:
+def test_normalised_and_raw_scores_come_together(kind: NormKind) -> None:
     plan = Plan(backend={"name": "lda", "dim": 3}, norm=kind, top_n=10)
     scoring = fit(plan, TRAIN, TRAIN)
     found, raw = scoring.score(pairs(), TEST)
@@ -87,15 +91,16 @@ def test_normalised_and_raw_scores_come_together(kind: str) -> None:
     expected = (
         normalization.as_norm(raw, seen, cohort, 10)
         if kind == "asnorm"
-        else normalization.normalize(raw, seen, cohort, kind[0])
+        else normalization.normalize(raw, seen, cohort, WHOLE_COHORT[kind])
     )
     assert_allclose(found.scores, expected.scores)
+    assert scoring.norm_facts is not None
     assert len(cohort) == scoring.norm_facts.cohort_size == SPEAKERS
 
 
 @pytest.mark.parametrize("table", [{"name": "cosine"}, *TABLES[1:5:3]], ids=str)
-def test_a_stored_scoring_scores_the_same(tmp_path: Path, table: dict) -> None:
-    kind = "none" if table["name"] == "plda" else "asnorm"
+def test_a_stored_scoring_scores_the_same(tmp_path: Path, table: dict[str, Any]) -> None:
+    kind: NormKind = "none" if table["name"] == "plda" else "asnorm"
     scoring = fit(Plan(backend=table, norm=kind, top_n=5), TRAIN, TRAIN)
     scoring.save(tmp_path)
     again = Scoring.load(tmp_path, "f00d")
@@ -255,11 +260,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def record(*arguments: str) -> dict:
+def record(*arguments: str) -> dict[str, Any]:
     """Score from the command line and return the record."""
     options = ["--bootstrap", "20", "--json", "r.json", "--out-scores", "s.txt"]
     assert main(["score", "trials.txt", *arguments, *options]) == 0
-    return json.loads(Path("r.json").read_text())
+    result: dict[str, Any] = json.loads(Path("r.json").read_text())
+    return result
 
 
 def test_back_ends_from_the_command_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

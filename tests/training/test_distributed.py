@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from speakerverif.training.spec_augment import spec_augment
 from tests.conftest import in_two_processes
 
 
-def with_train(recipe: Recipe, **changes: object) -> Recipe:
+def with_train(recipe: Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **changes))
 
 
@@ -45,11 +46,13 @@ def test_gathering_and_averaging_give_the_gradient_of_the_whole() -> None:
         value = loss(distributed.gather(x[distributed.rank()][None] * w))
         value.backward()
         distributed.average_gradients([w])
+        assert w.grad is not None
         return value.item(), w.grad.tolist()
 
     w = weight.clone().requires_grad_()
     loss(x * w).backward()
     first, second = in_two_processes(work)
+    assert w.grad is not None
     assert first == second == (loss(x * weight).item(), w.grad.tolist())
 
 
@@ -100,7 +103,8 @@ def test_batch_norm_is_each_process_s_own_by_default() -> None:
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
 
     def work() -> list[list[float]]:
-        return torch.nn.BatchNorm1d(3)(x[3 * distributed.rank() :][:3]).tolist()
+        values: list[list[float]] = torch.nn.BatchNorm1d(3)(x[3 * distributed.rank() :][:3]).tolist()
+        return values
 
     halves = in_two_processes(work)
     assert halves == [torch.nn.BatchNorm1d(3)(half).tolist() for half in x.chunk(2)]
@@ -200,7 +204,7 @@ def test_masks_of_parts_are_those_of_the_batch() -> None:
 
 
 def test_an_error_in_one_process_reaches_its_caller_and_the_others_are_silent(
-    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capfd: pytest.CaptureFixture
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = with_train(
         tiny_recipe, learning_rate=1e30, warmup_epochs=0.0, max_grad_norm=0.0, optimizer="sgd"
@@ -219,7 +223,7 @@ def test_an_error_in_one_process_reaches_its_caller_and_the_others_are_silent(
     assert capfd.readouterr().out == "printed 0\n"
 
 
-def torchrun(folder: Path, recipe: Recipe, manifest: Manifest) -> subprocess.Popen:
+def torchrun(folder: Path, recipe: Recipe, manifest: Manifest) -> subprocess.Popen[bytes]:
     """Start a training by two processes as a user would, its output in `folder`/out and `folder`/err."""
     (folder / "r.toml").write_text(format_toml(to_dict(recipe)))
     manifest.write(folder / "m.tsv")

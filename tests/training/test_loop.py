@@ -29,7 +29,7 @@ from speakerverif.training.state import STATE, TrainingState
 from tests.conftest import RATE
 
 
-def with_train(recipe: Recipe, **changes: object) -> Recipe:
+def with_train(recipe: Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **changes))
 
 
@@ -44,7 +44,7 @@ def figures(folder: Path) -> list[dict[str, float]]:
     "changes", [{}, {"optimizer": "sgd", "average": "last_k", "last_k": 1}], ids=["adamw", "sgd"]
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, changes: dict
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, changes: dict[str, Any]
 ) -> None:
     recipe = with_train(tiny_recipe, **changes)
     whole = train(recipe, tiny_manifest, tmp_path / "whole")
@@ -234,7 +234,7 @@ def test_a_recording_that_turns_bad_in_training(
 
 
 def test_the_command_line_leaves_bad_recordings_out_when_told_to(
-    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capsys: pytest.CaptureFixture
+    tmp_path: Path, tiny_recipe: Recipe, tiny_manifest: Manifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "r.toml").write_text(format_toml(to_dict(with_train(tiny_recipe, epochs=0.25))))
     with_bad_files(tmp_path, tiny_manifest, ("text.wav", "nan.wav")).write(tmp_path / "m.tsv")
@@ -356,7 +356,7 @@ def test_fine_tuning_is_a_command(
     tiny_model: Path,
     tiny_recipe: Recipe,
     tiny_manifest: Manifest,
-    capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     still = with_train(tiny_recipe, learning_rate=0.0, final_learning_rate=0.0, average="none", epochs=0.25)
     (tmp_path / "r.toml").write_text(format_toml(to_dict(still)))

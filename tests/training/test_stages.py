@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 
-from speakerverif._util.toml import format_toml, to_dict
+from speakerverif._util.toml import format_toml, read_toml, to_dict
 from speakerverif.cli._console import messages_shown
 from speakerverif.cli.entry import main
 from speakerverif.config import CalibrationConfig, Recipe
@@ -92,7 +93,7 @@ def test_another_scoring_repeats_only_the_scoring(corpus: Path, recipe: Recipe, 
 
 
 def test_back_end_and_normalisation_are_fitted_once_and_used_by_all(
-    corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture
+    corpus: Path, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = dataclasses.replace(recipe, finetune={})
     record_of_plain = run(recipe, tmp_path, data_dir=corpus)["trials"]
@@ -246,7 +247,7 @@ def test_wrong_stages_and_missing_data(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_the_demo_in_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The demo's own path, on fewer and shorter recordings and a few steps."""
     shape = synthetic.Shape(
@@ -256,9 +257,9 @@ def test_the_demo_in_small(
     monkeypatch.setattr(
         synthetic, "prepare", lambda root, out: prepare(root, out, shape, held_out_speakers=3)
     )
-    read = demo_module.read_toml
+    read = read_toml
 
-    def small(path: Path) -> dict:
+    def small(path: Path) -> dict[str, Any]:
         tables = read(path)
         tables["train"] |= {"epochs": 1, "batch_size": 4, "crop_s": 0.5, "workers": 0}
         return tables
@@ -274,9 +275,9 @@ def test_the_demo_in_small(
 
 
 def test_two_processes_run_the_stages_once(
-    corpus: Path, recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture
+    corpus: Path, recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def work() -> dict:
+    def work() -> dict[str, Any]:
         with messages_shown(0):
             return run(recipe, tmp_path / "out", data_dir=corpus)
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -27,12 +28,13 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 @pytest.fixture(params=[(name, packed) for name in LAYERS for packed in (True, False)], ids=str)
-def layer(request) -> nn.Module:
+def layer(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     name, packed = request.param
     make, shape = LAYERS[name]
     layer = make().eval()
     if isinstance(layer, ConvNorm):
+        assert layer.norm.running_mean is not None
         nn.init.uniform_(layer.norm.running_mean)
     layer.given = torch.randn(shape)
     if len(shape) == 4:
@@ -41,39 +43,42 @@ def layer(request) -> nn.Module:
     return layer
 
 
-def result(layer: nn.Module) -> Tensor:
+def result(layer: Any) -> Tensor:
     with torch.inference_mode():
-        return layer(layer.given)
+        values: Tensor = layer(layer.given)
+        return values
 
 
-def plain(layer: nn.Module) -> Tensor:
+def plain(layer: Any) -> Tensor:
     """What the plain layer with the same weights gives."""
     layer = copy.deepcopy(layer)
     restore(layer)
     return result(layer)
 
 
-def without_kernel(layer: nn.Module) -> Tensor:
+def without_kernel(layer: Any) -> Tensor:
     return result(copy.deepcopy(layer))
 
 
-def uses_kernel(layer: nn.Module) -> bool:
+def uses_kernel(layer: Any) -> bool:
     with torch.inference_mode():
         return layer.kernel_for(layer.given) is not None
 
 
-def test_gives_what_the_weights_give(layer):
+def test_gives_what_the_weights_give(layer: Any) -> None:
     assert uses_kernel(layer) and not uses_kernel(copy.deepcopy(layer))
     torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_relu_is_that_of_the_result(packed):
+def test_relu_is_that_of_the_result(packed: bool) -> None:
     layer = FastLinear(5, 7)
     layer.given = torch.randn(9, 5)
     pack(layer.eval(), packed)
     with torch.inference_mode():
-        torch.testing.assert_close(layer.kernel_for(layer.given)(layer.given, relu=True), plain(layer).relu())
+        kernel = layer.kernel_for(layer.given)
+        assert kernel is not None
+        torch.testing.assert_close(kernel(layer.given, relu=True), plain(layer).relu())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_relu_is_that_of_the_result(packed):
     ],
     ids=["in place", "loaded", "assigned"],
 )
-def test_changed_weights_are_seen(layer, change):
+def test_changed_weights_are_seen(layer: Any, change: Callable[[Any], object]) -> None:
     before = result(layer)
     with torch.no_grad():
         change(layer)
@@ -97,15 +102,16 @@ def test_changed_weights_are_seen(layer, change):
     torch.testing.assert_close(result(layer), plain(layer), rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_of_the_norm_are_weights():
+def test_statistics_of_the_norm_are_weights() -> None:
     layer = ConvNorm(4, 6)
     layer.given = torch.randn(2, 4, 9, 8).contiguous(memory_format=torch.channels_last)
     accelerate(layer.eval(), kernels=True)
+    assert layer.norm.running_var is not None
     layer.norm.running_var.fill_(4)
     assert not uses_kernel(layer)
 
 
-def test_not_in_training_nor_for_gradients(layer):
+def test_not_in_training_nor_for_gradients(layer: Any) -> None:
     assert layer.kernel_for(layer.given) is None  # gradients are on
     layer(layer.given).square().sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
@@ -113,7 +119,7 @@ def test_not_in_training_nor_for_gradients(layer):
     assert not uses_kernel(layer)
 
 
-def test_another_precision_is_left_alone(layer):
+def test_another_precision_is_left_alone(layer: Any) -> None:
     layer.double()
     layer.given = layer.given.double()
     pack(layer)
@@ -121,7 +127,7 @@ def test_another_precision_is_left_alone(layer):
     assert result(layer).dtype == torch.float64
 
 
-def test_weights_that_do_not_tell_of_changes_are_not_packed():
+def test_weights_that_do_not_tell_of_changes_are_not_packed() -> None:
     with torch.inference_mode():
         layer = FastLinear(5, 7).eval()
     layer.given = torch.randn(9, 5)
@@ -129,7 +135,7 @@ def test_weights_that_do_not_tell_of_changes_are_not_packed():
     assert not uses_kernel(layer)
 
 
-def test_a_processor_without_a_rule_packs_nothing(monkeypatch):
+def test_a_processor_without_a_rule_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = FastLinear(5, 7).eval()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "SVE256")
     pack(layer)
@@ -138,7 +144,7 @@ def test_a_processor_without_a_rule_packs_nothing(monkeypatch):
     assert isinstance(layer._kernel, kernels.LinearKernel)
 
 
-def test_saved_and_copied_without(layer):
+def test_saved_and_copied_without(layer: Any) -> None:
     state = layer.state_dict()
     assert all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values())
     assert pickle.loads(pickle.dumps(layer))._kernel is None
@@ -147,7 +153,7 @@ def test_saved_and_copied_without(layer):
 
 @pytest.mark.parametrize("shape", [(ROWS,), (4, ROWS // 4)], ids=["rows", "frames"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_of_large_products(shape, bias):
+def test_gradients_of_large_products(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     layer = FastLinear(WEIGHTS // 256, 256, bias)
     given, grad = torch.randn(*shape, layer.in_features), torch.randn(*shape, 256)
