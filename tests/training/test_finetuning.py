@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,8 @@ class Plain(nn.Module):
         self.last = nn.Linear(6, 5)
 
     def forward(self, features: torch.Tensor, num_frames: torch.Tensor | None = None) -> torch.Tensor:
-        return self.last(self.query(features).tanh().mean(1))
+        embedding: torch.Tensor = self.last(self.query(features).tanh().mean(1))
+        return embedding
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def test_low_rank_changes_of_attention_are_trained_resumed_and_saved_in_the_weig
     stages = redimnet.Stage(1, 1, 1, 12), redimnet.Stage(2, 1, 1, 12)
     narrow = redimnet.SIZES["B0"]._replace(channels=8, group=8, stages=stages)
     monkeypatch.setitem(redimnet.SIZES, "B0", narrow)
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "features": {"num_mels": 24},
         "encoder": {"name": "redimnet", "size": "B0", "embedding_dim": 8},
         "train": {"epochs": 0.5, "batch_size": 6, "crop_s": 0.3, "workers": 0},
