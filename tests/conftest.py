@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,28 @@ from speakerverif.training import distributed
 
 RATE = 16000
 T = TypeVar("T")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let hypothesis look at all modules that collecting has imported."""
+    _forget_lazy_modules()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let hypothesis look at all modules that other tests have imported."""
+    if hasattr(getattr(item, "obj", None), "hypothesis"):
+        _forget_lazy_modules()
+
+
+def _forget_lazy_modules() -> None:
+    """Remove SpeechBrain's lazy modules from the table of modules.
+
+    Hypothesis asks each module in it for its file, and a lazy one is then imported, or fails where it can't be.
+    """
+    for name, module in list(sys.modules.items()):
+        if "LazyModule" in [base.__name__ for base in type(module).__mro__]:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
