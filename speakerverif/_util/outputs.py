@@ -78,18 +78,18 @@ def refuse_to_replace(outputs: Iterable[Output], recordings: Iterable[str]) -> N
     existing = {}
     for output in outputs:
         try:
-            found = output.path.stat()
+            status = output.path.stat()
         except OSError:
             continue
-        existing[found.st_dev, found.st_ino] = output
+        existing[status.st_dev, status.st_ino] = output
     if not existing:
         return
     for recording in recordings:
         try:
-            found = os.stat(recording)  # noqa: PTH116 (Path is slow, a million times)
+            status = os.stat(recording)  # noqa: PTH116 (Path is slow, a million times)
         except (OSError, ValueError):
             continue
-        replaced = existing.get((found.st_dev, found.st_ino))
+        replaced = existing.get((status.st_dev, status.st_ino))
         if replaced is not None:
             raise InputError(f"{replaced}: is the recording {recording}, which would be destroyed")
 
@@ -99,27 +99,27 @@ def _check_one(output: Output, read: dict[tuple[int, int], Path]) -> None:
     if output.path.absolute().parts[1:2] == ("dev",) and output.path.absolute().parts[2:3] != ("shm",):
         raise InputError(f"{output}: is a device; expected a file's name")
     try:
-        found = output.path.stat()
+        status = output.path.stat()
     except FileNotFoundError:
-        found = None
+        status = None
     except (OSError, ValueError) as error:
-        found = None
+        status = None
         if not isinstance(error, NotADirectoryError):
             why = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{output}: can't be written: {why}") from error
-    if found is not None:
+    if status is not None:
         for is_kind, kind in _KINDS:
-            if is_kind(found.st_mode):
+            if is_kind(status.st_mode):
                 raise InputError(f"{output}: is {kind}; expected a file's name")
-        if stat.S_ISDIR(found.st_mode) != output.is_folder:
+        if stat.S_ISDIR(status.st_mode) != output.is_folder:
             kinds = ("a file", "a folder") if output.is_folder else ("a folder", "a file")
             raise InputError(f"{output}: is {kinds[0]}, expected {kinds[1]}")
         if not output.is_folder:
-            if path := read.get((found.st_dev, found.st_ino)):
+            if path := read.get((status.st_dev, status.st_ino)):
                 raise InputError(f"{output}: would write over an input, {path}")
             if output.path.suffix.lower() in RECORDINGS:
                 raise InputError(f"{output}: is a recording, which would be destroyed")
-    _check_writable(output, found is not None and output.is_folder)
+    _check_writable(output, status is not None and output.is_folder)
 
 
 def _check_writable(output: Output, into: bool) -> None:
@@ -150,8 +150,8 @@ def _identities(path: Path) -> Iterator[tuple[tuple[int, int], Path]]:
         return
     for name in names:
         try:
-            found = name.stat()
+            status = name.stat()
         except (OSError, ValueError):
             continue
-        if stat.S_ISREG(found.st_mode):
-            yield (found.st_dev, found.st_ino), name
+        if stat.S_ISREG(status.st_mode):
+            yield (status.st_dev, status.st_ino), name

@@ -68,9 +68,9 @@ def find(kind: Kind, name: str, where: str) -> ModuleType:
     """
     if "." in name:
         return _from_outside(kind, name, where)
-    known = names(kind)
-    if name not in known:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, known)}")
+    registered = names(kind)
+    if name not in registered:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, registered)}")
     return importlib.import_module(f"{PACKAGES[kind]}.{name}")
 
 

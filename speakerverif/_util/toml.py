@@ -47,10 +47,10 @@ def from_dict(cls: type[T], table: dict[str, Any], where: str) -> T:
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table, found {table!r}")
     hints = typing.get_type_hints(cls, include_extras=True)
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    field_names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in table:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        if key not in field_names:
+            raise InputError(f"{where}: unknown key {key!r}; {nearest(key, field_names)}")
     required = [f.name for f in dataclasses.fields(cls) if _is_required(f)]  # type: ignore[arg-type]
     if missing := [key for key in required if key not in table]:
         raise InputError(f"{where}: the key {missing[0]!r} is missing")

@@ -32,8 +32,8 @@ def mono(chunk: Samples, sample_rate: int, channel: Channel) -> Samples:
     if isinstance(channel, int):
         if not 1 <= channel <= channels:
             raise Damaged(f"has {channels} channel{'s' * (channels > 1)}; channel {channel} was asked for")
-        one: Samples = chunk[:, channel - 1]
-        return one
+        selected: Samples = chunk[:, channel - 1]
+        return selected
     if channels == 1:
         return chunk.reshape(-1)
     if channel is None:

@@ -25,9 +25,8 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise `InputError` where an output of the command line can't be written or is an input."""
     outputs = list(outputs_of(arguments))
     written = {output.option.removeprefix("--").replace("-", "_") for output in outputs}
-    others = (value for name, value in vars(arguments).items() if name not in (*written, "command", "run"))
-    values = list(vars(arguments).values())
-    for path in (path for value in values for path in (value if isinstance(value, list) else [value])):
+    others = [value for name, value in vars(arguments).items() if name not in (*written, "command", "run")]
+    for path in (path for value in others for path in (value if isinstance(value, list) else [value])):
         if isinstance(path, Path):
             _check_name(path)
     check_outputs(outputs, [path for value in others for path in _paths(value)])

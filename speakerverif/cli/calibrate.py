@@ -97,17 +97,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit a calibration or fusion, store it, and print its figures."""
     from speakerverif.inference.score_sources import NotEmbeddedError
 
-    made = [name for name in ("folder", "manifest", "store") if getattr(arguments, name)]
+    sources_given = [name for name in ("folder", "manifest", "store") if getattr(arguments, name)]
     if arguments.remove:
         return _remove(arguments)
-    if len(made) + bool(arguments.trials) != 1:
+    if len(sources_given) + bool(arguments.trials) != 1:
         raise InputError("calibrate: give TRIALS, or --folder DIR, or --manifest LIST, or --store DIR")
     if arguments.model and not arguments.model.is_dir():
         raise InputError(
             f"{arguments.model}: a calibration is stored in a model folder; calibrate that, then export it again"
         )
     try:
-        return _run_people(arguments, made[0]) if made else _run_list(arguments)
+        return _run_people(arguments, sources_given[0]) if sources_given else _run_list(arguments)
     except NotEmbeddedError as error:
         print(error, file=sys.stderr)
         return FAILURE

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the records, the paired test and the decision as JSON",
     )
-    add("--date", metavar="TEXT", help="to stand in the page (default: when SCORES was written)")
+    add("--date", metavar="TEXT", help="date that the page shows (default: when SCORES was written)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,10 +101,10 @@ def run(args: argparse.Namespace) -> int:
     system = dataclasses.replace(systems[0], record=dataclasses.replace(systems[0].record, breakdown=groups))
     result = Result(system, units, systems[1] if len(systems) > 1 else None)
     date = args.date or f"{datetime.fromtimestamp(args.scores.stat().st_mtime, UTC):%Y-%m-%d} (the scores)"
-    made = [("command", args.command), ("date", date)]
+    facts = [("command", args.command), ("date", date)]
     if table is not None:
-        made.append(("embeddings", f"{args.embeddings}, of the model {table.fingerprint or 'not known'}"))
-    options = {"table": table, "audio_root": args.audio_root, "made": made}
+        facts.append(("embeddings", f"{args.embeddings}, of the model {table.fingerprint or 'not known'}"))
+    options = {"table": table, "audio_root": args.audio_root, "made": facts}
     print(write_report([result], args.out, title=args.title, **options))
     if args.json:
         write_json(args.json, to_json([result], args.title or title_of([result])))

@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="utt2spk",
-        help="speakers of the files, utt2spk or manifest, as often as needed (default: told from the paths)",
+        help="speakers of the files, utt2spk or manifest, may be given several times (default: taken from the paths)",
     )
     add(
         "--quality-from",

@@ -122,8 +122,8 @@ def durations(paths: Sequence[Path]) -> list[float]:
             return 0.0, "unreadable"
 
     with ThreadPoolExecutor(max_workers=min(16, 4 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(examine, paths))
-    bad = [(path, problem) for path, (_, problem) in zip(paths, found, strict=True) if problem]
+        examined = list(pool.map(examine, paths))
+    bad = [(path, problem) for path, (_, problem) in zip(paths, examined, strict=True) if problem]
     if bad:
         counts = ", ".join(
             f"{n} {problem}" for problem, n in Counter(problem for _, problem in bad).most_common()
@@ -133,7 +133,7 @@ def durations(paths: Sequence[Path]) -> list[float]:
             f"{len(bad)} of {len(paths)} audio files can't be used ({counts}), first: {first}. "
             "Restore them, or take them out of the corpus's lists"
         )
-    return [duration_s for duration_s, _ in found]
+    return [duration_s for duration_s, _ in examined]
 
 
 def kaldi_table(path: Path, shape: str) -> dict[str, str]:
@@ -213,13 +213,13 @@ def write_lists(
     out.mkdir(parents=True, exist_ok=True)
     for name, paths in files.items():
         (out / f"{name}.txt").write_text("".join(f"{path}\n" for path in paths), "utf-8")
-    found = {name: len(paths) for name, paths in files.items()}
+    counted = {name: len(paths) for name, paths in files.items()}
     notes = [
-        f"{name}: found {found[name]} recordings, the corpus has {count}"
+        f"{name}: found {counted[name]} recordings, the corpus has {count}"
         for name, count in expected.items()
-        if found[name] != count
+        if counted[name] != count
     ]
-    write_json(out / "prepare.json", {"found": found, "expected": expected, "notes": notes})
+    write_json(out / "prepare.json", {"found": counted, "expected": expected, "notes": notes})
     return PreparedRecordings({name: out / f"{name}.txt" for name in files}, root, notes)
 
 

@@ -97,7 +97,7 @@ def find_speakers(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise InputError(f"{where}: no such folder; expected{corpus.shape}")
     if "\t" in str(root) or "\n" in str(root):
-        raise InputError(f"{where}: a tab or a line break in a path can't stand in a manifest")
+        raise InputError(f"{where}: a tab or a line break in a path can't be written in a manifest")
     if not any(root.iterdir()):
         raise InputError(f"{where}: the folder is empty; expected{corpus.shape}")
     parts = list(_parts(root, DEPTH))
@@ -174,7 +174,7 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
     if former is not None:
         return former
     record.unlink(missing_ok=True)
-    found = Scan()
+    total = Scan()
     workers = min(32, 4 * (os.cpu_count() or 1))
     with (
         Progress(len(folders), f"scan {corpus.name}", "speaker") as progress,
@@ -184,15 +184,15 @@ def scan(corpus: Corpus, folders: dict[str, list[Path]], manifest: Path) -> Scan
         file.write(HEADER)
         for rows, one in pool.map(_scan_speaker, folders, folders.values()):
             file.write(rows)
-            found.speakers |= one.speakers
-            found.compressed += one.compressed
-            found.ignored += one.ignored
-            found.problems += one.problems
+            total.speakers |= one.speakers
+            total.compressed += one.compressed
+            total.ignored += one.ignored
+            total.problems += one.problems
             progress.update(1)
-    if not found.problems:
-        kept = {"speakers": found.speakers, "compressed": found.compressed, "ignored": found.ignored}
+    if not total.problems:
+        kept = {"speakers": total.speakers, "compressed": total.compressed, "ignored": total.ignored}
         write_json(record, {"signature": signature, **kept})
-    return found
+    return total
 
 
 def _former(record: Path, signature: str) -> Scan | None:
@@ -213,23 +213,23 @@ def _signature(folders: dict[str, list[Path]]) -> str:
 
 def _scan_speaker(speaker: str, folders: list[Path]) -> tuple[bytes, Scan]:
     """Return the manifest rows and the scan of one speaker."""
-    found = Scan()
+    partial = Scan()
     recordings: dict[str, list[str]] = {}  # id -> its files
     for folder in folders:
-        _list_speaker(speaker, folder, recordings, found)
+        _list_speaker(speaker, folder, recordings, partial)
     rows, total_s = [], 0.0
     for name in sorted(recordings):
-        path = _choose(recordings[name], found)
+        path = _choose(recordings[name], partial)
         try:
             seconds = duration_s(path)
         except InputError as error:
-            found.problems.append((str(error), path))
+            partial.problems.append((str(error), path))
             continue
-        found.compressed += path.endswith(".m4a")
+        partial.compressed += path.endswith(".m4a")
         total_s += seconds
         rows.append(f"{name}\t{path}\t{speaker}\t0.0\t{seconds!r}\n")
-    found.speakers[speaker] = (len(rows), total_s)
-    return os.fsencode("".join(rows)), found
+    partial.speakers[speaker] = (len(rows), total_s)
+    return os.fsencode("".join(rows)), partial
 
 
 def _list_speaker(speaker: str, folder: Path, recordings: dict[str, list[str]], found: Scan) -> None:

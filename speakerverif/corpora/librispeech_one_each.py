@@ -1,4 +1,4 @@
-"""One recording of each of 251 LibriSpeech readers: classes to train on beside another corpus, without trials.
+"""One recording of each of 251 LibriSpeech readers: further training classes for another corpus, without trials.
 
 Source: Panayotov, Chen, Povey and Khudanpur 2015, "LibriSpeech: an ASR corpus based on public domain audio books"
 (OpenSLR 12, train-clean-100, CC BY 4.0). The folder contains `wav.scp` and `utt2spk`. With one recording per speaker,
@@ -41,7 +41,7 @@ def prepare(root: Path, out: Path) -> Prepared:
     ]
     out.mkdir(parents=True, exist_ok=True)
     Manifest.from_utterances(utterances).write(out / "train.tsv")
-    found = counts(readers.values())
-    notes = [] if found == EXPECTED else [f"found {found}, the corpus has {EXPECTED}"]
-    write_json(out / "prepare.json", {"found": found, "expected": EXPECTED, "notes": notes})
+    counted = counts(readers.values())
+    notes = [] if counted == EXPECTED else [f"found {counted}, the corpus has {EXPECTED}"]
+    write_json(out / "prepare.json", {"found": counted, "expected": EXPECTED, "notes": notes})
     return Prepared(out / "train.tsv", {}, root, notes)

@@ -49,11 +49,11 @@ def prepare(root: Path, out: Path, seed: int = 0) -> Prepared:
     ids = [utterance.id for utterance in validation]
     trials = balanced_trials(ids, same, ~same, NUM_TRIALS, rng, "validation")
     trials.write(out / "trials" / "validation.txt")
-    found = {name: counts(utterance.speaker for utterance in part) for name, part in parts.items()}
-    write_json(out / "prepare.json", {"found": found, "trials": len(trials), "seed": seed})
+    counted = {name: counts(utterance.speaker for utterance in part) for name, part in parts.items()}
+    write_json(out / "prepare.json", {"found": counted, "trials": len(trials), "seed": seed})
     notes = [
         f"{name}: {number['speakers']:,} speakers, {number['utterances']:,} recordings"
-        for name, number in found.items()
+        for name, number in counted.items()
     ]
     notes.append(
         f"validation: {len(trials):,} trials, half of them of one speaker, between speakers held out of the training"

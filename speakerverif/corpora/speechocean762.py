@@ -71,18 +71,18 @@ def prepare(root: Path, out: Path, seed: int = 0) -> Prepared:
         for name, path in lists.items():
             _copy_trials(root / "dev" / f"{name}.txt", path, splits["dev"])
     else:
-        made = _make_trials(splits["dev"], seed)
+        lists_made = _make_trials(splits["dev"], seed)
         for name, path in lists.items():
-            made[name].write(path)
-        sizes = ", ".join(f"{len(made[name])} in {name}" for name in LISTS)
+            lists_made[name].write(path)
+        sizes = ", ".join(f"{len(lists_made[name])} in {name}" for name in LISTS)
         notes.append(
             f"trial lists made here with seed {seed} ({sizes}): figures don't compare with other lists'"
         )
-    found = {name: counts(split.speakers) for name, split in splits.items()}
-    for name, count in found.items():
+    counted = {name: counts(split.speakers) for name, split in splits.items()}
+    for name, count in counted.items():
         if count != EXPECTED[name]:
             notes.append(f"{name}: found {_worded(count)}, the corpus has {_worded(EXPECTED[name])}")
-    write_json(out / "prepare.json", {"found": found, "expected": EXPECTED, "notes": notes})
+    write_json(out / "prepare.json", {"found": counted, "expected": EXPECTED, "notes": notes})
     return Prepared(out / "train.tsv", lists, root, notes)
 
 

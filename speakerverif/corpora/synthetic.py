@@ -139,14 +139,14 @@ def prepare(
 
 
 def _make_where_absent(root: Path, shape: Shape, workers: int) -> None:
-    made = root / "corpus.json"
-    if not made.exists():
+    record_path = root / "corpus.json"
+    if not record_path.exists():
         make(root, shape, workers)
         return
-    held, asked = json.loads(made.read_text("utf-8")), json.loads(json.dumps(asdict(shape)))
+    held, asked = json.loads(record_path.read_text("utf-8")), json.loads(json.dumps(asdict(shape)))
     if held != asked:
         raise InputError(
-            f"{made}: holds the corpus {held}, expected {asked}; remove the folder or give another"
+            f"{record_path}: holds the corpus {held}, expected {asked}; remove the folder or give another"
         )
 
 

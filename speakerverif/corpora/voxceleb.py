@@ -95,14 +95,14 @@ def prepare(
     }
     for speaker, one in evaluated.speakers.items():
         splits["VoxCeleb1 test" if speaker in TEST1 else "VoxCeleb1 dev"][speaker] = one
-    found = {
+    counted = {
         name: {"speakers": len(s), "utterances": sum(n for n, _ in s.values())} for name, s in splits.items()
     }
     hours = {name: sum(seconds for _, seconds in s.values()) / 3600 for name, s in splits.items()}
     notes = _ignored(evaluated.ignored + trained.ignored + spared.ignored)
     problems = evaluated.problems + trained.problems + spared.problems
     _report_problems(problems, out, partial, notes)
-    notes += _check_counts(found, trees, partial)
+    notes += _check_counts(counted, trees, partial)
     kept, records = _check_lists(lists, test_list, out / "trials", notes)
     _m4a.require_ffmpeg(evaluated.compressed + trained.compressed)
     if trained.compressed:
@@ -118,7 +118,7 @@ def prepare(
         f"{len(shared)} speakers are both in training and in the trials{': ' if shared else ''}{named(shared)}"
     )
     record = {
-        "found": found,
+        "found": counted,
         "expected": EXPECTED,
         "hours": hours,
         "trials": records,
@@ -216,12 +216,13 @@ def _check_lists(
     kept: dict[str, Path] = {}
     records: dict[str, dict[str, Any]] = {}
     for trials in lists:
-        known = known_list(trials)
+        list_name = known_list(trials)
         source = Path(trials.name)
-        name = LIST_NAMES.get((known or "").removesuffix(", by its counts"), source.stem)
+        name = LIST_NAMES.get((list_name or "").removesuffix(", by its counts"), source.stem)
         missing = [i for i in trials.ids if i not in there]
         absent = {i.split("/")[0] for i in missing} - speakers
-        what = f"{known or f'{source.name}, not a published list'}: {len(trials):,} trials of {len(trials.ids):,} files"
+        title = list_name or f"{source.name}, not a published list"
+        what = f"{title}: {len(trials):,} trials of {len(trials.ids):,} files"
         if missing and (len(missing) == len(trials.ids) or not absent):
             raise InputError(
                 f"{source}: {len(missing):,} of the {len(trials.ids):,} files in this list are not among "
@@ -238,7 +239,7 @@ def _check_lists(
         kept[name] = out / f"{name}.txt"
         shutil.copyfile(source, kept[name])
         records[name] = {
-            "known_as": known,
+            "known_as": list_name,
             "trials": len(trials),
             "files": len(trials.ids),
             "sha256": trials.sha256,

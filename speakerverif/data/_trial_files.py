@@ -144,12 +144,12 @@ def parse_scores(path: str | Path, ids: Sequence[str]) -> ScoreRows:
     Raises:
         InputError: unreadable or empty file, wrong rows (reported together), unclear which column is the score.
     """
-    known = np.array([text.encode() for text in ids], np.bytes_)
-    known = known.astype(f"S{-(-known.itemsize // 8) * 8}")
+    id_bytes = np.array([text.encode() for text in ids], np.bytes_)
+    id_bytes = id_bytes.astype(f"S{-(-id_bytes.itemsize // 8) * 8}")
     wrong = WrongRows()
-    parts: list[tuple[Texts, Places]] = [(known, np.arange(len(known)))]
+    parts: list[tuple[Texts, Places]] = [(id_bytes, np.arange(len(id_bytes)))]
     values, labels, labelled = [np.empty(0)], [np.empty(0, np.bool_)], False
-    for rows, layout in score_rows(path, wrong, set(known.tolist())):
+    for rows, layout in score_rows(path, wrong, set(id_bytes.tolist())):
         if layout.labels is not None:
             labelled = True
             labels.append(read_labels(rows, layout.labels, wrong))

@@ -48,22 +48,24 @@ def read_columns(
     """
     if speakers is None:
         speakers = dict(zip(files, speakers_by_path(files), strict=True))
-    found: list[Column] = []
+    all_columns: list[Column] = []
     for source in sources:
         path, name = _path_and_name(source)
         for title, by_key in _tables(path, name).items():
-            found.append(Column(title, _by_file(path, by_key, files, speakers)))
-    names = [column.name for column in found]
+            all_columns.append(Column(title, _by_file(path, by_key, files, speakers)))
+    names = [column.name for column in all_columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"columns given twice: {named(twice)}; name one of them with NAME=FILE")
-    return found
+    return all_columns
 
 
 def durations_of(table: EmbeddingTable) -> list[Column]:
     """Return the durations in a table, in seconds, as a column; an empty list where it has none."""
-    known = {name: f"{s:.3f}" for name, s in zip(table.ids, table.durations, strict=True) if math.isfinite(s)}
-    return [Column("duration (s)", known)] if known else []
+    seconds = {
+        name: f"{s:.3f}" for name, s in zip(table.ids, table.durations, strict=True) if math.isfinite(s)
+    }
+    return [Column("duration (s)", seconds)] if seconds else []
 
 
 def _path_and_name(source: str) -> tuple[Path, str]:
@@ -123,6 +125,7 @@ def _by_file(
     if not best:
         raise InputError(
             f"{path}: none of its keys ({named(list(by_key))}) is a recording of the trials, an utterance of a "
-            f"wav.scp beside it or a known speaker; expected ids like {files[0]}; --speakers utt2spk tells speakers"
+            f"wav.scp in its folder or a known speaker; expected ids like {files[0]}; "
+            "--speakers utt2spk names the speakers"
         )
     return best

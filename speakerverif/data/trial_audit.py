@@ -70,14 +70,18 @@ def audit(trials: TrialList, enroll_map: EnrollMap | None = None) -> Audit:
     duplicates = np.delete(several, first)
     mirrored = np.setdiff1d(np.delete(several, first_either), duplicates)
     _refuse_both_labels(trials, several, either[several])
-    own = trials.enroll == trials.test
+    self_pairs = trials.enroll == trials.test
     if enroll_map:
         code = {name: i for i, name in enumerate(trials.ids)}
         pairs = [(model, name) for model, files in enroll_map.items() for name in files]
-        own |= np.isin(ordered, [code[m] * size + code[u] for m, u in pairs if m in code and u in code])
-    found = {"self-pair": np.flatnonzero(own), "duplicate": duplicates, "mirrored": mirrored}
-    examples = tuple(f"{what}: {trials.pair(int(rows[0]))}" for what, rows in found.items() if len(rows))
-    counts = [len(rows) for rows in found.values()]
+        self_pairs |= np.isin(
+            ordered, [code[m] * size + code[u] for m, u in pairs if m in code and u in code]
+        )
+    rows_by_kind = {"self-pair": np.flatnonzero(self_pairs), "duplicate": duplicates, "mirrored": mirrored}
+    examples = tuple(
+        f"{what}: {trials.pair(int(rows[0]))}" for what, rows in rows_by_kind.items() if len(rows)
+    )
+    counts = [len(rows) for rows in rows_by_kind.values()]
     return Audit(known_list(trials), counts[0], counts[1], counts[2], examples)
 
 

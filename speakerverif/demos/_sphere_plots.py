@@ -68,8 +68,8 @@ class Sphere:
         """Return the mean angle in degrees between two held-out embeddings of a class."""
         angles = []
         for k in range(self.labels.max() + 1):
-            own = self.points[(self.labels == k) & self.held_out]
-            cosines = (own @ own.T)[~np.eye(len(own), dtype=bool)]
+            members = self.points[(self.labels == k) & self.held_out]
+            cosines = (members @ members.T)[~np.eye(len(members), dtype=bool)]
             angles.append(np.degrees(np.arccos(cosines.clip(-1, 1))).mean())
         return float(np.mean(angles))
 
@@ -271,9 +271,9 @@ def gap(target: Target, between: float) -> float:
 def _regions(axes: Axes, palette: Palette, name: str, formula: str, target: Target, with_label: bool) -> None:
     """Show which angles theta_1 and theta_2 to two weights count as speaker 1, as speaker 2, and as neither."""
     theta = np.radians(np.linspace(0, 120, 481))
-    own, other = target(np.cos(theta)), np.cos(theta)
-    first = own[None, :] >= other[:, None] - 1e-12
-    second = own[:, None] >= other[None, :] - 1e-12
+    lowered, other = target(np.cos(theta)), np.cos(theta)
+    first = lowered[None, :] >= other[:, None] - 1e-12
+    second = lowered[:, None] >= other[None, :] - 1e-12
     paper = np.array(to_rgb(palette.paper))
     image = np.tile(paper, (len(theta), len(theta), 1))
     for region, color in ((first, palette.classes[0]), (second & ~first, palette.classes[1])):

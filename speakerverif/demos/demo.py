@@ -23,7 +23,7 @@ from speakerverif.training.stages import run
 
 
 def demo(out: Path, *, device: str = "cpu", seed: int | None = None) -> None:
-    """Run the demo's recipe on synthetic speech under `out` and print the untrained network beside the trained one."""
+    """Run the demo's recipe on synthetic speech under `out` and compare the network before and after it."""
     tables = read_toml(Path(str(files("speakerverif.demos") / "demo.toml")))
     recipe = from_dict(Recipe, tables if seed is None else {**tables, "seed": seed}, "demo.toml")
     records = run(recipe, out, data_dir=out / "corpus", device=device)

@@ -91,45 +91,45 @@ def group_trials(trials: TrialList, column: Column, enroll_map: EnrollMap | None
     """Return the groups that a column makes of trials."""
     values = _values(trials, column, enroll_map)
     without = sum(value is None for value in values)
-    known = sorted({value for value in values if value is not None})
-    numbers = _numbers(known)
-    if len(known) > FEW_VALUES and numbers is not None:
+    distinct = sorted({value for value in values if value is not None})
+    numbers = _numbers(distinct)
+    if len(distinct) > FEW_VALUES and numbers is not None:
         names, member = _quartiles(trials, [None if v is None else float(v) for v in values])
         return Groups("lower of both sides, in quartiles", len(names), without, names, member)
     if numbers is not None:
-        known = [known[i] for i in np.argsort(numbers, kind="stable")]
-    place: dict[str | None, int] = {value: i for i, value in enumerate(known)}
+        distinct = [distinct[i] for i in np.argsort(numbers, kind="stable")]
+    place: dict[str | None, int] = {value: i for i, value in enumerate(distinct)}
     codes = np.array([place.get(value, -1) for value in values])
     low, high = np.sort(np.stack((codes[trials.enroll], codes[trials.test])), axis=0)
-    pairs, inverse = np.unique(np.where(low < 0, -1, len(known) * low + high), return_inverse=True)
+    pairs, inverse = np.unique(np.where(low < 0, -1, len(distinct) * low + high), return_inverse=True)
 
     def group(pair: int) -> tuple[int, ...]:
-        a, b = divmod(pair, max(len(known), 1))
+        a, b = divmod(pair, max(len(distinct), 1))
         if pair < 0:
             return (3,)
         if a == b:
             return (0, a)
-        return (1, a, b) if len(known) <= NAMED_VALUES else (2,)
+        return (1, a, b) if len(distinct) <= NAMED_VALUES else (2,)
 
     of_pair = [group(pair) for pair in pairs.tolist()]
     groups = sorted(set(of_pair))
     names = [
-        " – ".join(known[i] for i in where) or ("different" if kind == 2 else NOT_GIVEN)
+        " – ".join(distinct[i] for i in where) or ("different" if kind == 2 else NOT_GIVEN)
         for kind, *where in groups
     ]
     member = np.array([groups.index(one) for one in of_pair])[inverse]
-    return Groups("values of both sides", len(known), without, names, member)
+    return Groups("values of both sides", len(distinct), without, names, member)
 
 
 def _values(trials: TrialList, column: Column, enroll_map: EnrollMap | None) -> list[str | None]:
     """Return the value of every id of the list; None where it is unknown."""
     if enroll_map is None:
         return [column.values.get(name) for name in trials.ids]
-    found: list[str | None] = []
+    merged: list[str | None] = []
     for name in trials.ids:
         of_files = {column.values.get(file) for file in enroll_map.get(name, (name,))}
-        found.append(of_files.pop() if len(of_files) == 1 else None)
-    return found
+        merged.append(of_files.pop() if len(of_files) == 1 else None)
+    return merged
 
 
 def _numbers(values: Sequence[str]) -> np.ndarray | None:
@@ -147,13 +147,15 @@ def _quartiles(trials: TrialList, values: Sequence[float | None]) -> tuple[list[
     """Return the names of the bins, and each trial's bin."""
     numbers = np.array([np.nan if value is None else value for value in values])
     lower = np.minimum(numbers[trials.enroll], numbers[trials.test])  # nan where either is
-    known = ~np.isnan(lower)
+    is_number = ~np.isnan(lower)
     # Edges are values that occur, so that what the names of the bins say is exact.
-    edges = np.unique(np.quantile(lower[known], QUARTERS, method="lower")) if known.any() else np.empty(0)
+    edges = (
+        np.unique(np.quantile(lower[is_number], QUARTERS, method="lower")) if is_number.any() else np.empty(0)
+    )
     inner = edges[1:-1]
     names = [f"{low:.10g} ≤ x < {high:.10g}" for low, high in zip(edges[:-2], inner, strict=True)]
     names += [f"{edges[max(len(edges) - 2, 0)]:.10g} ≤ x ≤ {edges[-1]:.10g}"] if len(edges) else []
-    member = np.where(known, np.searchsorted(inner, lower, "right"), len(names))
+    member = np.where(is_number, np.searchsorted(inner, lower, "right"), len(names))
     there, renumbered = np.unique(member, return_inverse=True)
     return [[*names, NOT_GIVEN][i] for i in there.tolist()], renumbered
 

@@ -81,8 +81,8 @@ def held_out(
     llrs, thresholds = np.empty(len(labels)), np.full(len(labels), np.nan)
     for i, j in combinations_with_replacement(range(FOLDS), 2):
         apart = ~np.isin(enroll, (i, j)) & ~np.isin(test, (i, j))
-        own = ((enroll == i) & (test == j)) | ((enroll == j) & (test == i))
-        if not own.any():
+        of_folds = ((enroll == i) & (test == j)) | ((enroll == j) & (test == i))
+        if not of_folds.any():
             continue
         if not 0 < labels[apart].sum() < apart.sum():
             raise InputError(
@@ -92,7 +92,7 @@ def held_out(
         weights, bias = fit_affine(inputs[apart], labels[apart], p_target)
         if len(weights) == 1 and weights[0] <= 0:
             raise InputError(f"target trials score lower than non-targets (weight {weights[0]:.3g})")
-        llrs[own] = inputs[own] @ weights + bias
+        llrs[of_folds] = inputs[of_folds] @ weights + bias
         if far is not None:
-            thresholds[own] = threshold_at_far(inputs[apart] @ weights + bias, labels[apart], far)
+            thresholds[of_folds] = threshold_at_far(inputs[apart] @ weights + bias, labels[apart], far)
     return HeldOut(llrs, thresholds)

@@ -98,6 +98,6 @@ def _comparison(other: Comparison) -> str:
 
 def _facts(prefix: str, facts: Mapping[str, Any]) -> list[str]:
     """Return facts as one phrase in a list, an empty list where none is known."""
-    known = [(name, value) for name, value in facts.items() if value is not None]
-    words = [str(value) if name in ("name", "kind") else f"{name} {value}" for name, value in known]
+    stated = [(name, value) for name, value in facts.items() if value is not None]
+    words = [str(value) if name in ("name", "kind") else f"{name} {value}" for name, value in stated]
     return [prefix + ", ".join(words).replace("_", " ")] if words else []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from speakerverif.errors import InputError
 from speakerverif.models import hub
-from speakerverif.models.folder import BESIDES, CARD, CONFIG, SPEAKERS, WEIGHTS, read_model_folder
+from speakerverif.models.folder import CARD, CONFIG, OPTIONAL, SPEAKERS, WEIGHTS, read_model_folder
 
 
 def push(folder: str | Path, name: str, *, license: str = "", private: bool = False) -> str:
@@ -26,7 +26,7 @@ def push(folder: str | Path, name: str, *, license: str = "", private: bool = Fa
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a model folder")
     model = read_model_folder(folder)
-    wanted = (CONFIG, WEIGHTS, SPEAKERS, *BESIDES)
+    wanted = (CONFIG, WEIGHTS, SPEAKERS, *OPTIONAL)
     files = {file: (folder / file).read_bytes() for file in wanted if (folder / file).is_file()}
     files[CARD] = _card(folder, name, license).encode()
     return hub.upload(name, files, f"Add {model.name} ({model.fingerprint})", private)

@@ -126,8 +126,8 @@ class CosineHead(ClassifierHead):
 
     def replaced(self, cosines: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the columns (B, k) whose cosines are replaced, and the new values (B, k)."""
-        own = labels[:, None]
-        return own, self.target(cosines.gather(1, own))
+        column = labels[:, None]
+        return column, self.target(cosines.gather(1, column))
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         cosines = self.cosines(embeddings)

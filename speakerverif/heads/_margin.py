@@ -76,12 +76,12 @@ class MarginHead(CosineHead):
         return cosines.view(len(cosines), self.num_speakers, self.sub_centers).max(dim=2).values
 
     def replaced(self, cosines: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        own, values = super().replaced(cosines, labels)
+        column, values = super().replaced(cosines, labels)
         if not self.top_k:
-            return own, values
+            return column, values
         # Of K + 1 classes the right one is sorted to the end and cut off: no masked copy of the cosines.
         nearest = cosines.detach().topk(self.top_k + 1, dim=1).indices
-        own_last = (nearest == own).int().argsort(dim=1, stable=True)
+        own_last = (nearest == column).int().argsort(dim=1, stable=True)
         others = nearest.gather(1, own_last)[:, : self.top_k]
         raised = -self.lower(-cosines.gather(1, others), self.margin_fraction * self.top_k_margin)
-        return torch.cat([own, others], dim=1), torch.cat([values, raised], dim=1)
+        return torch.cat([column, others], dim=1), torch.cat([values, raised], dim=1)

@@ -22,9 +22,9 @@ def build_base(
     Raises:
         InputError: no name, an unknown name, an unknown key or a value out of range.
     """
-    known, name = allowed or registry.names("head"), str(table.get("name"))
-    if name not in known and (allowed or "." not in name):
-        raise InputError(f"head.base.name: found {name!r}, expected one of {', '.join(known)}")
+    choices, name = allowed or registry.names("head"), str(table.get("name"))
+    if name not in choices and (allowed or "." not in name):
+        raise InputError(f"head.base.name: found {name!r}, expected one of {', '.join(choices)}")
     module = registry.find("head", name, "head.base")
     keys = {key: value for key, value in table.items() if key != "name"}
     head: Head = module.build(from_dict(module.Config, keys, "head.base"), embedding_dim, num_speakers)

@@ -54,8 +54,8 @@ def cosines_to_means(vectors: Tensor, row: Tensor, counts: Tensor) -> Tensor:
     """Return the cosines (B, S) of unit vectors (B, D) to each speaker's mean, without the vector itself."""
     sums = vectors.new_zeros(len(counts), vectors.shape[1]).index_add_(0, row, vectors)
     means = sums / counts[:, None]
-    own = unit((sums[row] - vectors) / (counts[row, None] - 1))
-    own_cosines = (vectors * own).sum(dim=1, keepdim=True)
+    without_self = unit((sums[row] - vectors) / (counts[row, None] - 1))
+    own_cosines = (vectors * without_self).sum(dim=1, keepdim=True)
     return F.linear(vectors, unit(means)).scatter(1, row[:, None], own_cosines)
 
 

@@ -95,12 +95,12 @@ class SphereFace2(ClassifierHead):
         return raised.mul_(self.scale)
 
     def loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        own, weight = labels[:, None], self.positive_weight
+        column, weight = labels[:, None], self.positive_weight
         cosines = F.linear(unit(embeddings), unit(self.weight.to(embeddings.dtype)))
         bias = self.bias.to(embeddings.dtype)
-        wrong_no = -(self.positive(cosines.gather(1, own)) + bias)
+        wrong_no = -(self.positive(cosines.gather(1, column)) + bias)
         # The right class is overwritten, as subtracting it from the row's sum would lose precision.
-        wrong = self.negative(cosines).add_(bias).scatter_(1, own, wrong_no)
+        wrong = self.negative(cosines).add_(bias).scatter_(1, column, wrong_no)
         negatives = (1 - weight) * F.softplus(wrong).sum(dim=1)
         positives = (2 * weight - 1) * F.softplus(wrong_no).squeeze(1)
         return (negatives + positives).mean(), cosines.detach()

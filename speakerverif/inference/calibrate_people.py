@@ -116,7 +116,7 @@ class CalibratedPeople:
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON writes it."""
         labels = np.asarray(self.generated.trials.labels)
-        known = not math.isnan(self.mean_test_s[0])
+        has_durations = not math.isnan(self.mean_test_s[0])
         return {
             "calibration": dataclasses.asdict(self.calibration),
             "speakers": self.speakers,
@@ -125,7 +125,7 @@ class CalibratedPeople:
             "repeated": list(self.repeated),
             "targets": int(np.sum(labels)),
             "nontargets": int(np.sum(~labels)),
-            "mean_test_s": list(self.mean_test_s) if known else None,
+            "mean_test_s": list(self.mean_test_s) if has_durations else None,
             "held_out": {"act_dcf": self.act_dcf, "min_dcf": self.min_dcf, "cllr": self.cllr},
         }
 
@@ -245,9 +245,9 @@ def _refuse_unknowable(far: float, pairs: int, nontargets: int, speakers: int) -
     if pairs >= needed and nontargets >= needed:
         return
     people = math.ceil((1 + math.sqrt(1 + 8 * needed)) / 2)
-    known = min(pairs, nontargets)
+    comparisons = min(pairs, nontargets)
     raise InputError(
         f"--far {far:g}: needs {needed} pairs of different speakers and as many non-target trials ({people} speakers "
         f"or more); {speakers} speakers give {pairs} pairs and {nontargets} trials: give more people, or a rate of "
-        f"{math.ceil(1e4 / known) / 1e4:g} or more"
+        f"{math.ceil(1e4 / comparisons) / 1e4:g} or more"
     )

@@ -32,8 +32,8 @@ def channels_of(utterance: Utterance, source: Source) -> Iterable[Utterance]:
 
 def numbered(names: Sequence[str]) -> dict[str, tuple[str, int | None]]:
     """Return the file and the channel that each name of the form `path#2` means; other names mean a whole file."""
-    found: dict[str, tuple[str, int | None]] = {}
+    parts: dict[str, tuple[str, int | None]] = {}
     for name in names:
         match = _NUMBERED.fullmatch(name)
-        found[name] = (match[1], int(match[2])) if match else (name, None)
-    return found
+        parts[name] = (match[1], int(match[2])) if match else (name, None)
+    return parts

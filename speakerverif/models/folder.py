@@ -46,7 +46,7 @@ HEAD = "head.safetensors"  # the training head, for fine-tuning; nothing else ne
 
 
 # What a folder may also hold: the calibration, back end and cohort (`scoring.py`), the training head.
-BESIDES = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
+OPTIONAL = (CALIBRATION, "scoring.toml", "backend.npz", "cohort.npz", HEAD)
 
 
 DEFAULT = Path(__file__).parents[1] / "default_model"  # what the package ships; tools/pack_model.py makes it
@@ -141,7 +141,7 @@ def resolve_model(path: Path | None) -> Path:
         name = path.as_posix()
         on_hub = not path.exists() and path.suffix != ".onnx" and hub.NAME.fullmatch(name)
         return (
-            hub.fetch(name, (CONFIG, WEIGHTS, SPEAKERS, *(f"{file}*" for file in BESIDES)))
+            hub.fetch(name, (CONFIG, WEIGHTS, SPEAKERS, *(f"{file}*" for file in OPTIONAL)))
             if on_hub
             else path
         )
@@ -211,7 +211,7 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
 
 def _say_which(name: str, fingerprint: str, path: Path) -> None:
     logger.info(
-        f"no model named: the built-in starter model {name} {fingerprint}; what it is and is not "
+        f"no model named: the built-in starter model {name} {fingerprint}; what it is for "
         f"good for: {path / CARD}"
     )
 

@@ -97,10 +97,10 @@ def _sound(waveform: np.ndarray) -> str:
 
     Every browser plays both. Ogg would be smaller, but not all browsers play it, and its bytes differ every time.
     """
-    found = [_uri("audio/wav", _written(waveform, "WAV", "PCM_16"))]
+    encoded = [_uri("audio/wav", _written(waveform, "WAV", "PCM_16"))]
     if "MP3" in sf.available_formats():
-        found.append(_uri("audio/mpeg", _written(waveform, "MP3", "MPEG_LAYER_III")))
-    return min(found, key=len)
+        encoded.append(_uri("audio/mpeg", _written(waveform, "MP3", "MPEG_LAYER_III")))
+    return min(encoded, key=len)
 
 
 def _written(waveform: np.ndarray, kind: str, subtype: str) -> bytes:

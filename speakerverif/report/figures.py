@@ -157,9 +157,9 @@ def bayes_svg(scores: Sequence[tuple[System, ScoreList]], when: str) -> str:
     plot.line([-ends, ends], [1, 1], "mark")
     plot.note(-ends * 0.98, 1.03, "deciding without listening")
     for (system, one), style in zip(scores, SYSTEM_STYLES, strict=False):
-        found = bayes_error(one.scores, system.labels, log_odds)
-        plot.line(log_odds, found.minimum, f"{style} dashed")
-        plot.line(log_odds, found.actual, style)
+        errors = bayes_error(one.scores, system.labels, log_odds)
+        plot.line(log_odds, errors.minimum, f"{style} dashed")
+        plot.line(log_odds, errors.actual, style)
     return plot.svg()
 
 
@@ -194,8 +194,10 @@ def map_svg(found: Map) -> str:
     for name, k, (x, y) in zip(found.ids, owners.tolist(), found.points, strict=True):
         plot.point(x, y, f"m{k % 12} s{k}", f"{found.speakers[k]}: {name}", radius=2.1)
     for k, name in enumerate(found.speakers):
-        own = found.points[owners == k]  # named above its dots
-        plot.note(np.median(own[:, 0]), own[:, 1].max() + 0.012 * (y1 - y0), name, "middle", f"who s{k}")
+        cluster = found.points[owners == k]  # named above its dots
+        plot.note(
+            np.median(cluster[:, 0]), cluster[:, 1].max() + 0.012 * (y1 - y0), name, "middle", f"who s{k}"
+        )
     return plot.svg()
 
 

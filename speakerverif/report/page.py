@@ -23,8 +23,8 @@ from speakerverif.report.results import Calibrated, Result, System
 
 __all__ = ["Result", "System", "write_report"]
 
-HARDEST, HEARD = 15, 8  # trials of each kind that are listed; that are listed with players
-MOST = 5  # speakers, or pairs of them, that are named for their errors
+TRIALS_LISTED, TRIALS_PLAYED = 15, 8  # the hardest of each kind: without audio, with players
+SPEAKERS_NAMED = 5  # those with most errors, or pairs of them
 VERSIONS = ("numpy", "scipy")
 
 
@@ -202,11 +202,11 @@ def _hardest(
         )
     wrong = _most_wrong(result, target)
     if audio_root is None:
-        table = elements.trial_table(result, result.hardest(target, HARDEST), title)
+        table = elements.trial_table(result, result.hardest(target, TRIALS_LISTED), title)
         return Hardest(f"{anchor}-{kind}", title, f"{why} {wrong}".strip(), table, ())
     if result.units.kind == "speaker":
         why += f" One trial of each {'speaker' if target else 'pair of speakers'}."
-    rows = result.hardest(target, HEARD, per_speakers=True)
+    rows = result.hardest(target, TRIALS_PLAYED, per_speakers=True)
     trials = elements.heard_trials(result, rows, audio_root, recordings)
     return Hardest(f"{anchor}-{kind}", title, f"{why} {wrong}".strip(), None, trials)
 
@@ -219,7 +219,9 @@ def _most_wrong(result: Result, target: bool) -> str:
     errors = elements.count(total, "miss", "misses") if target else elements.count(total, "false alarm")
     most = "Speakers with most of them" if target else "Pairs of speakers with most of them"
     # A bare number would read as a count.
-    named = [(f"speaker {name}" if name.isdigit() else name, number) for name, number in wrong[:MOST]]
+    named = [
+        (f"speaker {name}" if name.isdigit() else name, number) for name, number in wrong[:SPEAKERS_NAMED]
+    ]
     listed = ", ".join(f"{name} ({number:,})" for name, number in named)
     return f"{errors} at the EER threshold. {most}: {listed}."
 

@@ -218,11 +218,11 @@ def fit_affine(
         return curvature + np.diag(penalty)
 
     start = np.append(np.zeros(inputs.shape[1]), -offset)
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         loss, start, method="trust-exact", jac=gradient, hess=hessian, options={"gtol": 1e-9}
     )
-    weights = found.x[:-1] / scale
-    return weights, float(found.x[-1] - weights @ centre)
+    weights = optimum.x[:-1] / scale
+    return weights, float(optimum.x[-1] - weights @ centre)
 
 
 def _inputs(scores: Sequence[ScoreList], quality: Mapping[str, Array]) -> Array:
@@ -242,8 +242,8 @@ def _matched(first: ScoreList, other: ScoreList) -> Array:
     code = {name: i for i, name in enumerate(trials.ids)}
     local = np.array([code.get(name, -1) for name in theirs.ids], np.int64)
     enroll, test = local[theirs.enroll], local[theirs.test]
-    known = np.flatnonzero((enroll >= 0) & (test >= 0))
-    keys, at = np.unique(enroll[known] * len(trials.ids) + test[known], return_index=True)
+    named_rows = np.flatnonzero((enroll >= 0) & (test >= 0))
+    keys, at = np.unique(enroll[named_rows] * len(trials.ids) + test[named_rows], return_index=True)
     wanted = trials.pair_keys()
     place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     missing = np.flatnonzero(keys[place] != wanted) if len(keys) else np.arange(len(wanted))
@@ -252,7 +252,7 @@ def _matched(first: ScoreList, other: ScoreList) -> Array:
             f"{theirs.name}: no score for {missing.size} of the {len(wanted)} pairs of {trials.name}: "
             f"{named([trials.pair(i) for i in missing[:6]])}"
         )
-    return other.scores[known][at][place]
+    return other.scores[named_rows][at][place]
 
 
 def _names(names: Sequence[str]) -> str:

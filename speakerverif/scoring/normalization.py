@@ -128,12 +128,12 @@ def cohort_statistics(
     if not 2 <= top <= size:
         raise InputError(f"top_n {top}: expected 2 to {size}, the size of the cohort")
     others = np.ascontiguousarray(unit(cohort.astype(np.float32)).T)
-    own = unit(embeddings.astype(np.float32))
-    mean, std = np.empty(len(own)), np.empty(len(own))
+    units = unit(embeddings.astype(np.float32))
+    mean, std = np.empty(len(units)), np.empty(len(units))
     step = max(1, _BLOCK_SCORES // size)
-    buffer = np.empty((min(step, len(own)), size), np.float32)
-    for start in range(0, len(own), step):
-        block = own[start : start + step]
+    buffer = np.empty((min(step, len(units)), size), np.float32)
+    for start in range(0, len(units), step):
+        block = units[start : start + step]
         scores = np.matmul(block, others, out=buffer[: len(block)])
         if top < size:
             scores.partition(size - top, axis=1)

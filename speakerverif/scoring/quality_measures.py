@@ -44,7 +44,7 @@ def of_trials(
     for name in names:
         if name not in NAMES:
             raise InputError(f"quality measure {name!r}: {nearest(name, list(NAMES))}")
-    found: dict[str, Array] = {}
+    by_name: dict[str, Array] = {}
     for name in names:
         sides = []
         for codes, files in ((trials.enroll, enroll_map), (trials.test, None)):
@@ -66,8 +66,8 @@ def of_trials(
                     f"{named([trials.ids[ids[i]] for i in bad])}"
                 )
             sides.append(np.log(of_group)[np.searchsorted(ids, codes)])
-        found |= both_sides(name, *sides)
-    return found
+        by_name |= both_sides(name, *sides)
+    return by_name
 
 
 def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:

@@ -101,15 +101,15 @@ def _check_extremes(head: heads.Head) -> None:
     """Check embeddings equal and opposite to a class weight, zero, tiny and all alike, in three precisions."""
     weights = [p.detach() for p in head.parameters() if p.ndim == 2 and p.shape[1] == DIM and len(p) >= 4]
     weight = weights[0][:4] if weights else torch.eye(4, DIM)
-    one = weight[:1].expand(4, DIM)
+    same_row = weight[:1].expand(4, DIM)
     cases = {
         "equal to class weights": weight.repeat(2, 1),
         "opposite to class weights": -weight.repeat(2, 1),
         "unit vectors": torch.eye(4, DIM).repeat(2, 1),
         "zero": torch.zeros(8, DIM),
         "of length 1e-7": torch.full((8, DIM), 1e-7),
-        "in two opposite directions": torch.cat([one, -one]),
-        "a thousand times as long as others": torch.cat([one * 1000, torch.zeros(4, DIM)]),
+        "in two opposite directions": torch.cat([same_row, -same_row]),
+        "a thousand times as long as others": torch.cat([same_row * 1000, torch.zeros(4, DIM)]),
         "zero among others": torch.cat([torch.zeros(1, DIM), utterances()[0][:7]]),
     }
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

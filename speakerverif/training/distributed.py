@@ -94,9 +94,9 @@ def as_first_finds(find: Callable[[], T]) -> T:
     """Return in every process what a function returns in the first; the others don't call it."""
     if size() == 1:
         return find()
-    found = [find() if is_first() else None]
-    dist.broadcast_object_list(found, 0)
-    return cast(T, found[0])
+    box = [find() if is_first() else None]
+    dist.broadcast_object_list(box, 0)
+    return cast(T, box[0])
 
 
 def any_says(flag: bool) -> bool:

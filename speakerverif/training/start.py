@@ -116,13 +116,13 @@ def _with_former_rows(
             'train.old_classes = "replace"'
         )
     joined, index = {}, torch.tensor(rows)
-    known = index >= 0
+    has_former = index >= 0
     for name, tensor in wanted.items():
         former = weights[name]
         per_class = tensor.shape[0] // len(rows) if tensor.ndim else 0
         if per_class and former.shape == (num_former * per_class, *tensor.shape[1:]):
             blocks = tensor.detach().clone().unflatten(0, (len(rows), per_class))
-            blocks[known] = former.unflatten(0, (num_former, per_class))[index[known]].to(blocks)
+            blocks[has_former] = former.unflatten(0, (num_former, per_class))[index[has_former]].to(blocks)
             joined[name] = blocks.flatten(0, 1)
         elif former.shape == tensor.shape:
             joined[name] = former

@@ -50,8 +50,8 @@ class Workspace:
     @property
     def lists(self) -> Path:
         """The folder of the prepared lists, which is in this run's folder if `places` gives the corpus."""
-        own = self.out / "data"
-        return own if self.places else lists_of(self.recipe, self.data_dir, own)
+        lists_folder = self.out / "data"
+        return lists_folder if self.places else lists_of(self.recipe, self.data_dir, lists_folder)
 
     @property
     def prepared_before(self) -> bool:

@@ -196,7 +196,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
     system = dataclasses.replace(result.system, name=name, record=record)
     result = with_second(dataclasses.replace(result, system=system))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speakerverif.report.page.HEARD", 3)
+        patch.setattr("speakerverif.report.page.TRIALS_PLAYED", 3)
         patch.setattr("speakerverif.report.figures.det_png", lambda systems: b"")
         folder, made = tmp_path_factory.mktemp("report"), [("command", name)]
         return write_report([result], folder, table=table, audio_root=tiny_corpus, made=made)

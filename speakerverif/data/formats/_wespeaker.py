@@ -32,9 +32,9 @@ def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
 
 
 def _utterances(shard: Path) -> Iterator[Utterance]:
-    found = list(members(shard))
-    speakers = {name.removesuffix(".spk"): part for name, part in found if name.endswith(".spk")}
-    recordings = [(name, part) for name, part in found if Path(name).suffix not in NOTES]
+    entries = list(members(shard))
+    speakers = {name.removesuffix(".spk"): part for name, part in entries if name.endswith(".spk")}
+    recordings = [(name, part) for name, part in entries if Path(name).suffix not in NOTES]
     if not recordings:
         raise InputError("no recordings in this shard")
     for name, part in recordings:

@@ -26,8 +26,8 @@ from speakerverif.models.folder import CONFIG, save_model
 
 def kinds() -> dict[str, ModuleType]:
     """Return the kinds of checkpoints that can be imported: name and module."""
-    found = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in found]
+    module_names = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in module_names]
     return {module.KIND: module for module in modules}
 
 
@@ -45,13 +45,13 @@ def import_model(kind: str, source: str | Path, out: str | Path, assignments: Se
         InputError: unknown kind, no such source, a file that is not of that kind, tensors that don't fit, or a setting
             that decides the embeddings and that neither the files nor the assignments give.
     """
-    known, out = kinds(), Path(out)
-    if kind not in known:
-        raise InputError(f"unknown kind {kind!r}; {nearest(kind, list(known))}")
+    importers, out = kinds(), Path(out)
+    if kind not in importers:
+        raise InputError(f"unknown kind {kind!r}; {nearest(kind, list(importers))}")
     if (out / CONFIG).exists():
         raise InputError(f"{out}: already holds a model; name another folder with --out")
-    path = Path(source) if Path(source).exists() else hub.fetch(str(source), known[kind].FILES)
-    foreign = _answered(known[kind].read(path), list(assignments))
+    path = Path(source) if Path(source).exists() else hub.fetch(str(source), importers[kind].FILES)
+    foreign = _answered(importers[kind].read(path), list(assignments))
     weights = fitted(foreign)
     recipe = Recipe(
         name=foreign.name or path.resolve().stem,

@@ -24,11 +24,11 @@ def find(source: Path, *patterns: str) -> Path:
     if source.is_file():
         return source
     for pattern in patterns:
-        found = sorted(source.glob(pattern))
-        if len(found) > 1:
-            raise InputError(f"{source}: {', '.join(p.name for p in found)}: name the one to import")
-        if found:
-            return found[0]
+        paths = sorted(source.glob(pattern))
+        if len(paths) > 1:
+            raise InputError(f"{source}: {', '.join(p.name for p in paths)}: name the one to import")
+        if paths:
+            return paths[0]
     raise InputError(f"{source}: expected {' or '.join(patterns)} in it")
 
 

@@ -131,8 +131,10 @@ def size(state: Mapping[str, Tensor], name: str, axis: int, where: Path) -> int:
         InputError: no such tensor, or it has fewer axes.
     """
     if name not in state or state[name].ndim <= axis:
-        found = ", ".join(list(state)[:5])
-        raise InputError(f"{where}: no tensor {name} with {axis + 1} axes or more; it begins with {found}")
+        first_names = ", ".join(list(state)[:5])
+        raise InputError(
+            f"{where}: no tensor {name} with {axis + 1} axes or more; it begins with {first_names}"
+        )
     return state[name].shape[axis]
 
 
@@ -173,10 +175,10 @@ def recognised(
     """
     read = next((read for name, read in layouts.items() if name in state), None)
     if read is None:
-        known = ", ".join(layout.__name__.replace("_", " ").strip() for layout in layouts.values())
+        layout_names = ", ".join(layout.__name__.replace("_", " ").strip() for layout in layouts.values())
         begins = ", ".join(list(state)[:3])
         raise InputError(
-            f"{where}: none of the networks of {toolkit} that come in ({known}); its tensors begin with {begins}"
+            f"{where}: none of the networks of {toolkit} that come in ({layout_names}); its tensors begin with {begins}"
         )
     return read(state, where)
 

@@ -51,15 +51,15 @@ def redimnet(state: State, where: Path) -> Network:
     # In the authors' later code each stage begins with the weights of its inputs and the change of shape.
     first = 2 if "backbone.stage0.0.w" in state else 0
     width = size(state, "backbone.fin_wght1d.w" if first else "backbone.inputs_weights.1", 2, where)
-    found = _redimnet_size(state, where, width, first)
-    name = next((name for name, known in SIZES.items() if known._replace(mels=found.mels) == found), None)
+    shown = _redimnet_size(state, where, width, first)
+    name = next((name for name, known in SIZES.items() if known._replace(mels=shown.mels) == shown), None)
     if name is None:
-        raise InputError(f"{where}: a ReDimNet of no known size, {', '.join(SIZES)}: {found}")
+        raise InputError(f"{where}: a ReDimNet of no known size, {', '.join(SIZES)}: {shown}")
     modules = {**INPUT, **pooling_layout(state).modules, **SEGMENT, **AUTHORS_SEGMENT}
     modules |= {"backbone.mfa.0": "head.affine", "backbone.mfa.1": "head.norm"}
-    modules |= numbered("backbone.inputs_weights.{}", "weights.{}", len(found.stages), 1)
-    modules |= _input_weights(len(found.stages))
-    for i, stage in enumerate(found.stages):
+    modules |= numbered("backbone.inputs_weights.{}", "weights.{}", len(shown.stages), 1)
+    modules |= _input_weights(len(shown.stages))
+    for i, stage in enumerate(shown.stages):
         theirs, ours = f"backbone.stage{i}", f"stages.{i}"
         modules[f"{theirs}.{first}"] = f"{ours}.reduce"
         after = first + 1 + stage.blocks
@@ -87,7 +87,7 @@ def redimnet(state: State, where: Path) -> Network:
     }
     # The weight of the first stage's only input is 1 whatever it holds.
     ignored = ("backbone.stage0.0.w",) if first else ("backbone.inputs_weights.0",)
-    return Network(encoder, modules, found.mels, ignored=ignored)
+    return Network(encoder, modules, shown.mels, ignored=ignored)
 
 
 def redimnet2(state: State, where: Path) -> Network:
@@ -104,12 +104,12 @@ def redimnet2(state: State, where: Path) -> Network:
     channels = size(state, "backbone.stem.0.weight", 0, where)
     stages = [_stage2(state, where, i) for i in range(count(state, "backbone.stage{}.2.weight"))]
     name = next(
-        (n for n, known in second_version.SIZES.items() if _shapes2(known) == (channels, stages)), None
+        (n for n, sizes in second_version.SIZES.items() if _shapes2(sizes) == (channels, stages)), None
     )
     if name is None:
-        known = ", ".join(second_version.SIZES)
+        sizes = ", ".join(second_version.SIZES)
         raise InputError(
-            f"{where}: a ReDimNet2 of no known size, {known}: {channels} channels, stages {stages}"
+            f"{where}: a ReDimNet2 of no known size, {sizes}: {channels} channels, stages {stages}"
         )
     modules = {**INPUT, **pooling_layout(state).modules, **AUTHORS_SEGMENT}
     modules |= {"backbone.stem_gnorm": "group_norm", "backbone.head": "head"} | _input_weights(len(stages))
