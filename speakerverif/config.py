@@ -25,12 +25,16 @@ FeatureKind = Literal[
     "redimnet",
     "redimnet2",
     "nemo",
+    "waveform",
 ]
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Log mel filterbanks; the defaults are WeSpeaker's (Kaldi, 80 bands, Hamming), on samples in [-1, 1]."""
+    """Log mel filterbanks; the defaults are WeSpeaker's (Kaldi, 80 bands, Hamming), on samples in [-1, 1].
+
+    Kind "waveform" is the samples themselves, of which `num_mels` is 1; bands and frames don't concern it.
+    """
 
     kind: FeatureKind = "kaldi"
     sample_rate: Annotated[int, Range(1_000, 384_000)] = 16000
@@ -47,6 +51,8 @@ class FeatureConfig:
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions between values, as `key: found ..., expected ...`."""
+        if self.kind == "waveform" and self.num_mels != 1:
+            yield f"num_mels: found {self.num_mels}, expected 1 with kind waveform: samples are no bands"
         nyquist = self.sample_rate / 2
         high = self.high_hz if self.high_hz > 0 else nyquist + self.high_hz
         if high > nyquist:
@@ -185,6 +191,9 @@ class TrainConfig:
     # Fine-tuning begins with the weights of this model: a folder, org/name on the hub, or "starter", the built-in one.
     # A recipe without [encoder] takes that model's, with its features.
     start_from: str = ""
+    # Weights that a self-supervised front end begins with: a transformers folder, org/name on the hub, a state dict of
+    # torchaudio, or WavLM's .pt. A model to start from has its own.
+    pretrained: str = ""
     # What becomes of that model's classes: those of the data take their place, or join them.
     old_classes: Literal["replace", "keep"] = "replace"
     head_epochs: Epochs = 0.0  # until then only the head learns

@@ -14,6 +14,8 @@ EXTRAS = {
     "index": ("faiss",),
     "sklearn": ("sklearn",),
     "completion": ("shtab",),
+    "ssl": ("torchaudio",),
+    "w2v_bert": ("transformers",),
 }
 
 

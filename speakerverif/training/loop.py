@@ -180,6 +180,10 @@ def new_training(
     config = recipe.train
     if start_from is not None:
         load_weights(model, head, class_names, start_from, config.old_classes == "keep")
+    elif config.pretrained:
+        from speakerverif.exchange.front_ends import load_front_end
+
+        load_front_end(model.encoder, config.pretrained)
     if config.lora.rank:
         parts.add_low_rank_changes(model.encoder, config.lora)
     parts.freeze(model.encoder, head, config)

@@ -13,8 +13,6 @@ from speakerverif._util.messages import nearest
 from speakerverif.config import LoraConfig, TrainConfig
 from speakerverif.errors import InputError
 
-_CHANGES = ".parametrizations."  # in the names of the parameters of layers with low-rank changes
-
 
 class LowRank(nn.Module):
     """A weight matrix (M, N) plus a learnt change of low rank, which starts at zero.
@@ -68,11 +66,17 @@ def add_low_rank_changes(encoder: nn.Module, config: LoraConfig) -> None:
 
 def merged(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of a model whose low-rank changes, if it has any, are added to its weights."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if _CHANGES not in name}
+    tensors = model.state_dict()
     for name, module in model.named_modules():
-        if parametrize.is_parametrized(module):
-            for tensor in module.parametrizations:
-                tensors[f"{name}.{tensor}"] = getattr(module, tensor).detach()
+        if isinstance(module, LowRank):
+            layer = name.partition(".parametrizations.")[0]
+            for part in [
+                tensor for tensor in tensors if tensor.startswith(f"{layer}.parametrizations.weight.")
+            ]:
+                del tensors[part]
+            changed = model.get_submodule(layer)
+            assert isinstance(changed, nn.Linear)
+            tensors[f"{layer}.weight"] = changed.weight.detach()
     return tensors
 
 

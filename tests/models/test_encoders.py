@@ -26,7 +26,12 @@ from tests import map_references as maps
 from tests import network_references as nets
 
 NUM_MELS = 80
-NAMES = sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if not m.name.startswith("_"))
+# `test_self_supervised` holds the encoder over samples to the same.
+NAMES = sorted(
+    m.name
+    for m in pkgutil.iter_modules(encoders.__path__)
+    if not m.name.startswith("_") and m.name != "self_supervised"
+)
 # The settings that the encoders here differ by, beside every encoder's own defaults.
 SMALL: dict[str, Any] = {
     "channels": 16,
@@ -55,6 +60,8 @@ NARROW = {  # those whose full width would take seconds
     },
     "resnet_se34l": {"channels": 8, "blocks": (1, 1, 1, 1)},
     "redimnet2": {"size": "B0", "head_channels": 5, "group_norm": True},  # and `narrow_redimnet2`
+    "mhfa": {"layers": 5, "heads": 3, "compression": 8, "embedding_dim": 6},
+    "mfa": {"layers": 5, "adapter_channels": 8, "embedding_dim": 6},
     "titanet": {"channels": 16, "pooling_channels": 24, "kernels": (5,), "repeats": 2, "dropout": 0.0},
 }
 MELS = {"redimnet2": redimnet2.MELS, "resnet_se34l": 16, "repvgg": 24}
@@ -65,6 +72,7 @@ VARIANTS = [
     ("ecapa", {**SMALL, "global_context": False, "res2_scale": 4}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "padding": "reflect", "activation": "leaky_relu"}),
     ("xvector", {"channels": 16, "pooling_channels": 24, "norm_affine": False, "segment_layers": 2}),
+    ("xvector", {"channels": 16, "pooling_channels": 24, "norm": False, "projection_channels": 12}),
     ("eres2netv2", {"channels": 4, "base_width": 24, "scale": 4, "expansion": 4, "embedding_dim": 6}),
     ("eres2netv2", {"channels": 4, "base_width": 32, "fused_stages": 4, "segment_layers": 2}),
     (

@@ -13,6 +13,7 @@ from speakerverif.config import FeatureConfig
 from speakerverif.errors import InputError
 from speakerverif.models import features
 from speakerverif.models._cpu.swap import accelerate
+from speakerverif.models.features.filterbank import Filterbank
 
 KINDS = sorted(features.KINDS)
 
@@ -206,6 +207,7 @@ def test_batch_equals_single(kind: str, mean_norm: bool) -> None:
 def test_blocks_make_no_difference(kind: str) -> None:
     waveform, num_samples = noise(16000, 9000, 12000)
     fbank = features.build(config(kind))
+    assert isinstance(fbank, Filterbank)
     whole = fbank(waveform, num_samples)[0]
     fbank.block_frames = 20
     torch.testing.assert_close(fbank(waveform, num_samples)[0], whole, atol=1e-5, rtol=0)
@@ -227,6 +229,7 @@ def test_precision(kind: str) -> None:
 
 def test_nothing_is_stored_and_the_model_can_ask() -> None:
     fbank = features.build(config(num_mels=72))
+    assert isinstance(fbank, Filterbank)
     assert not fbank.state_dict()
     assert (fbank.num_mels, fbank.sample_rate, fbank.frame_shift_ms) == (72, 16000, 10.0)
 

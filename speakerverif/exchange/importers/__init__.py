@@ -98,6 +98,9 @@ def _normalisation(features: FeatureConfig) -> str:
 def assumptions(foreign: Foreign) -> str:
     """Return the assumed settings of an imported model as one line: features, normalisation, pooling, layer."""
     features, encoder = foreign.features, foreign.network.encoder
+    if features.kind == "waveform":
+        settings = ", ".join(f"{key} {value}" for key, value in encoder.items() if key != "name")
+        return f"samples in [-1, 1] times {features.waveform_scale:g}; {features.sample_rate} Hz; {settings}"
     high_hz = features.high_hz if features.high_hz > 0 else features.sample_rate / 2 + features.high_hz
     parts = [
         f"{features.kind} filterbank of {features.num_mels} bands from {features.low_hz:g} to {high_hz:g} Hz",

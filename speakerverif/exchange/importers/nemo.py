@@ -67,7 +67,7 @@ def read(source: Path) -> Foreign:
     network = recognised(state, LAYOUTS, archive, "NeMo")
     _check_encoder(config.get("encoder") or {}, archive)
     filterbank = _features(config.get("preprocessor") or {}, archive)
-    mel = features.build(filterbank).mel.T
+    mel = features.build(filterbank).get_buffer("mel").T
     theirs = state.get("preprocessor.featurizer.fb", mel[None])
     theirs = theirs[0] if theirs.ndim == 3 and len(theirs) == 1 else theirs
     if theirs.shape != mel.shape or (theirs - mel).abs().max() > 1e-5:

@@ -11,11 +11,11 @@ recognition", ICASSP. Projects differ; these settings give theirs (parameters at
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from speakerverif._util.ranges import VarianceFloor, Width
+from speakerverif._util.ranges import Range, VarianceFloor, Width
 from speakerverif.errors import InputError
 from speakerverif.models import pooling
 from speakerverif.models.encoders._tdnn import TDNN, Padding
@@ -32,6 +32,8 @@ class Config:
     padding: Padding = "zeros"  # none, as in Kaldi's training: the first and last 7 frames are context only
     activation: Literal["relu", "leaky_relu"] = "relu"
     norm_affine: bool = True  # batch norms have a scale and an offset
+    norm: bool = True  # batch norm after each layer
+    projection_channels: Annotated[int, Range(0, 100_000)] = 0  # of a linear layer before all others; 0: none
     segment_layers: Literal[1, 2] = 1  # the embedding is the first or the second layer after pooling
     pooling: Pooling = "statistics"
     variance_floor: VarianceFloor = 1e-8
@@ -67,10 +69,15 @@ class XVector(nn.Module):
         super().__init__()
         self.embedding_dim = config.embedding_dim
         activation = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}[config.activation]
-        norm: Literal["affine", "plain"] = "affine" if config.norm_affine else "plain"
+        norm: Literal["affine", "plain", "none"] = "affine" if config.norm_affine else "plain"
+        if not config.norm:
+            norm = "none"
+        self.projection = (
+            nn.Linear(num_mels, config.projection_channels) if config.projection_channels else None
+        )
         self.frames = nn.ModuleList()
         self.lost_frames: list[int] = []  # number of frames that each layer removes
-        size = num_mels
+        size = config.projection_channels or num_mels
         for kernel_size, dilation in [(5, 1), (3, 2), (3, 3), (1, 1), (1, 1)]:
             out = config.pooling_channels if len(self.frames) == 4 else config.channels
             layer = TDNN(size, out, kernel_size, dilation, config.padding, activation(inplace=True), norm)
@@ -95,7 +102,7 @@ class XVector(nn.Module):
             InputError: without padding, an utterance is shorter than the layers' context.
         """
         self.minimum_length(features, num_frames)
-        frames = features
+        frames = features if self.projection is None else self.projection(features)
         for layer, lost in zip(self.frames, self.lost_frames, strict=True):
             if num_frames is not None:
                 num_frames = num_frames - lost

@@ -1,9 +1,11 @@
 """Log mel filterbanks of a whole batch at once: waveform in, features out, one kind per file.
 
-The kinds are those that other toolkits' models were trained on.
+The kinds are those that other toolkits' models were trained on, and the samples themselves ("waveform").
 """
 
 from collections.abc import Callable
+
+from torch import nn
 
 from speakerverif.config import FeatureConfig
 from speakerverif.models.features.filterbank import Filterbank
@@ -18,7 +20,9 @@ from speakerverif.models.features.torchaudio import (
     VoxcelebTrainerLiteFilterbank,
     VoxcelebTrainerLiteLinearFilterbank,
 )
+from speakerverif.models.features.waveform import Waveform
 
+# The filterbanks by kind.
 KINDS: dict[str, Callable[[FeatureConfig], Filterbank]] = {
     "kaldi": KaldiFilterbank,
     "speechbrain": SpeechBrainFilterbank,
@@ -33,10 +37,10 @@ KINDS: dict[str, Callable[[FeatureConfig], Filterbank]] = {
 }
 
 
-def build(config: FeatureConfig) -> Filterbank:
+def build(config: FeatureConfig) -> nn.Module:
     """Return the features that a configuration names.
 
     Raises:
         InputError: lengths, bands or frequencies that make no filterbank.
     """
-    return KINDS[config.kind](config)
+    return Waveform(config) if config.kind == "waveform" else KINDS[config.kind](config)
