@@ -50,10 +50,7 @@ from speakerverif.models.folder import (
     read_model_folder,
     save_model,
 )
-from speakerverif.scoring import (
-    calibration,
-    cosine,
-)
+from speakerverif.scoring import calibration, cosine, quality_measures
 from speakerverif.scoring.scorer import Scoring, fit, needs_training, plan_of
 
 
@@ -158,6 +155,7 @@ def pack(
         fingerprint=folder.fingerprint,
         scoring=scoring.name,
         units=(units.enroll, units.test) if units.kind == "speaker" else None,
+        speech_s=quality_measures.typical_speech(trials, table),
     )
     fitted.save(aside / CALIBRATION)
     read_model_folder(aside)

@@ -12,6 +12,7 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import DetCurve, act_dcf
 from speakerverif.inference.score_sources import ListRequest, Place, ScoreFiles, quality_of, scores_of
+from speakerverif.scoring import quality_measures
 from speakerverif.scoring.backends._linear import Adaptation as Method
 from speakerverif.scoring.calibration import Calibration, fit
 from speakerverif.scoring.scorer import Scoring
@@ -134,6 +135,7 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
             )
     units = units_of(trials, read_speaker_tables(request.speakers, files_of(trials, enroll_map)), enroll_map)
     quality = quality_of(request.quality, request, scored, enroll_map)
+    table = scored.table
     calibration = fit(
         scored.systems,
         quality,
@@ -142,6 +144,7 @@ def calibrate_list(request: CalibrationRequest) -> CalibratedList:
         fingerprint=fingerprint,
         scoring=scoring,
         units=(units.enroll, units.test) if units.kind == "speaker" else None,
+        speech_s=0.0 if table is None else quality_measures.typical_speech(trials, table, enroll_map),
     )
     llrs = calibration.apply(scored.systems, quality)
     assert trials.labels is not None  # `fit` refuses a list without labels

@@ -199,6 +199,7 @@ def calibrated(
         fingerprint=table.fingerprint,
         scoring=scoring.name,
         units=codes,
+        speech_s=quality_measures.typical_speech(trials, table, enroll_map),
     )
     inputs = np.column_stack([scores.scores, *quality.values()])
     judged = held_out(inputs, trials.labels, units, request.p_target, request.far, request.seed)

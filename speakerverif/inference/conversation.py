@@ -33,6 +33,9 @@ from speakerverif.scoring.normalization import unit
 
 NO_LABELS = ("", "<NA>", "NA")
 UNKNOWN = "unknown"
+# By which a voice's least log likelihood ratio rises per doubling of the speech on either side: the calibration knows
+# single recordings, and the LLRs of means of several are larger. `tools/conversations.py` measures what it gains.
+LLR_PER_DOUBLING = 0.85
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Turn:
         llr: of the voice, likewise; None without a calibration.
         most_similar: that enrolled speaker.
         status: "ok", or why the turn could not be embedded.
+        llr_threshold: from which the voice is named; None where a score decides.
     """
 
     path: str
@@ -61,6 +65,7 @@ class Turn:
     llr: float | None
     most_similar: str | None
     status: str
+    llr_threshold: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON writes it."""
@@ -81,11 +86,13 @@ def name_turns(
     """Return the turns with their names.
 
     A voice is all turns of one label in one recording, where the diarizer gave labels and they sound alike; other
-    turns are joined to voices by average-linkage clustering of their scores. The mean embedding of a voice, weighted
-    by the turns' lengths, is compared with all enrolled speakers, and unknown voices are joined over all recordings by
-    the same clustering. By default a voice is named at the operating point of the calibration plus the logarithm of the
-    number of enrolled speakers: so strangers are named as often as the operating point states for one comparison.
-    Clustering decides pairs, at the operating point itself.
+    turns are joined to voices by average-linkage clustering of their scores, at the calibration's operating point. The
+    mean embedding of a voice, weighted by the turns' lengths, is compared with all enrolled speakers, and unknown
+    voices are joined over all recordings by the same clustering.
+
+    By default a voice is named where its log likelihood ratio with one of N enrolled speakers reaches log N (there the
+    speaker is as likely as a stranger, if every second voice is enrolled), plus `LLR_PER_DOUBLING` for each doubling of
+    the speech on either side over that of the calibration's trials.
 
     Args:
         folder: the loaded model.
@@ -113,8 +120,43 @@ def name_turns(
     table = embed(folder, turns, device=device, label="turns", source=source)
     if not len(table):
         raise InputError(f"no turn can be embedded: {next(iter(table.failed.values()))}")
-    rows = {int(turn): row for row, turn in enumerate(table.ids)}
     limits = EnrolmentLimits.of(folder)
+    return name_embedded(
+        (names, people),
+        turns,
+        table,
+        scale=scale,
+        min_similarity=-1.0 if limits is None else limits.min_voices,
+        threshold=threshold,
+        llr_threshold=llr_threshold,
+    )
+
+
+def name_embedded(
+    enrolled: tuple[Sequence[str], Sequence[Sequence[Sample]]],
+    turns: Sequence[Utterance],
+    table: EmbeddingTable,
+    *,
+    scale: Scale,
+    min_similarity: float,
+    threshold: float | None = None,
+    llr_threshold: float | None = None,
+    llr_per_doubling: float = LLR_PER_DOUBLING,
+) -> list[Turn]:
+    """Return embedded turns with their names, as `name_turns` does.
+
+    Args:
+        enrolled: names of the speakers, and the samples of each.
+        turns: their ids are "0", "1", ...; their labels are the speakers.
+        table: embeddings of the turns, by their ids; turns that are not in it are in its `failed`.
+        scale: of the model, with an operating point or a threshold.
+        min_similarity: of the turns of a label (`similarity_of_voices`); below, they are joined as if they had none.
+        threshold: one voice at this score or above.
+        llr_threshold: one voice at this log likelihood ratio or above.
+        llr_per_doubling: by which the default threshold rises.
+    """
+    names, people = enrolled
+    rows = {int(turn): row for row, turn in enumerate(table.ids)}
 
     def values_of(first: Sequence[Sequence[Sample]], second: EmbeddingTable) -> NDArray[np.float64]:
         compared = scale.compare(first, second)
@@ -122,21 +164,25 @@ def name_turns(
         return compared.scores if by_score else _not_none(compared.llrs)
 
     limit = threshold if threshold is not None else llr_threshold
+    by_default = limit is None
     if limit is None and scale.calibration is not None and scale.calibration.point is not None:
         limit = scale.calibration.point.threshold
-        llr_threshold = limit + math.log(len(names))
     assert limit is not None
 
     def joined(voices: list[list[int]]) -> list[list[int]]:
         return _joined(voices, _voices(table, voices), values_of, limit)
 
-    voices = _labelled_or_clustered(table, turns, rows, limits, joined)
-    compared = scale.compare(people, _voices(table, voices))
+    voices = _labelled_or_clustered(table, turns, rows, min_similarity, joined)
+    means = _voices(table, voices)
+    compared = scale.compare(people, means)
+    least = np.full(compared.scores.shape, limit)
+    if by_default:
+        least = math.log(len(names)) + llr_per_doubling * _doublings(people, means, scale)
+    values = compared.scores if threshold is not None else _not_none(compared.llrs)
     best = compared.scores.argmax(axis=0)
     accepted, unnamed = {}, []
     for voice, who in enumerate(best.tolist()):
-        llr = None if compared.llrs is None else float(compared.llrs[who, voice])
-        if scale.decide(float(compared.scores[who, voice]), llr, threshold, llr_threshold).accepted:
+        if values[who, voice] >= least[who, voice]:
             accepted[voice] = names[who]
         else:
             unnamed.append(voice)
@@ -157,7 +203,11 @@ def name_turns(
         name = accepted.get(voice) or number[row]
         duration_s = turn.duration_s or float(table.durations[row])
         place = (turn.path, turn.start_s, duration_s, turn.speaker)
-        result.append(Turn(*place, name, float(compared.scores[who, voice]), llr, names[who], "ok"))
+        score, at = (
+            float(compared.scores[who, voice]),
+            None if threshold is not None else float(least[who, voice]),
+        )
+        result.append(Turn(*place, name, score, llr, names[who], "ok", at))
     return result
 
 
@@ -221,7 +271,7 @@ def _labelled_or_clustered(
     table: EmbeddingTable,
     turns: Sequence[Utterance],
     rows: dict[int, int],
-    limits: EnrolmentLimits | None,
+    min_similarity: float,
     joined: Callable[[list[list[int]]], list[list[int]]],
 ) -> list[list[int]]:
     """Return the voices of each recording as lists of rows: the labels' where they hold, else clusters."""
@@ -234,7 +284,7 @@ def _labelled_or_clustered(
             labelled.setdefault((turns[i].path, turns[i].channel, turns[i].speaker), []).append(row)
     voices = []
     for (path, channel, _), members in labelled.items():
-        if limits is None or similarity_of_voices(table.embeddings[members]) >= limits.min_voices:
+        if similarity_of_voices(table.embeddings[members]) >= min_similarity:
             voices.append(members)
         else:
             loose.setdefault((path, channel), []).extend(members)
@@ -256,6 +306,23 @@ def _voices(table: EmbeddingTable, voices: Sequence[Sequence[int]]) -> Embedding
         status=["ok"] * len(voices),
         fingerprint=table.fingerprint,
     )
+
+
+def _doublings(
+    people: Sequence[Sequence[Sample]], voices: EmbeddingTable, scale: Scale
+) -> NDArray[np.float64]:
+    """Return how often the speech of both sides is doubled over that of the calibration's trials, (people, voices).
+
+    Less speech than that counts as 0, and so do unknown amounts and a calibration that knows amounts by itself.
+    """
+    shape = len(people), len(voices)
+    fitted = scale.calibration
+    if fitted is None or fitted.speech_s <= 0 or {"speech", "duration"} & set(fitted.measures):
+        return np.zeros(shape)
+    sides = (np.array([sum(s.speech_s for s in samples) for samples in people]), voices.speech)
+    # nan, where an earlier version enrolled, and 0 become 1.
+    first, second = (np.log2(np.fmax(side / fitted.speech_s, 1.0)) for side in sides)
+    return np.asarray(first[:, None] + second[None, :], np.float64)
 
 
 def _joined(

@@ -45,6 +45,7 @@ class Calibration:
         fingerprint: the model whose scores they were; empty if unknown.
         scoring: how that model's embeddings were scored, as `Scoring.name` says; empty if unknown.
         point: the operating point chosen on the same list, its threshold an LLR; None if none was.
+        speech_s: seconds of speech on a side of that list's trials, their geometric mean; 0 if unknown.
     """
 
     kinds: tuple[str, ...]
@@ -57,6 +58,7 @@ class Calibration:
     fingerprint: str
     scoring: str = ""
     point: DecisionPoint | None = None
+    speech_s: float = 0.0
 
     @property
     def measures(self) -> list[str]:
@@ -131,6 +133,7 @@ def fit(
     fingerprint: str = "",
     scoring: str = "",
     units: tuple[Codes, Codes] | None = None,
+    speech_s: float = 0.0,
 ) -> Calibration:
     """Return the calibration, or with several systems the fusion, that is best on labelled trials.
 
@@ -142,6 +145,7 @@ def fit(
         fingerprint: the model whose scores they are.
         scoring: how its embeddings were scored, as `Scoring.name` says.
         units: the speakers of the enroll and the test sides, as `operating_point` takes them.
+        speech_s: seconds of speech on a side of the trials, as `quality_measures.typical_speech` returns them.
 
     Raises:
         InputError: no labels, or of one class only; pairs missing; a constant or non-finite input; a single
@@ -167,6 +171,7 @@ def fit(
         trials_sha256=trials.sha256,
         fingerprint=fingerprint,
         scoring=scoring,
+        speech_s=speech_s,
     )
     if far is None:
         return fitted

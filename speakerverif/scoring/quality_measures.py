@@ -70,6 +70,20 @@ def of_trials(
     return by_name
 
 
+def typical_speech(trials: TrialList, table: EmbeddingTable, enroll_map: EnrollMap | None = None) -> float:
+    """Return the seconds of speech on a side of trials, their geometric mean; 0 where they are unknown for a file.
+
+    Args:
+        trials: pairs of ids; with `enroll_map` the enroll ids are models.
+        table: has a row for every file. The seconds of a model's files add up.
+        enroll_map: model -> ids of its files.
+    """
+    if not len(trials) or not (table.speech > 0).all():
+        return 0.0
+    sides = of_trials(["speech"], trials, table, enroll_map)
+    return float(np.exp((sides["speech_low"] + sides["speech_high"]).mean() / 2))
+
+
 def both_sides(name: str, enroll: Array, test: Array) -> dict[str, Array]:
     """Return a quality measure of two recordings as two columns, `name_low` and `name_high`.
 
