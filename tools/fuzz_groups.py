@@ -2,10 +2,11 @@
 
 import gzip
 import io
+import json
 import struct
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from speakerverif._util.json_files import read_json
 from speakerverif._util.tar import members
 from speakerverif._util.toml import format_toml, from_dict, to_dict
 from speakerverif.audio import reading
 from speakerverif.config import Recipe, load_recipe
+from speakerverif.corpora._prepared import Prepared
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.formats.manifests import read_manifest
 from speakerverif.data.formats.tables import read_table
-from speakerverif.data.metadata import read_columns
+from speakerverif.data.metadata import Column, read_columns
 from speakerverif.data.scores import ScoreList
-from speakerverif.data.speakers import read_enroll_map, read_speakers
+from speakerverif.data.speakers import read_enroll_map, read_speakers, units_of
 from speakerverif.data.trials import TrialList
+from speakerverif.evaluation.records import ScoringRecord
 from tests.data import test_formats_document as document
 from tools.fuzz_inputs import Seed, unpacked
 
@@ -293,6 +297,62 @@ def read_store(path: Path) -> None:
     store.remove("bob")
 
 
+@cache
+def record_seeds() -> list[Seed]:
+    """Return the record of a scoring with a breakdown."""
+    from speakerverif.evaluation.breakdown import breakdown
+    from speakerverif.evaluation.evaluate import Settings, evaluate
+
+    pairs = np.triu_indices(24, 1)
+    ids = tuple(f"s{i // 3}/{i % 3}" for i in range(24))
+    labels = pairs[0] // 3 == pairs[1] // 3
+    enroll, test = (side.astype(np.int32) for side in pairs)
+    scores = ScoreList(TrialList(ids, enroll, test, labels, "t"), labels - 0.03 * enroll, "llr")
+    record = evaluate(scores, Settings(samples=20))
+    columns = [Column("half", {name: str(i // 12) for i, name in enumerate(ids)})]
+    groups = breakdown(scores, columns, units_of(scores.trials), record.figures)
+    text = json.dumps(replace(record, breakdown=groups).to_json()).encode()
+    return [Seed("r.json", {"r.json": text})]
+
+
+def read_record(path: Path) -> None:
+    """Read a record and write it again."""
+    record = ScoringRecord.from_json(read_json(path), path)
+    json.dumps(record.to_json())
+
+
+@cache
+def state_seeds() -> list[Seed]:
+    """Return what an unfinished training of one speaker leaves: its state and its log."""
+    with tempfile.TemporaryDirectory() as scratch:
+        training = _tiny_training()
+        training.step = 2
+        training.save(Path(scratch), {"utterances": 3})
+        state = (Path(scratch) / "training/state.safetensors").read_bytes()
+    log = b'{"step": 1, "loss": 2.5}\n{"step": 2, "eer": 0.1}\n'
+    return [Seed("m", {"m/training/state.safetensors": state, "m/log.jsonl": log})]
+
+
+def read_state(path: Path) -> None:
+    """Continue from a training's state and log."""
+    from speakerverif.training import log, state
+
+    log.read_log(path)
+    saved = state.read(path)
+    assert saved is not None
+    training = _tiny_training()
+    training.load(path, *saved)
+    assert training.step >= 0
+
+
+def _tiny_training() -> Any:
+    from speakerverif.training.loop import new_training
+
+    return new_training(tiny_recipe(), ["a", "b"], "cpu", None)
+
+
+PREPARED = b'{"train": "t.tsv", "trials": {"t": "t.txt"}, "audio_root": "wav", "notes": ["n"], "test": null}'
+
 GROUPS = {
     group.name: group
     for group in (
@@ -326,5 +386,8 @@ GROUPS = {
         Group("models", model_seeds, read_model),
         Group("recipes", recipe_seeds, read_recipe),
         Group("stores", store_seeds, read_store),
+        Group("records", record_seeds, read_record),
+        Group("states", state_seeds, read_state),
+        Group("prepared", lambda: [Seed("p.json", {"p.json": PREPARED})], Prepared.load),
     )
 }

@@ -42,10 +42,8 @@ def cache_home() -> Path | None:
     """Return the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`; None for a user without a home folder."""
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        return None
+    home = _home()
+    return None if home is None else home / ".cache"
 
 
 def config_home() -> Path | None:
@@ -57,11 +55,19 @@ def config_home() -> Path | None:
     of_windows = os.environ.get("APPDATA") if sys.platform == "win32" else None
     if folder := os.environ.get("XDG_CONFIG_HOME") or of_windows:
         return Path(folder)
+    home = _home()
+    if home is None:
+        return None
+    return home / "Library" / "Application Support" if sys.platform == "darwin" else home / ".config"
+
+
+def _home() -> Path | None:
+    """Return the user's home folder; None where there is none, or another user's that can't be entered (`sudo -u`)."""
     try:
         home = Path.home()
     except RuntimeError:
         return None
-    return home / "Library" / "Application Support" if sys.platform == "darwin" else home / ".config"
+    return home if os.access(home, os.X_OK) else None
 
 
 def threads_spin() -> bool:

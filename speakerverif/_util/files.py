@@ -49,6 +49,27 @@ def open_input(path: str | Path) -> IO[bytes]:
         raise InputError(f"{str(path)!r}: no file has such a name: {error}") from error
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """Return the lines of a UTF-8 text file, as `lines_of`.
+
+    Raises:
+        InputError: unreadable, or not UTF-8.
+    """
+    try:
+        with open_input(path) as file:
+            return lines_of(file.read().decode())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines that end in line feeds; unlike `str.splitlines`, other separators are part of a line."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a temporary file for writing; it replaces the file at `path` on success and is deleted otherwise.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from speakerverif.errors import InputError
 
-# Files that are read from a Kaldi folder, and the file that marks a model folder.
-KALDI_FILES = ("wav.scp", "segments", "utt2spk", "spk2utt")
-MODEL_FILE = "config.toml"
+# Files that are read from a Kaldi folder, and the files that mark a model folder and an enrolment store.
+KALDI_FILES = ("wav.scp", "segments", "utt2spk", "spk2utt", "reco2file_and_channel")
+MODEL_FILE, STORE_FILE = "config.toml", "store.db"
 # Files that `calibrate` writes into a model folder.
 WRITTEN_INTO_MODELS = ("calibration.toml",)
 RECORDINGS = frozenset(
@@ -142,6 +142,8 @@ def _identities(path: Path) -> Iterator[tuple[tuple[int, int], Path]]:
     try:
         if path.is_dir():
             names = [path / name for name in KALDI_FILES]
+            if (path / STORE_FILE).is_file():
+                names += path.glob("store.*")
             if (path / MODEL_FILE).is_file():
                 names += [file for file in path.iterdir() if file.name not in WRITTEN_INTO_MODELS]
         else:

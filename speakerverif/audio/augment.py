@@ -18,6 +18,7 @@ from speakerverif.audio import reading
 from speakerverif.audio.codec import check, transcode
 from speakerverif.audio.resample import resample
 from speakerverif.config import AugmentConfig
+from speakerverif.data import _text
 from speakerverif.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -167,8 +168,8 @@ class Recordings:
     def __init__(self, source: Path, sample_rate: int, load: Callable[[str, int], Waveform]) -> None:
         self.sample_rate, self.load = sample_rate, load
         if source.is_file():
-            lines = source.read_text("utf-8").splitlines()
-            self.paths = [str(source.parent / line.strip()) for line in lines if line.strip()]
+            listed = _text.lines(source, raw_paths=True)
+            self.paths = [str(source.parent / line.text) for line in listed]
         else:
             files = source.rglob("*") if source.is_dir() else ()
             # Hidden files are not recordings: macOS keeps metadata of x.wav in ._x.wav.

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from speakerverif._util import environment, extras
 from speakerverif.cli import (
@@ -214,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         restart_with_kept_memory()
     with messages_shown(arguments.verbosity):
         try:
+            _check_current_folder()
             _outputs.check(arguments)
             return int(arguments.run(arguments))
         except InputError as error:
@@ -227,9 +229,22 @@ def main(argv: list[str] | None = None) -> int:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILURE
+        except OSError as error:
+            # A file or folder that can't be used and that no reader has named, such as one of another user.
+            if error.filename is None:
+                raise
+            logging.getLogger(__name__).error(f"speakerverif: {error.filename}: {error.strerror}")
+            return FAILURE
         except KeyboardInterrupt:
             logging.getLogger(__name__).error("speakerverif: interrupted")
             return FAILURE
+
+
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(f"the current folder can't be used ({error.strerror}); change to another") from error
 
 
 def parser() -> Parser:

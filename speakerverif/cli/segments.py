@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from speakerverif._util.files import write_atomically
+from speakerverif.cli import options
 
 
 def add_segments(command: argparse.ArgumentParser) -> None:
@@ -11,6 +12,7 @@ def add_segments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="recordings")
     add_vad(command, default="energy")
+    options.add_channel(command)
     add("--out", type=Path, metavar="FILE.rttm", help="write the segments as RTTM")
 
 
@@ -28,15 +30,24 @@ def add_vad(command: argparse.ArgumentParser, default: str | None) -> None:
 def segments(arguments: argparse.Namespace) -> int:
     """List the speech segments of recordings."""
     from speakerverif.audio import reading
+    from speakerverif.data.manifest import Utterance
+    from speakerverif.inference.channels import channels_of
     from speakerverif.inference.speech_segments import RATE, find_speech
 
     lines = []
     print("recording\tstart_s\tend_s")
-    for path in arguments.files:
-        for segment in find_speech(reading.read(path, sample_rate=RATE), arguments.vad):
-            print(f"{path}\t{segment.start_s:.3f}\t{segment.end_s:.3f}")
+    each = arguments.channel == "each"
+    whole = (Utterance(str(path), str(path), "") for path in arguments.files)
+    for utterance in (part for u in whole for part in (channels_of(u, reading) if each else [u])):
+        channel = utterance.channel if each else arguments.channel
+        name = "_".join(Path(utterance.path).stem.split())
+        number = channel if isinstance(channel, int) else 1
+        for segment in find_speech(
+            reading.read(utterance.path, sample_rate=RATE, channel=channel), arguments.vad
+        ):
+            print(f"{utterance.id}\t{segment.start_s:.3f}\t{segment.end_s:.3f}")
             span = f"{segment.start_s:.3f} {segment.end_s - segment.start_s:.3f}"
-            lines.append(f"SPEAKER {'_'.join(path.stem.split())} 1 {span} <NA> <NA> <NA> <NA> <NA>\n")
+            lines.append(f"SPEAKER {name} {number} {span} <NA> <NA> <NA> <NA> <NA>\n")
     if arguments.out:
         write_atomically(arguments.out, "".join(lines))
     return 0

@@ -1,7 +1,6 @@
 """Parallel, resumable conversion of m4a to WAV, done once because training reads every recording many times."""
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import soundfile
 
 from speakerverif._util.files import replacing, write_json
+from speakerverif._util.json_files import read_json
 from speakerverif._util.progress import Progress
 from speakerverif.audio import reading
 from speakerverif.corpora._headers import duration_s
@@ -40,7 +40,11 @@ def convert(source: Path, target: Path, folder: Path) -> list[tuple[str, str]]:
         InputError: no ffmpeg, or not enough free disk space.
     """
     record, digest = target.with_suffix(".json"), hashlib.sha256(source.read_bytes()).hexdigest()
-    if target.is_file() and record.is_file() and json.loads(record.read_text("utf-8"))["source"] == digest:
+    if (
+        target.is_file()
+        and record.is_file()
+        and read_json(record, "remove it to decode again").get("source") == digest
+    ):
         return []
     manifest = Manifest.read(source)
     problems = []

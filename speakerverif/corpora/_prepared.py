@@ -1,6 +1,5 @@
 """Records of a prepared corpus, and functions shared by the corpus modules."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import write_json
+from speakerverif._util.json_files import read_json
 from speakerverif._util.messages import named
 from speakerverif.audio import reading
 from speakerverif.data import _text
@@ -77,8 +77,9 @@ class Prepared:
             raise InputError(
                 f"{path}: no such file: the corpus has not been prepared; run the stage `prepare`"
             )
+        again = "run the stage `prepare` again"
+        fields = read_json(path, again)
         try:
-            fields = json.loads(path.read_text("utf-8"))
             trials = {name: Path(where) for name, where in fields["trials"].items()}
             test = fields.get("test")
             return Prepared(
@@ -88,10 +89,8 @@ class Prepared:
                 list(map(str, fields["notes"])),
                 Path(test) if test else None,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"{path}: damaged: run the stage `prepare` again ({type(error).__name__})"
-            ) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); {again}") from error
 
 
 @dataclass(frozen=True)

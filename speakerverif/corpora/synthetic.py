@@ -19,6 +19,7 @@ import soundfile
 from scipy import fft
 
 from speakerverif._util.files import write_json
+from speakerverif._util.json_files import read_json
 from speakerverif.audio import augment
 from speakerverif.corpora._prepared import Prepared, balanced_trials, counts
 from speakerverif.corpora._voice import SAMPLE_RATE, Array, Mood, Voice, draw_voice, utter
@@ -143,7 +144,8 @@ def _make_where_absent(root: Path, shape: Shape, workers: int) -> None:
     if not record_path.exists():
         make(root, shape, workers)
         return
-    held, asked = json.loads(record_path.read_text("utf-8")), json.loads(json.dumps(asdict(shape)))
+    held = read_json(record_path, "remove the folder to make it again")
+    asked = json.loads(json.dumps(asdict(shape)))
     if held != asked:
         raise InputError(
             f"{record_path}: holds the corpus {held}, expected {asked}; remove the folder or give another"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.messages import refuse_repeated
+from speakerverif.data import _text
 from speakerverif.errors import InputError
 
 NAMES = ("ids", "embeddings", "durations", "speech", "status", "fingerprint")
@@ -107,7 +108,8 @@ def _check_ids(where: str, ids: Sequence[str]) -> None:
 def is_id(text: str) -> bool:
     """Return whether a text can be an id: 1 to `LONGEST_ID` characters, none of control."""
     return 0 < len(text) <= LONGEST_ID and (
-        text.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text)
+        text.isprintable()
+        or not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in _text.INVISIBLE for c in text)
     )
 
 

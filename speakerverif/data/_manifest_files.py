@@ -119,14 +119,18 @@ def joined(blocks: Iterable[tuple[Columns, Places]], path: str | Path) -> tuple[
 def fault_of(utterance: Utterance) -> str:
     """Return a description of the fault of an utterance; empty if there is none."""
     for name, text in (("id", utterance.id), ("speaker", utterance.speaker), ("path", utterance.path)):
+        if any(0xD800 <= ord(c) <= 0xDFFF and not 0xDC80 <= ord(c) <= 0xDCFF for c in text):
+            return f"half a character (a lone surrogate) in the {name}"
         raw = text.encode("utf-8", "surrogateescape")
         if name != "path" and any(0xDC80 <= ord(c) <= 0xDCFF for c in text):
             return f"the {name} is {_text.wrong_encoding(raw)}"
         if not _CONTROL.isdisjoint(text):
             return f"a tab or another control character in the {name}"
+        if not _text.INVISIBLE.isdisjoint(text):
+            return f"an invisible character in the {name}"
         if len(raw) > LONGEST_FIELD:
             return f"the {name} has {len(raw):,} bytes; at most {LONGEST_FIELD} were expected"
-        if text != text.strip(" "):
+        if text != text.strip():
             return f"blanks around the {name}"
         if not text and name != "speaker":
             return f"an empty {name}"

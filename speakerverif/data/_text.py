@@ -18,8 +18,16 @@ BLANKS = " \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 # Every C0 control character except tab, line feed and carriage return; and DEL.
 _CONTROL = bytes([*range(9), 11, 12, *range(14, 32), 127])
-# A C0 control character, a C1 one in UTF-8, or a carriage return within a line.
-_FORBIDDEN = re.compile(rb"[%b]|\xc2[\x80-\x9f]|\r(?!\n)" % re.escape(_CONTROL))
+# Characters that make two names differ unseen: zero-width space, separators of lines and of paragraphs, word joiner,
+# byte-order mark.
+INVISIBLE = frozenset("\u200b\u2028\u2029\u2060\ufeff")
+_INVISIBLE = b"|".join(character.encode() for character in sorted(INVISIBLE))
+# A non-breaking or an ideographic space next to a separator of fields or lines.
+_EDGE = rb"(?:\xc2\xa0|\xe3\x80\x80)(?=[ \t\r\n])|(?:(?<=[ \t\n])|\A)(?:\xc2\xa0|\xe3\x80\x80)"
+# A C0 control character, a C1 one in UTF-8, a carriage return within a line, or one of the above.
+_FORBIDDEN = re.compile(rb"[%b]|\xc2[\x80-\x9f]|\r(?!\n)|%b|%b" % (re.escape(_CONTROL), _INVISIBLE, _EDGE))
+# First bytes of the characters above in UTF-8.
+_SUSPICIOUS = (b"\xc2", b"\xe2\x80", b"\xe2\x81\xa0", b"\xe3\x80\x80", b"\xef\xbb\xbf")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # First bytes of other kinds of files, and their names.
 _MAGIC = {
@@ -100,7 +108,11 @@ def blocks(path: str | Path, digest: Any = None, raw_paths: bool = False) -> Ite
             block = block.removeprefix(_BOM)
         block = block if block.endswith(b"\n") else block + b"\n"
         returns = block.count(b"\r") - block.count(b"\r\n")
-        if returns or b"\xc2" in block or len(block.translate(None, _CONTROL)) < len(block):
+        if (
+            returns
+            or any(part in block for part in _SUSPICIOUS)
+            or len(block.translate(None, _CONTROL)) < len(block)
+        ):
             _check_characters(block, line, path)
         utf8 = _is_utf8(block)
         if not (utf8 or raw_paths):
@@ -199,15 +211,19 @@ def _check_magic(block: bytes, path: str | Path) -> None:
 
 def _check_characters(block: bytes, first_line: int, path: str | Path) -> None:
     for found in _FORBIDDEN.finditer(block):
-        if found[0][0] == 0xC2 and not _is_utf8(block):
+        if found[0][0] > 127 and not _is_utf8(block):
             continue  # in another encoding that byte may be a letter
         line = first_line + block.count(b"\n", 0, found.start())
         if found[0] == b"\0":
             what = "a NUL byte; expected UTF-8 text: is it UTF-16, or no text at all?"
+        elif found[0] == _BOM:
+            what = "a byte-order mark within the text; were several lists joined?"
         elif found[0] == b"\r":
             what = "a carriage return within a line; expected lines that end in a line feed"
         else:
-            what = f"the control character U+{ord(found[0].decode()):04X}; expected printable text"
+            code = f"U+{ord(found[0].decode()):04X}"
+            kind = "control" if ord(found[0].decode()) < 160 else "invisible"
+            what = f"the {kind} character {code}; expected printable text, and plain spaces around names"
         raise InputError(f"{path}:{line}: {what}")
 
 

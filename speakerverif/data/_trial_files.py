@@ -109,6 +109,8 @@ def parse_trials(
             labelled = True
             labels.append(read_labels(rows, layout.labels, wrong))
         ids.append(distinct(_pairs(rows, layout, wrong).ravel()))
+    if not any(len(texts) for texts, _ in ids) and not wrong.count:
+        raise InputError(f"{path}: no trials in it")
     names, codes = merge(ids)
     enroll, test = np.concatenate(codes).astype(np.int32).reshape(-1, 2).T.copy()
     answers = np.concatenate(labels) if labelled else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speakerverif._util.json_files import check_types
 from speakerverif.errors import InputError
 from speakerverif.evaluation.figures import Figures, Interval, optional
 from speakerverif.scoring.facts import BackendFacts, NormFacts
@@ -286,10 +287,10 @@ class ScoringRecord:
         """Return the object from the output of `to_json`.
 
         Raises:
-            InputError: a key is missing or unknown.
+            InputError: a key is missing or unknown, or a value has another type.
         """
         try:
-            return cls(
+            record = cls(
                 targets=data["targets"],
                 nontargets=data["nontargets"],
                 figures=Figures.from_json(data),
@@ -307,7 +308,9 @@ class ScoringRecord:
                 comparison=optional(Comparison.from_json, data.get("against")),
                 seconds=data["seconds"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            check_types(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{where}: not the record of a scoring: {type(error).__name__}: {error}"
             ) from error
+        return record

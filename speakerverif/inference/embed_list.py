@@ -4,7 +4,6 @@ The parts are files in the folder `<table>.parts`, which vanishes when the table
 """
 
 import fcntl
-import json
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif._util.files import replacing, write_json
+from speakerverif._util.json_files import read_json
 from speakerverif._util.messages import named
 from speakerverif._util.progress import Progress
 from speakerverif._util.tar import archive_of
@@ -205,11 +205,8 @@ def _check_plan(record: Path, plan: dict[str, Any]) -> None:
     if not record.is_file():
         write_json(record, plan)
         return
-    try:
-        former = json.loads(record.read_text("utf-8"))
-        other = [name for name in plan if former.get(name) != plan[name]]
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{record}: damaged; remove the folder to begin again") from error
+    former = read_json(record, "remove the folder to begin again")
+    other = [name for name in plan if former.get(name) != plan[name]]
     if other:
         raise InputError(
             f"{record.parent}: holds the parts of a run with another {', '.join(other)}; finish that run, "

@@ -4,6 +4,7 @@ The built-in model lies in the installed package, and an ONNX file is one file. 
 kept in the user's configuration folder, as `speakerverif/calibrations/FINGERPRINT.toml`.
 """
 
+import os
 from pathlib import Path
 
 from speakerverif._util import environment
@@ -62,7 +63,8 @@ def find(
         path = Path(store) / CALIBRATION
     if path is None and is_kept_by_user(folder.path):
         of_user = user_file(folder.fingerprint)
-        path = of_user if of_user is not None and of_user.is_file() else None
+        # Not Path.is_file, which fails in a folder that can't be entered.
+        path = of_user if of_user is not None and os.path.isfile(of_user) else None  # noqa: PTH113
     return (folder.calibration, folder.path) if path is None else (Calibration.load(path), path)
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from speakerverif._util.files import write_atomically
+from speakerverif._util.files import lines_of, read_lines, write_atomically
 from speakerverif._util.toml import format_toml, from_dict, parse_toml, read_toml, to_dict
 from speakerverif.config import FeatureConfig, Recipe, defaults_in_force
 from speakerverif.errors import InputError
@@ -289,12 +289,7 @@ def _read_stored(folder: Path) -> _Stored:
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise InputError(f"{folder / WEIGHTS}: damaged: {name} holds nan or infinity")
-    try:
-        speakers = (folder / SPEAKERS).read_text("utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{folder / SPEAKERS}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{folder / SPEAKERS}: not UTF-8 text (byte {error.start})") from error
+    speakers = read_lines(folder / SPEAKERS)
     identity, calibration = _fingerprint(recipe.features, recipe.encoder, weights), None
     if (folder / CALIBRATION).is_file():
         calibration = Calibration.load(folder / CALIBRATION)
@@ -315,7 +310,8 @@ def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
         calibration = Calibration.of_table(parse_toml(model.text(CALIBRATION), where), where)
         if calibration.fingerprint != identity:
             raise InputError(f"{where} was fitted on model {calibration.fingerprint}, this is {identity}")
-    return ModelFolder(path, model, recipe, trained, model.text(SPEAKERS).splitlines(), identity, calibration)
+    speakers = lines_of(model.text(SPEAKERS))
+    return ModelFolder(path, model, recipe, trained, speakers, identity, calibration)
 
 
 def read_scoring(path: Path, fingerprint: str, texts: Mapping[str, str] | None = None) -> Scoring:

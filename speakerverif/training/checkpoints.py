@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speakerverif._util.files import write_atomically
+from speakerverif._util.files import read_lines, write_atomically
 from speakerverif._util.toml import to_dict
 from speakerverif.config import Recipe
 from speakerverif.data.manifest import Manifest
@@ -107,7 +107,7 @@ def former_speakers(out: Path, recipe: Recipe) -> list[str] | None:
     """Return the speakers, by class, of the unfinished training in `out`; None where there is none."""
     if not (out / folder.CONFIG).is_file():
         return None
-    class_names = (out / folder.SPEAKERS).read_text("utf-8").splitlines()
+    class_names = read_lines(out / folder.SPEAKERS)
     count = len(class_names) // len(recipe.augment.speeds)
     unperturbed = recipe.augment.speeds.index(1) if 1 in recipe.augment.speeds else 0
     names = class_names[unperturbed * count : (unperturbed + 1) * count]
@@ -130,7 +130,7 @@ def resume(training: TrainingState, out: Path, manifest: Manifest) -> tuple[list
     if saved is None:
         raise InputError(f"{out}: the training is not finished, and its state {state.STATE} is missing")
     tensors, facts = saved
-    training.load(tensors, facts)
+    training.load(out, tensors, facts)
     logger.info(f"{out}: continues after step {training.step}")
     changes = list(facts.get("list_changes", []))
     if change := _change(out, facts, manifest):
@@ -144,7 +144,7 @@ def _change(out: Path, facts: Facts, manifest: Manifest) -> str:
     if not (out / UTTERANCES).is_file():  # written by an earlier version
         former_count = facts["utterances"]
         return "" if former_count == len(manifest) else f"{len(manifest)} utterances, {former_count} before"
-    former = set((out / UTTERANCES).read_text("utf-8").splitlines())
+    former = set(read_lines(out / UTTERANCES))
     now = set(_lines(manifest))
     if former == now:
         return ""

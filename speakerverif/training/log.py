@@ -8,7 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from speakerverif._util.files import open_input
+from speakerverif._util.json_files import parse_object
+from speakerverif.errors import InputError
+
 JSONL, TENSORBOARD = "log.jsonl", "tensorboard"
+DAMAGED_LOG = "remove the line; it holds figures for display only"
 WINDOW = 50  # steps that the progress line averages over
 
 
@@ -102,5 +107,22 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a model folder's training log, in order."""
-    return [json.loads(line) for line in (folder / JSONL).read_text("utf-8").splitlines()]
+    """Return the lines of a model folder's training log, in order.
+
+    A last line without its end, which a killed run leaves, is left out.
+
+    Raises:
+        InputError: a damaged line.
+    """
+    path = folder / JSONL
+    lines = []
+    with open_input(path) as file:
+        for number, text in enumerate(file, 1):
+            if not text.endswith(b"\n"):
+                break
+            where = f"{path}:{number}"
+            line = parse_object(text, where, DAMAGED_LOG)
+            if type(line.get("step")) is not int:
+                raise InputError(f"{where}: damaged (no number of a step); {DAMAGED_LOG}")
+            lines.append(line)
+    return lines

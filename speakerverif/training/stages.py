@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from speakerverif._util.files import write_json
+from speakerverif._util.json_files import read_json
 from speakerverif._util.messages import nearest
 from speakerverif._util.toml import to_dict
 from speakerverif.audio.augment import Augment
@@ -204,7 +205,7 @@ def _do(stage: Stage, work: Workspace) -> None:
     """Run a stage, unless it was done before with the same inputs."""
     stamp = work.out / "stages" / f"{stage.name}.json"
     key = key_of(stage, work)
-    is_done = stamp.is_file() and json.loads(stamp.read_text("utf-8"))["key"] == key
+    is_done = stamp.is_file() and read_json(stamp, "remove it to run the stage again").get("key") == key
     if distributed.as_first_says(is_done):
         logger.info(f"{stage.name}: done before, nothing has changed")
         return

@@ -14,6 +14,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from speakerverif._util.files import write_atomically
+from speakerverif._util.json_files import parse_object
+from speakerverif.errors import InputError
 from speakerverif.heads._base import Head
 from speakerverif.models.folder import plain, read_tensors
 from speakerverif.models.model import SpeakerModel
@@ -21,6 +23,9 @@ from speakerverif.models.model import SpeakerModel
 STATE = "training/state.safetensors"
 
 Facts = dict[str, Any]  # plain values, as JSON holds them
+# Facts that `TrainingState.save` writes, and their types.
+FACTS = {"step": int, "average_count": int, "scaler": dict}
+DAMAGED = "remove the model folder to train from the beginning"
 
 
 @dataclass
@@ -68,8 +73,19 @@ class TrainingState:
         metadata = {"facts": json.dumps({**counts, **facts})}
         write_atomically(folder / STATE, save(plain(tensors), metadata=metadata))
 
-    def load(self, tensors: dict[str, Tensor], facts: Facts) -> None:
-        """Restore the state from the tensors and facts of `read`."""
+    def load(self, folder: Path, tensors: dict[str, Tensor], facts: Facts) -> None:
+        """Restore the state from the tensors and facts that `read` returned for a folder.
+
+        Raises:
+            InputError: they don't fit the networks or the optimiser.
+        """
+        try:
+            self._restore(tensors, facts)
+        except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"{folder / STATE}: not of this training ({reason}); {DAMAGED}") from error
+
+    def _restore(self, tensors: dict[str, Tensor], facts: Facts) -> None:
         self.step = facts["step"]
         self.model.load_state_dict(_unprefixed("model.", tensors))
         self.head.load_state_dict(_unprefixed("head.", tensors))
@@ -92,7 +108,11 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Facts] | None:
         return None
     tensors = read_tensors(path)
     with safe_open(path, framework="pt") as file:
-        return tensors, json.loads(file.metadata()["facts"])
+        metadata = file.metadata() or {}
+    facts = parse_object(metadata.get("facts", ""), str(path), DAMAGED)
+    if wrong := [name for name, kind in FACTS.items() if type(facts.get(name)) is not kind]:
+        raise InputError(f"{path}: damaged (no {', '.join(wrong)}); {DAMAGED}")
+    return tensors, facts
 
 
 def remove(folder: Path) -> None:

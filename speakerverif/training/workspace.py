@@ -1,11 +1,11 @@
 """A run of a recipe: its settings, the location of its data, and the files that its stages read and write."""
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speakerverif._util.json_files import read_json
 from speakerverif._util.messages import nearest
 from speakerverif._util.toml import from_dict, merge, to_dict
 from speakerverif.config import Recipe
@@ -92,7 +92,10 @@ class Workspace:
         """Return the records of the stage `score`, by trial list."""
         paths = sorted((self.out / "scores").glob("*.json"))
         return {
-            path.stem: ScoringRecord.from_json(json.loads(path.read_text("utf-8")), path) for path in paths
+            path.stem: ScoringRecord.from_json(
+                read_json(path, "remove it and stages/score.json to score again"), path
+            )
+            for path in paths
         }
 
 

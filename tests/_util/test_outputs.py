@@ -145,3 +145,18 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path, name: str) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "former"
+
+
+@pytest.mark.parametrize("out", ["store.db", "../people/store.lock", "other/link.npz"])
+def test_an_export_does_not_destroy_its_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    store = tmp_path / "people"
+    (store / "other").mkdir(parents=True)
+    for name in ("store.db", "store.lock"):
+        (store / name).write_bytes(b"kept")
+    (store / "other" / "link.npz").symlink_to(store / "store.db")
+    monkeypatch.chdir(tmp_path)
+    assert main(["store", "export", "--store", "people", "--out", str(store / out)]) == 2
+    assert "would write over an input, people/store." in capsys.readouterr().err
+    assert {path.read_bytes() for path in store.glob("store.*")} == {b"kept"}

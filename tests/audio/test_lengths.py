@@ -241,6 +241,8 @@ def test_sizes_that_wrapped_around_at_4_gib_are_completed(tmp_path: Path) -> Non
         ),  # its own size is wrong: nothing to do with the samples
         (bytes(5000), ""),
         (b"\x07\x01" * 5000, "10000 bytes follow"),
+        (b"data" + struct.pack("<I", 4000) + bytes(4000), "a second block of samples"),
+        (b"LIST" + struct.pack("<I", 4) + b"INFOdata" + struct.pack("<I", 2) + bytes(2), "a second block"),
         (encoded("FLAC", "PCM_16"), ""),
         (encoded("OGG", "OPUS", NOISE[: RATE // 2]), ""),
     ],
@@ -253,6 +255,30 @@ def test_what_follows_the_samples_of_a_wav(tmp_path: Path, after: bytes, refusal
     else:
         assert len(reading.read(path)) >= 2 * RATE
         assert (len(reading.read(path)) > 2 * RATE) == (after[:4] in (b"fLaC", b"OggS"))
+
+
+@pytest.mark.parametrize("pad", [b"\0", b""])
+@pytest.mark.parametrize("name", [b"LIST", b"fact", b"odd "])
+def test_chunks_of_odd_length_with_and_without_their_padding(tmp_path: Path, name: bytes, pad: bytes) -> None:
+    path, whole = tmp_path / "a.wav", wav(INT16)
+    path.write_bytes(whole[:36] + name + struct.pack("<I", 5) + b"12345" + pad + whole[36:])
+    assert len(reading.read(path)) == 2 * RATE
+    # Samples of 8 bits, an odd number of them, and a chunk behind.
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE, 1, 8)
+    samples = b"data" + struct.pack("<I", 8001) + bytes(range(250)) * 32 + b"\1"
+    path.write_bytes(whole[:12] + form + samples + pad + name + struct.pack("<I", 4) + b"note")
+    assert len(reading.read(path)) == 8001
+
+
+@pytest.mark.parametrize(("bits", "block"), [(12, 1), (16, 1), (32, 2), (24, 2)])
+def test_samples_of_more_bits_than_their_bytes_hold(tmp_path: Path, bits: int, block: int) -> None:
+    path, content = tmp_path / "a.wav", bytearray(wav(INT16))
+    content[32:36] = struct.pack("<HH", block, bits)
+    path.write_bytes(content)
+    refused(path, f"announces {block} bytes for a sample of {bits} bits of each of 1 channels")
+    content[32:36] = struct.pack("<HH", 2, 12)  # 12 bits in 2 bytes are common
+    path.write_bytes(content)
+    assert len(reading.read(path)) == 2 * RATE
 
 
 @pytest.mark.parametrize("rate", [0, 1, 1999, 768_001, 0xFFFFFFFF])

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speakerverif._util import environment, extras
-from speakerverif.cli import main
+from speakerverif.cli import _outputs, main
 from speakerverif.errors import InputError
 from speakerverif.inference import engines
 from tests.conftest import RATE, voice
@@ -81,6 +81,44 @@ def test_a_user_without_a_home_folder_has_no_cache(
     assert environment.cache_home() is None
     assert engines.load_for_inference(tiny_model, engine="onnx").engine == "onnxruntime"
     assert "no home folder" in caplog.text
+
+
+@pytest.mark.parametrize("home", ["missing", "closed"])
+def test_a_home_that_cannot_be_entered_is_none(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.cache_home() == tmp_path / ".cache"
+    assert environment.config_home() is not None
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    if home == "closed":  # as the home folder of root is to others; root itself may enter any folder
+        (tmp_path / home).mkdir()
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert environment.cache_home() is None and environment.config_home() is None
+
+
+def test_a_file_of_another_user_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", "/closed/list.tsv")
+
+    monkeypatch.setattr(_outputs, "check", denied)
+    assert main(["embed", "a.wav", "--out", "e.npz"]) == 1
+    assert capsys.readouterr().err == "speakerverif: /closed/list.tsv: Permission denied\n"
+
+
+def test_a_current_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["embed", "a.wav", "--out", "e.npz"]) == 2
+    error = capsys.readouterr().err
+    assert "the current folder can't be used (No such file or directory)" in error and error.count("\n") == 1
 
 
 def test_every_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,8 +321,8 @@ def test_lhotse_cuts(name: str, tmp_path: Path) -> None:
         ),
         (cut(recording={"sources": [{"type": "url", "channels": [0], "source": "s3://x"}]}), "found url"),
         (
-            cut(recording={"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}),
-            "channel 0 of sev",
+            cut(recording={"sources": [{"type": "file", "channels": [0, 1], "source": "x"}]}, channel=2),
+            r"channel 2 of a recording with the channels \[0, 1\]",
         ),
         (cut(recording={"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}), "changed by Speed"),
         (cut(supervisions=[{"speaker": "ann"}, {"speaker": "bob"}]), "2 speakers in one cut"),

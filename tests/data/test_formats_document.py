@@ -89,6 +89,10 @@ def cut(**changes: Any) -> str:
     return json.dumps(row | {"recording": {"sources": [source]}} | changes)
 
 
+def stereo(*channels: int) -> dict[str, Any]:
+    return {"recording": {"sources": [{"type": "file", "channels": channels, "source": "r.flac"}]}}
+
+
 def listed(path: Path) -> list[Utterance]:
     return list(read_manifest(path, "/c"))
 
@@ -157,7 +161,14 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
     ),
     "control characters": (
         listed,
-        [("m.tsv", TSV.replace("\n", "\r\n") + "a\ta.wav\ts\r\n", [Utterance("a", "/c/a.wav", "s")])],
+        [
+            ("m.tsv", TSV.replace("\n", "\r\n") + "a\ta.wav\ts\r\n", [Utterance("a", "/c/a.wav", "s")]),
+            (
+                "m.tsv",
+                TSV + "a\xa0b\ta.wav\t\u4e00\u200d\n",
+                [Utterance("a\xa0b", "/c/a.wav", "\u4e00\u200d")],
+            ),
+        ],
         [
             ("m.tsv", TSV + "a\ta.wav\ts\nb\x00\tb.wav\ts\n", ":3: a NUL byte"),
             ("m.tsv", TSV + "a\x1b[1m\ta.wav\ts\n", r":2: the control character U\+001B"),
@@ -168,6 +179,15 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
                 json.dumps({"key": "a\nb", "wav": "a.wav"}),
                 "line 1: a tab or another control character",
             ),
+            ("m.tsv", TSV + "a\ta.wav\ts\n\ufeff" + TSV, ":3: a byte-order mark within .* lists joined"),
+            ("m.csv", "ID,wav\na\u200b,a.wav\n", r":2: the invisible character U\+200B"),
+            ("m.tsv", TSV + "a\ta.wav\ts\xa0\n", r":2: the invisible character U\+00A0; .* plain spaces"),
+            ("k", {"wav.scp": "\u3000a a.wav\n"}, r"wav\.scp:1: the invisible character U\+3000"),
+            ("m.tsv", TSV + "a\u2028b\ta.wav\ts\n", r":2: the invisible character U\+2028"),
+            ("m.jsonl", '{"key": "a\\u2060", "wav": "a"}', "line 1: an invisible character in the id"),
+            ("m.jsonl", '{"key": "a\\u00a0", "wav": "a"}', "line 1: blanks around the id"),
+            ("m.jsonl", '{"key": "\\ud800", "wav": "a"}', "line 1: half a character .* in the id"),
+            ("m.jsonl", '{"key": "a", "wav": "\\udfff"}', "line 1: half a character .* in the path"),
             (
                 "m.list",
                 json.dumps({"key": "a", "wav": "a\0.wav"}),
@@ -263,6 +283,21 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
                 {"wav.scp": "r my call.wav\n", "segments": "u r 1 2 1\nw r 0 -1\n", "utt2spk": "u s\n"},
                 [Utterance("u", "/c/my call.wav", "s", 1.0, 1.0, 2), Utterance("w", "/c/my call.wav", "")],
             ),
+            (
+                "k",
+                {"wav.scp": "a c.sph\nb c.sph\nd d.sph\n", "reco2file_and_channel": "a c A\nb c B\nd d B\n"},
+                [Utterance("a", "/c/c.sph", "", channel=1), Utterance("b", "/c/c.sph", "", channel=2)]
+                + [Utterance("d", "/c/d.sph", "")],
+            ),
+            (
+                "k",
+                {
+                    "wav.scp": "a c\nb c\n",
+                    "reco2file_and_channel": "b c 2\n",
+                    "segments": "u b 1 2\nv b 1 2 0\n",
+                },
+                [Utterance("u", "/c/c", "", 1.0, 1.0, 2), Utterance("v", "/c/c", "", 1.0, 1.0, 1)],
+            ),
         ],
         [
             ("k", {"wav.scp": "a sox x |\nb\n"}, "2 wrong rows: line 1: .*a command.*line 2: "),
@@ -274,6 +309,14 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
             ),
             ("k", {"wav.scp": "a a\n", "utt2spk": "a s\na t\n"}, r"'s' \(line 1\) and 't' \(line 2\)"),
             ("k", {"wav.scp": "a a\n", "utt2spk": "a s t\n"}, "line 1: 3 columns, expected 2"),
+            *(
+                (
+                    "k",
+                    {"wav.scp": "a a\nb a\n", "reco2file_and_channel": row},
+                    "line 1: reco2file_and_channel: ",
+                )
+                for row in ("a a C\n", "a a\n", "a a 0\n", "a a A x\n")
+            ),
             ("k", {"wav.scp": ""}, "no utterances"),
             ("k", {"other": ""}, "wav.scp: No such file"),
         ],
@@ -311,13 +354,20 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
                 "m.csv",
                 'ID, wav, start, stop, spk_id\n"a, b","my, a.wav",16000,32000,s\nc,$data_root/c.wav,,,\n',
                 [Utterance("a, b", "/c/my, a.wav", "s", 1.0, 1.0), Utterance("c", "/c/c.wav", "")],
-            )
+            ),
+            (
+                "m.csv",
+                "ID,wav,channel\na,a.wav,2\nb,a.wav,\n",
+                [Utterance("a", "/c/a.wav", "", channel=2), Utterance("b", "/c/a.wav", "")],
+            ),
         ],
         [
             ("m.csv", "ID,wav,spk_id\na,a.wav\n", "line 2: 2 columns, expected 3"),
             ("m.csv", "ID,wav\na,a,b\n", "line 2: 3 columns, expected 2"),
             ("m.csv", 'ID,wav\na,"a.wav\nb,b.wav\n', r"m\.csv:2: not a CSV row"),
             ("m.csv", "ID,wav,wav\na,a,b\n", "columns given twice: wav"),
+            ("m.csv", "ID,wav,channel\na,a,left\n", "line 2: 'left' is no channel"),
+            ("m.csv", "ID,wav,channel\na,a,0\n", "line 2: channel 0; channels are counted from 1"),
             ("m.csv", "id,path\n", "expected the columns ID and wav; found id, path"),
         ],
     ),
@@ -348,12 +398,24 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
     ),
     "Lhotse cuts `.jsonl`": (
         listed,
-        [("m.jsonl", cut(), [Utterance("a", "/c/r.flac", "s", 1.0, 2.0)])],
+        [
+            ("m.jsonl", cut(), [Utterance("a", "/c/r.flac", "s", 1.0, 2.0)]),
+            ("m.jsonl", cut(**stereo(0, 1), channel=1), [Utterance("a", "/c/r.flac", "s", 1.0, 2.0, 2)]),
+            ("m.jsonl", cut(**stereo(1)), [Utterance("a", "/c/r.flac", "s", 1.0, 2.0, 2)]),
+            ("m.jsonl", cut(**stereo(0, 1), type="MultiCut"), [Utterance("a", "/c/r.flac", "s", 1.0, 2.0)]),
+        ],
         [
             ("m.jsonl", cut(type="MixedCut"), "line 1: a MixedCut"),
             ("m.jsonl", cut(recording={"sources": [{"type": "url", "source": "x"}]}), "line 1: .*found url"),
             ("m.jsonl", cut(supervisions=[{"speaker": "s"}, {"speaker": "t"}]), "line 1: 2 speakers"),
             ("m.jsonl", cut(start="1"), "line 1: "),
+            (
+                "m.jsonl",
+                cut(**stereo(0, 1)),
+                r"line 1: channel None of a recording with the channels \[0, 1\]",
+            ),
+            ("m.jsonl", cut(**stereo(0, 1), channel=2), "line 1: channel 2 of"),
+            ("m.jsonl", cut(**stereo(0, 1), channel=True), "line 1: channel True of"),
             ("m.jsonl", cut(duration=True), "line 1: "),
         ],
     ),
@@ -400,7 +462,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[Good], list[Bad]]] = {
             ("t.csv", "modelid,segmentid,targettype\na,b,target\na,c,nontarget\n", TWO),
             ("t", "modelid\tsegmentid\tside\na\tb\ta\na\tc\ta\n", (*TWO[:2], None)),
         ],
-        [("t", "modelid segmentid side\na b a\na b b\n", ":3: .*another side than 'a'")],
+        [
+            ("t", "modelid segmentid side\na b a\na b b\n", ":3: .*another side than 'a'"),
+            ("t", "modelid\tsegmentid\n", "no trials in it"),
+            ("t.csv", "enroll,test,label\n\n", "no trials in it"),
+        ],
     ),
     "without labels": (
         trials,

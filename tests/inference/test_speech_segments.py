@@ -102,3 +102,24 @@ def test_silero_finds_speech_or_says_what_to_install() -> None:
             find_speech(samples, "silero")
     else:
         assert all(0 <= s.start_s < s.end_s <= 4.0 for s in find_speech(samples, "silero"))
+
+
+def test_channels_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = with_pauses(-1.0, 1.0, -2.0), with_pauses(-3.0, 1.0)
+    soundfile.write(tmp_path / "call.wav", np.stack([first, second], 1), RATE)
+
+    def begins(*options: str) -> list[tuple[str, int, int]]:
+        """Return file, channel and second in which each segment begins."""
+        call, rttm = str(tmp_path / "call.wav"), tmp_path / "a.rttm"
+        assert main(["segments", call, "--out", str(rttm), *options]) == 0
+        names = [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+        rows = [line.split() for line in rttm.read_text().splitlines()]
+        return [(Path(n).name, int(row[2]), round(float(row[3]))) for n, row in zip(names, rows, strict=True)]
+
+    assert begins("--channel", "1") == [("call.wav", 1, 1)]
+    assert begins("--channel", "2") == [("call.wav", 2, 3)]
+    assert begins("--channel", "mix") == [("call.wav", 1, 1), ("call.wav", 1, 3)]
+    assert begins("--channel", "each") == [("call.wav#1", 1, 1), ("call.wav#2", 2, 3)]
+    assert main(["segments", str(tmp_path / "call.wav")]) == 2
+    assert "hold different sounds" in capsys.readouterr().err
+    assert main(["segments", str(tmp_path / "call.wav"), "--channel", "3"]) == 2

@@ -79,6 +79,12 @@ def test_all_stages_then_nothing(
     assert run(recipe, out, data_dir=corpus) == records
     assert stamps(out) == before
     assert "nothing has changed" in caplog.text
+    for name, advice in (("scores/trials.json", "to score again"), ("stages/score.json", "to run the stage")):
+        whole = (out / name).read_text()
+        (out / name).write_text(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=rf"{name}: damaged \(not JSON: .*\); remove it .*{advice}"):
+            run(recipe, out, data_dir=corpus)
+        (out / name).write_text(whole)
 
 
 def test_another_scoring_repeats_only_the_scoring(corpus: Path, recipe: Recipe, tmp_path: Path) -> None:

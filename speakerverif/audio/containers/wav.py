@@ -16,6 +16,8 @@ _CODINGS: dict[int, Coding] = {1: "int", 3: "float", 6: "alaw", 7: "mulaw"}
 _EXTENSIBLE = 0xFFFE
 # Format tags that libsndfile decodes: Microsoft ADPCM, IMA ADPCM, GSM 06.10.
 _LIBSNDFILE = (0x02, 0x11, 0x31)
+# Chunks before the samples that may follow one of odd length at once, without the byte that pads it.
+_UNPADDED = (b"fmt ", b"data", b"fact", b"LIST", b"bext", b"JUNK", b"cue ", b"smpl", b"PEAK")
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 
 
@@ -53,7 +55,10 @@ def wav(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
             form = read_at(file, at, min(length, 40))
         elif name == b"data":
             break
-        at += length + length % 2
+        at += length
+        # Some programs leave out the byte that makes the length even.
+        if length % 2 and read_at(file, at, 4) not in _UNPADDED:
+            at += 1
     else:
         raise Damaged(f"no samples within its first {MAX_CHUNKS} chunks")
     there = max(0, size - at)
@@ -70,7 +75,8 @@ def wav(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
     end = at + stream.frames * stream.pcm.frame_bytes if stream.pcm and stream.frames else stream.end
     if announced is not None and announced <= there:
         end = at + announced
-    return stream, chunks_to_end(file, end + (end - at) % 2, size, order) or end
+    ends = (chunks_to_end(file, first, size, order) for first in (end + (end - at) % 2, end))
+    return stream, next(filter(None, ends), end)
 
 
 def wave64(file: BinaryIO, begin: int, size: int) -> tuple[Stream, int]:
@@ -100,6 +106,8 @@ def chunks_to_end(file: BinaryIO, at: int, size: int, order: str) -> int:
         head = read_at(file, at, 12)
         if at >= size or is_wav(head):
             return min(at, size)
+        if head[:4] == b"data":
+            raise Damaged("holds a second block of samples ('data' chunk) behind the first; split it")
         if len(head) < 8 or not head[:4].isascii() or not head[:4].decode("ascii").isprintable():
             return 0
         length = struct.unpack(order + "I", head[4:8])[0]
@@ -115,7 +123,7 @@ def _stream(
     """Return the stream of samples that begin at `at`, stored as a `fmt ` chunk says."""
     if len(form) < 16:
         raise Damaged("its header doesn't say how its samples are stored (no 'fmt ' chunk)")
-    tag, channels, rate, block = struct.unpack_from(order + "HHI4xH", form)
+    tag, channels, rate, block, bits = struct.unpack_from(order + "HHI4xHH", form)
     if tag == _EXTENSIBLE and len(form) >= 26:
         tag = struct.unpack_from(order + "H", form, 24)[0]
     check_sound(rate, channels)
@@ -128,8 +136,10 @@ def _stream(
         return Stream(container, begin, at + length, decoder)
     width, rest = divmod(block, channels)
     allowed = {"int": (1, 2, 3, 4), "float": (4, 8)}.get(coding, (1,))
-    if rest or width not in allowed:
-        raise Damaged(f"its header announces {block} bytes for a sample of each of {channels} channels")
+    if rest or width not in allowed or bits > 8 * width:
+        raise Damaged(
+            f"its header announces {block} bytes for a sample of {bits} bits of each of {channels} channels"
+        )
     if coding == "int" and width == 1:
         coding = "unsigned"
     pcm = Pcm(coding, width, order == ">", channels, rate)

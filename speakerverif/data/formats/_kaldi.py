@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from speakerverif.data._pairs import read_pairs
 from speakerverif.data._rows import WrongRows
 from speakerverif.errors import InputError
 
+SIDES = "reco2file_and_channel"
 _RANGE = re.compile(r"(.+\.ark:\d+)\[(\d+):(\d+)\]")
 
 
@@ -23,13 +25,15 @@ class _Recording(NamedTuple):
     path: str
     start_s: float = 0.0
     duration_s: float | None = None
+    channel: int | None = None
 
 
 def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
     """Yield a folder's utterances: those of `segments`, else the recordings of `wav.scp`.
 
     A path may name a WAV file in an archive, `wav.ark:offset`, or a range of its samples, `wav.ark:offset[first:last]`,
-    counted from 0 and including both ends. `segments` may have a column of channels, counted from 0.
+    counted from 0 and including both ends. `segments` may have a column of channels, counted from 0; without it, the
+    recordings that share a file are the channels that `reco2file_and_channel` names.
 
     Raises:
         InputError: unreadable files, and wrong rows of all files, reported together.
@@ -41,7 +45,12 @@ def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
     if not (folder / "segments").is_file():
         for name, recording in recordings.items():
             utterance = Utterance(
-                name, recording.path, speakers.get(name, ""), recording.start_s, recording.duration_s
+                name,
+                recording.path,
+                speakers.get(name, ""),
+                recording.start_s,
+                recording.duration_s,
+                recording.channel,
             )
             yield Listed(recording.line, utterance)
         return
@@ -61,6 +70,7 @@ def read(folder: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
             wrong.add(line.number, line.raw, f"segments: {error}: {expected}")
             continue
         recording = recordings[of]
+        channel = recording.channel if channel is None else channel
         # Kaldi's -1 is the end of the recording.
         duration = None if end == -1 else end - start
         if recording.duration_s is not None:
@@ -95,7 +105,29 @@ def _recordings(folder: Path, root: Path | None, wrong: WrongRows) -> dict[str, 
                 recordings[name] = _recording(line.number, rest[0], folder, root)
             except InputError as error:
                 wrong.add(line.number, line.raw, f"wav.scp: {error}")
+    if (folder / SIDES).is_file():
+        _name_channels(folder / SIDES, recordings, wrong)
     return recordings
+
+
+def _name_channels(path: Path, recordings: dict[str, _Recording], wrong: WrongRows) -> None:
+    """Set the channels of recordings that share a file; a file with one recording has a channel of its own."""
+    users = Counter(recording.path for recording in recordings.values())
+    for line in _text.lines(path):
+        name, *rest = line.fields
+        side = {"A": "1", "B": "2"}.get(rest[-1] if rest else "", rest[-1] if rest else "")
+        try:
+            channel = channel_of(side)
+        except ValueError:
+            channel = 0
+        if len(rest) != 2 or not channel:
+            wrong.add(
+                line.number,
+                line.raw,
+                f"{SIDES}: expected 'recording file channel', with A, B or a number from 1",
+            )
+        elif name in recordings and users[recordings[name].path] > 1:
+            recordings[name] = recordings[name]._replace(channel=channel)
 
 
 def _recording(line: int, path: str, folder: Path, root: Path | None) -> _Recording:

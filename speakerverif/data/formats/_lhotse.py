@@ -26,15 +26,26 @@ def lhotse_cut(row: dict[str, Any]) -> Utterance:
     changes = [_name(change) for change in recording.get("transforms") or ()]
     if lasting := [name for name in changes if name != "Resample"]:  # every recording is resampled anyway
         raise InputError(f"the recording is changed by {', '.join(lasting)}, which is not done here; save it")
-    if kind != "MultiCut" and len(sources[0].get("channels") or ()) > 1:
-        raise InputError(f"channel {row.get('channel')} of several; save each in a file of its own")
+    channel = None if kind == "MultiCut" else _channel(row, sources[0].get("channels") or [0])
     speakers = sorted({_text(s["speaker"]) for s in row.get("supervisions") or () if s.get("speaker")})
     if len(speakers) > 1:
         raise InputError(f"{len(speakers)} speakers in one cut; trim the cuts to their supervisions")
     start_s, duration_s = _seconds(row.get("start", 0.0)), _seconds(row["duration"])
     if not (start_s >= 0 and duration_s > 0):
         raise InputError(f"{duration_s} s from {start_s} s on; expected a stretch of positive length")
-    return Utterance(_text(row["id"]), _text(sources[0]["source"]), "".join(speakers), start_s, duration_s)
+    return Utterance(
+        _text(row["id"]), _text(sources[0]["source"]), "".join(speakers), start_s, duration_s, channel
+    )
+
+
+def _channel(row: dict[str, Any], channels: list[int]) -> int | None:
+    """Return the channel of a cut, counted from 1; None for a file of one channel."""
+    if channels == [0]:
+        return None
+    channel = row.get("channel", channels[0] if len(channels) == 1 else None)
+    if type(channel) is not int or channel not in channels:
+        raise InputError(f"channel {channel} of a recording with the channels {channels}")
+    return channel + 1
 
 
 def _seconds(value: Any) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from speakerverif._util.messages import named
 from speakerverif.data import _text
-from speakerverif.data._manifest_files import Listed, Utterance
+from speakerverif.data._manifest_files import Listed, Utterance, channel_of
 from speakerverif.data._rows import WrongRows
 from speakerverif.errors import InputError
 
@@ -15,7 +15,7 @@ _PLACEHOLDERS = ("$data_root/", "{data_root}/")
 
 
 def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
-    """Yield the rows of a CSV with the columns ID and wav, and optionally start, stop and spk_id.
+    """Yield the rows of a CSV with the columns ID and wav, and optionally start, stop, spk_id and channel (from 1).
 
     Raises:
         InputError: unreadable, other columns, or `$data_root` without an audio root.
@@ -42,10 +42,16 @@ def read(path: Path, root: Path | None, wrong: WrongRows) -> Iterator[Listed]:
         except ValueError as error:
             wrong.add(number, shown, f"start and stop are not numbers of samples: {error}")
             continue
+        try:
+            channel = channel_of(row["channel"]) if row.get("channel") else None
+        except ValueError as error:
+            wrong.add(number, shown, f"{error}; channels are counted from 1")
+            continue
         where = _within(row["wav"], root, f"{path}:{number}")
         duration = None if stop is None else (stop - (start or 0.0)) / SAMPLE_RATE
         speaker = row.get("spk_id", "")
-        yield Listed(number, Utterance(row["ID"], where, speaker, (start or 0.0) / SAMPLE_RATE, duration))
+        start_s = (start or 0.0) / SAMPLE_RATE
+        yield Listed(number, Utterance(row["ID"], where, speaker, start_s, duration, channel))
 
 
 def _samples(text: str) -> float | None:
