@@ -219,8 +219,8 @@ def _print_identification(scale: "Scale", result: "Identification") -> None:
         print(f"{result.name or 'nobody enrolled'} {_at(result.threshold, result.llr_threshold)}", end="")
         print("" if result.llrs is None else f"; {best} has {result.llrs[0]:.2f}")
         _print_rates(scale, result.llr_threshold)
-        point = None if scale.calibration is None else scale.calibration.point
-        if point is not None and result.llr_threshold == point.threshold and result.enrolled > 1:
+        point = scale.point_at(result.llr_threshold)
+        if point is not None and result.enrolled > 1:
             share = 1 - (1 - point.p_fa) ** result.enrolled
             print(
                 f"among {result.enrolled} enrolled, a stranger is named in up to {100 * share:.2f} % of searches"
@@ -239,9 +239,9 @@ def _print_calibration(scale: "Scale") -> None:
 
 
 def _print_rates(scale: "Scale", llr_threshold: float | None) -> None:
-    fitted = scale.calibration
-    if fitted is not None and fitted.point is not None and llr_threshold == fitted.point.threshold:
-        print(f"there, on {fitted.trials}: {rates(fitted.point)}")
+    point = scale.point_at(llr_threshold)
+    if point is not None and scale.calibration is not None:
+        print(f"there, on {scale.calibration.trials}: {rates(point)}")
 
 
 def _scale(arguments: argparse.Namespace) -> "tuple[ModelFolder, Scale]":

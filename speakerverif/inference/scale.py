@@ -17,6 +17,7 @@ from speakerverif.inference.samples import Sample
 from speakerverif.models.folder import ModelFolder
 from speakerverif.scoring import quality_measures
 from speakerverif.scoring.calibration import Calibration
+from speakerverif.scoring.decision import DecisionPoint
 from speakerverif.scoring.scorer import Scoring
 
 
@@ -164,6 +165,11 @@ class Scale:
             llr_threshold = fitted.point.threshold
         at_score = None if fitted.quality else fitted.score_threshold(llr_threshold)
         return Decision(llr >= llr_threshold, at_score, llr_threshold)
+
+    def point_at(self, llr_threshold: float | None) -> DecisionPoint | None:
+        """Return the error rates measured at a threshold; None unless it is the operating point of the calibration."""
+        point = None if self.calibration is None else self.calibration.point
+        return point if point is not None and llr_threshold == point.threshold else None
 
 
 def probability(llr: float, prior: float = 0.5) -> float:
