@@ -16,6 +16,8 @@ EXTRAS = {
     "completion": ("shtab",),
     "ssl": ("torchaudio",),
     "w2v_bert": ("transformers",),
+    "serve": ("fastapi", "uvicorn", "websockets", "python_multipart"),
+    "listen": ("sounddevice",),
 }
 
 

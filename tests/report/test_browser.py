@@ -125,7 +125,7 @@ class Browser:
         record: dict[str, Any] = found
         return record
 
-    def open(self, page: Path, width: int, scheme: str = "light") -> str:
+    def open(self, page: Path | str, width: int, scheme: str = "light") -> str:
         """Return the session of a page opened in a window of that width, once it is loaded."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -136,7 +136,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", session, **size)
         scheme_of = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", session, features=scheme_of)
-        self.call("Page.navigate", session, url=page.absolute().as_uri())
+        self.call("Page.navigate", session, url=page if isinstance(page, str) else page.absolute().as_uri())
         self.wait_for("Page.loadEventFired")
         return str(session)
 
