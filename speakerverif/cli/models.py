@@ -23,8 +23,8 @@ def add_import(command: argparse.ArgumentParser) -> None:
     add(
         "kind",
         metavar="KIND",
-        help="toolkit that wrote it: speechbrain, wespeaker, 3dspeaker, pyannote, nemo, redimnet, taoruijie or "
-        "voxceleb_trainer",
+        help="toolkit that wrote it: speechbrain, wespeaker, 3dspeaker, pyannote, nemo, redimnet, taoruijie, "
+        "transformers or voxceleb_trainer",
     )
     add("source", metavar="SOURCE", help="the toolkit's file or folder, or org/name on the Hugging Face hub")
     add("--out", type=Path, required=True, metavar="MODEL", help="the model folder to write")
