@@ -132,7 +132,7 @@ def main() -> None:
     table = EmbeddingTable.load(arguments.embeddings)
     folder = load_for_inference(arguments.model)
     scale, limits = Scale.of(folder), EnrolmentLimits.of(folder)
-    min_similarity = -1.0 if limits is None else limits.min_voices
+    min_similarity = -1.0 if limits is None else limits.min_sample
     speaker_of = read_speakers(arguments.speakers, list(table.ids))
     owner = np.array([speaker_of[i] for i in table.ids])
     shuffled = np.random.default_rng(7).permutation(np.unique(owner))

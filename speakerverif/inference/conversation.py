@@ -126,7 +126,7 @@ def name_turns(
         turns,
         table,
         scale=scale,
-        min_similarity=-1.0 if limits is None else limits.min_voices,
+        min_similarity=-1.0 if limits is None else limits.min_sample,
         threshold=threshold,
         llr_threshold=llr_threshold,
     )

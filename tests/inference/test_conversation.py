@@ -208,7 +208,7 @@ def test_conversations_of_real_speech_are_named_right(
     assert limits is not None
     drawn = [draw(owner, np.unique(owner), 4, 4, seed) for seed in range(12)]
     right, seconds = np.array(
-        [seconds_right(table, talk, scale, limits.min_voices, labels) for talk in drawn]
+        [seconds_right(table, talk, scale, limits.min_sample, labels) for talk in drawn]
     ).T
     assert right.sum() / seconds.sum() >= 0.95
     assert (right / seconds).min() >= 0.88
