@@ -2,8 +2,8 @@
 
     python tools/compare_exports.py --model MODEL --trials TRIALS --audio-root DIR --threads 1
 
-One row each for torch and for the ONNX files in float32, float16 and int8: size in MB; EER with its 95 % interval by
-bootstrap over speakers; the difference of the EER to torch's in the same draws, with its interval; the least and the
+One row each for torch and for the ONNX files in float32, float16 and int8: size in MB; EER with its 95 % interval over
+speakers; the difference of the EER to torch's, with its interval; the least and the
 mean cosine of an embedding with torch's; milliseconds for one recording at a time, features included, reading left
 out. Each recording goes through all engines in turn, so that other load on the machine affects all of them alike;
 times are CPU time, the median over the recordings, and their ratio to torch's.
@@ -29,15 +29,13 @@ from speakerverif.audio import reading
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.speakers import Units, read_speakers, units_of
 from speakerverif.data.trials import TrialList
-from speakerverif.evaluation.bootstrap import PairedDifference, bootstrap
+from speakerverif.evaluation.intervals import PairedDifference, estimate
 from speakerverif.exchange.to_onnx import LEAST_COSINE, export_onnx
 from speakerverif.models.folder import read_model_folder
 from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring.scorer import Plan, fit
-from speakerverif.scoring.speaker_bootstrap import Resampled
-
-SAMPLES, SEED = 1000, 0
+from speakerverif.scoring.speaker_intervals import Figure
 
 
 def embed(
@@ -59,13 +57,13 @@ def embed(
     return {name: np.stack(rows) for name, rows in vectors.items()}, seconds
 
 
-def drawn(trials: TrialList, units: Units, ids: list[str], embeddings: np.ndarray) -> Resampled:
+def eer_of(trials: TrialList, units: Units, ids: list[str], embeddings: np.ndarray) -> Figure:
     """Return the EER by cosine."""
     ones = np.ones(len(ids), np.float32)
     table = EmbeddingTable(ids, embeddings, ones, ones, ["ok"] * len(ids), "")
     scores = fit(Plan(), None, None).score(trials, table)[0].scores
     labels = np.asarray(trials.labels)
-    return bootstrap(scores, labels, units.enroll, units.test, (), SAMPLES, SEED).eer
+    return estimate(scores, labels, units.enroll, units.test).eer
 
 
 def main() -> None:
@@ -109,11 +107,11 @@ def main() -> None:
         units = units_of(trials, read_speakers(args.speakers, list(trials.ids)) if args.speakers else None)
         first = None
         for name, found in vectors.items():
-            eer = drawn(trials, units, ids, found)
+            eer = eer_of(trials, units, ids, found)
             first = first or eer
             change = PairedDifference.of(eer - first)
             record["rows"][name][trials.name] = {
-                "eer": eer.estimate,
+                "eer": eer.value,
                 "eer_ci95": eer.interval(),
                 "difference": change.difference,
                 "difference_ci95": change.interval,

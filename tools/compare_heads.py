@@ -9,9 +9,9 @@
 seed. Runs that are done are not repeated. Recordings are decoded before any clock starts.
 
 Columns: EER of both dev lists and minDCF(0.01) of the first, means over the seeds; the interval is that of the mean,
-by a bootstrap over speakers that all seeds and heads share; the difference to the row of the head `--beside`, by
-the same draws; angles on dev, in degrees: of an utterance to the mean of its speaker, and of a speaker's mean to that
-of the nearest other; crops per second of processor time, reading included.
+over speakers; the difference to the row of the head `--beside`, with its interval; angles on dev, in degrees: of an
+utterance to the mean of its speaker, and of a speaker's mean to that of the nearest other; crops per second of
+processor time, reading included.
 """
 
 import argparse
@@ -30,13 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from speakerverif.scoring.speaker_bootstrap import Resampled
+    from speakerverif.scoring.speaker_intervals import Figure
 
 RECIPES = ROOT / "recipes" / "heads"
 BASES = ("small", "pairs")
 UNTRAINED = "untrained"
 LISTS = ("trials", "trials_hard")
-BOOTSTRAP_SAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,11 @@ def run_all(runs: list[Run], arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What a head comes to, over its seeds; the bootstrap's draws are shared by all rows."""
+    """What a head comes to, over its seeds."""
 
     eers: np.ndarray  # (seeds, lists)
     min_dcfs: np.ndarray  # (seeds,), of the first list
-    drawn: "Resampled"  # EER of the first list, mean over the seeds
+    eer: "Figure"  # EER of the first list, mean over the seeds
     within_deg: float
     nearest_deg: float
     crops_per_s: float
@@ -133,38 +132,30 @@ def row_of(runs: list[Run], crops: int, arguments: argparse.Namespace) -> Row:
     from speakerverif.data.manifest import Manifest
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.bootstrap import bootstrap
+    from speakerverif.evaluation.intervals import estimate
     from speakerverif.evaluation.metrics import DetCurve
     from speakerverif.scoring.cosine import cosine
-    from speakerverif.scoring.speaker_bootstrap import Resampled
+    from speakerverif.scoring.speaker_intervals import Figure
 
     speaker_of = {u.id: u.speaker for u in Manifest.read(arguments.out / "data" / "dev.tsv")}
     lists = [TrialList.read(arguments.data / "dev" / f"{name}.txt") for name in LISTS]
     labels, units = lists[0].labels, units_of(lists[0])
     assert labels is not None
-    eers, min_dcfs, drawn, angles, speeds = [], [], [], [], []
+    eers, min_dcfs, first, angles, speeds = [], [], [], [], []
     for run in runs:
         table = EmbeddingTable.load(run.table(crops))
         scores = [cosine(trials, table) for trials in lists]
         curves = [DetCurve.of(scored) for scored in scores]
         eers.append([curve.eer().rate for curve in curves])
         min_dcfs.append(curves[0].min_dcf(0.01).cost)
-        drawn.append(
-            bootstrap(
-                scores[0].scores, labels, units.enroll, units.test, samples=BOOTSTRAP_SAMPLES, seed=0
-            ).eer
-        )
+        first.append(estimate(scores[0].scores, labels, units.enroll, units.test).eer)
         angles.append(spread(table.embeddings, np.array([speaker_of[name] for name in table.ids])))
         figures = json.loads(run.figures.read_text())
         speeds.append(figures["crops"] / figures["cpu_s"] if figures["cpu_s"] else np.nan)
     within, nearest = np.mean(angles, axis=0)
-    mean = Resampled(
-        float(np.mean([eer.estimate for eer in drawn])),
-        np.mean([eer.samples for eer in drawn], axis=0),
-        np.mean([eer.left_out for eer in drawn], axis=0),
-        drawn[0].speakers,
+    return Row(
+        np.array(eers), np.array(min_dcfs), Figure.mean(first), within, nearest, float(np.median(speeds))
     )
-    return Row(np.array(eers), np.array(min_dcfs), mean, within, nearest, float(np.median(speeds)))
 
 
 def spread(embeddings: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
@@ -187,11 +178,11 @@ def print_table(rows: dict[str, Row], beside: str) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for name, row in sorted(rows.items(), key=lambda item: item[1].eers[:, 0].mean()):
         mean, hard = 100 * row.eers.mean(axis=0)
-        low, high = _percents(row.drawn)
+        low, high = _percents(row.eer)
         by_seed = " ".join(f"{100 * eer:.2f}" for eer in row.eers[:, 0])
         less = "–"
         if beside in rows and name != beside:
-            ends = _percents(row.drawn - rows[beside].drawn)
+            ends = _percents(row.eer - rows[beside].eer)
             difference = mean - 100 * rows[beside].eers[:, 0].mean()
             less = f"{difference:+.2f} [{ends[0]:+.2f}, {ends[1]:+.2f}]"
         speed = "–" if np.isnan(row.crops_per_s) else f"{row.crops_per_s:.0f}"
@@ -201,9 +192,9 @@ def print_table(rows: dict[str, Row], beside: str) -> None:
         )
 
 
-def _percents(figure: "Resampled") -> tuple[float, float]:
+def _percents(figure: "Figure") -> tuple[float, float]:
     """Return both ends of an interval, in percent; equal ones where nothing differs."""
-    low, high = figure.interval() or (figure.estimate, figure.estimate)
+    low, high = figure.interval() or (figure.value, figure.value)
     return 100 * low, 100 * high
 
 

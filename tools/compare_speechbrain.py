@@ -267,7 +267,7 @@ def compare(arguments: argparse.Namespace) -> None:
     from speakerverif.data.manifest import Manifest
     from speakerverif.data.speakers import units_of
     from speakerverif.data.trials import TrialList
-    from speakerverif.evaluation.bootstrap import paired_bootstrap
+    from speakerverif.evaluation.intervals import paired_difference
     from speakerverif.evaluation.metrics import DetCurve
     from speakerverif.scoring.cosine import cosine
     from tools._decoded import decode
@@ -294,15 +294,13 @@ def compare(arguments: argparse.Namespace) -> None:
             f"{found['crops'] * found['crop_s'] / found['seconds']:9.1f}  {found['embed_audio_s_per_s']:13.0f}  "
             f"{eers[0]:12.2f}  {eers[1]:11.2f}"
         )
-    print(
-        "\nEER of ours less SpeechBrain's, in percent points; 95 % interval by a paired bootstrap over speakers"
-    )
+    print("\nEER of ours less SpeechBrain's, in percent points; 95 % interval over speakers")
     for name in LISTS:
         labels, units = trials[name].labels, units_of(trials[name])
         assert labels is not None
         for seed in arguments.seeds:
             pair = [scores[system, seed, name].scores for system in ("speechbrain", "ours")]
-            change = paired_bootstrap(pair[0], pair[1], labels, units.enroll, units.test)
+            change = paired_difference(pair[0], pair[1], labels, units.enroll, units.test)
             assert change.interval is not None and change.p_value is not None  # 63 speakers are enough
             low, high = change.interval
             print(

@@ -308,7 +308,7 @@ def record_seeds() -> list[Seed]:
     labels = pairs[0] // 3 == pairs[1] // 3
     enroll, test = (side.astype(np.int32) for side in pairs)
     scores = ScoreList(TrialList(ids, enroll, test, labels, "t"), labels - 0.03 * enroll, "llr")
-    record = evaluate(scores, Settings(samples=20))
+    record = evaluate(scores, Settings(intervals=True))
     columns = [Column("half", {name: str(i // 12) for i, name in enumerate(ids)})]
     groups = breakdown(scores, columns, units_of(scores.trials), record.figures)
     text = json.dumps(replace(record, breakdown=groups).to_json()).encode()

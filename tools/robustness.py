@@ -13,7 +13,7 @@ deviation), overdriven by 10 dB, faster and slower by a tenth (which changes pit
 played backwards (an unknown language).
 
 Columns: a model by plain cosine and, where its folder holds a back end or a cohort, by those. 95 %
-intervals by bootstrap over speakers. Recordings that can't be embedded are counted, and their trials left out.
+intervals over speakers. Recordings that can't be embedded are counted, and their trials left out.
 `--resemblyzer` adds Resemblyzer (pip install --no-deps resemblyzer webrtcvad; its weights come with it).
 """
 
@@ -51,7 +51,7 @@ from speakerverif.data.manifest import Utterance
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
-from speakerverif.evaluation.bootstrap import bootstrap
+from speakerverif.evaluation.intervals import estimate
 from speakerverif.inference.embed import embed
 from speakerverif.models.folder import read_model_folder
 from speakerverif.scoring import cosine
@@ -236,17 +236,16 @@ def figures(
     units: Units,
     clean: EmbeddingTable,
     changed: EmbeddingTable,
-    samples: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield the EER of every scoring of a system, enrolled from one table and tested from another."""
     pairs, table, kept = joined(trials, clean, changed)
     for scoring in system.scorings.values():
         scores = cosine.cosine(pairs, table) if scoring is None else scoring.score(pairs, table)[0]
         labels = np.asarray(pairs.labels)
-        drawn = bootstrap(scores.scores, labels, units.enroll[kept], units.test[kept], (), samples)
+        eer = estimate(scores.scores, labels, units.enroll[kept], units.test[kept]).eer
         yield {
-            "eer": drawn.eer.estimate,
-            "eer_ci95": drawn.eer.interval(),
+            "eer": eer.value,
+            "eer_ci95": eer.interval(),
             "not_embedded": len(changed.failed),
             "trials_left_out": len(trials) - len(kept),
         }
@@ -301,7 +300,7 @@ def table(args: argparse.Namespace) -> dict[str, Any]:
         for system, before in zip(systems, clean, strict=True):
             source = Changed(args.audio_root, available[name], args.seed)
             after = before if name == CLEAN else system.embed(ids, source, name)
-            row += figures(system, trials, units, after if args.both else before, after, args.bootstrap)
+            row += figures(system, trials, units, after if args.both else before, after)
         record["rows"][name] = row
         print("| " + " | ".join([name, *map(cell, row)]) + " |", flush=True)
     between = f"between {len(units.names)} {units.kind}s"
@@ -331,7 +330,6 @@ def main() -> int:
     )
     parser.add_argument("--both", action="store_true", help="change enrolled recordings too")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="samples for the intervals")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -306,10 +306,10 @@ def rates(point: "DecisionPoint") -> str:
     """Return text with the error rates of an operating point, in percent."""
 
     def percent(rate: float, limits: tuple[float, float] | None) -> str:
-        shown = f" [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]" if limits and point.speakers else ""
-        return f"{100 * rate:.2f} %{shown}"
+        return f"{100 * rate:.2f} %" + (f" [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]" if limits else "")
 
-    rates = f"false alarms {percent(point.p_fa, point.p_fa_ci95)}, misses {percent(point.p_miss, point.p_miss_ci95)}"
-    if not point.speakers:
-        return f"{rates} (no intervals: the speakers are unknown)"
-    return rates if point.p_fa_ci95 else f"{rates} (no intervals: {point.speakers} speakers are too few)"
+    shown = f"false alarms {percent(point.p_fa, point.p_fa_ci95)}, misses {percent(point.p_miss, point.p_miss_ci95)}"
+    reasons = list(point.without_interval.items())
+    if len(reasons) == 2 and reasons[0][1] == reasons[1][1]:
+        return f"{shown} (no intervals: {reasons[0][1]})"
+    return shown + "".join(f" (no interval of {name}: {reason})" for name, reason in reasons)

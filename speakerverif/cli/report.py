@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.whole_number(0, options.MOST_SEED),
         default=0,
         metavar="N",
-        help="of the bootstrap (default: 0)",
+        help="has no effect: intervals take no random samples",
     )
     add("--title", metavar="TEXT", help="title of the page (default: the list's name)")
     add(
@@ -124,7 +124,7 @@ def _system(
     from speakerverif.report.results import System
 
     scores = ScoreList.read(path, trials, kind)
-    settings = Settings(args.p_target, args.bootstrap, args.seed)
+    settings = Settings(args.p_target, intervals=args.bootstrap > 0)
     return System(name, scores, evaluate(scores, settings, speakers=speakers))
 
 

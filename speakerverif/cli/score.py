@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.whole_number(0, options.MOST_SEED),
         default=0,
         metavar="N",
-        help="of the bootstrap (default: 0)",
+        help="of the galleries that --identify draws; intervals take no random samples (default: 0)",
     )
 
 
@@ -157,7 +157,7 @@ def _request(args: argparse.Namespace) -> "ScoreRequest":
         breakdown_by=args.breakdown_by,
         against=args.against,
         against_kind=args.against_kind,
-        settings=Settings(args.p_target, args.bootstrap, args.seed),
+        settings=Settings(args.p_target, intervals=args.bootstrap > 0),
     )
 
 

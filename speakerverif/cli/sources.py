@@ -33,13 +33,13 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bootstrap(parser: argparse.ArgumentParser) -> None:
-    """Add the option for the number of bootstrap samples."""
+    """Add the option that leaves intervals out; its name is from when they were made of random samples."""
     parser.add_argument(
         "--bootstrap",
         type=int,
         default=1000,
         metavar="N",
-        help="samples for the intervals; 0: none (default: 1000)",
+        help="0: no intervals; any other number: intervals, which take no samples (default: 1000)",
     )
 
 

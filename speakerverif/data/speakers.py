@@ -24,7 +24,7 @@ Source = Literal["table", "paths", "target trials"]
 
 @dataclass(frozen=True)
 class Units:
-    """The units that the bootstrap resamples: speakers, or files where speakers are unknown.
+    """The units that intervals are over: speakers, or files where speakers are unknown.
 
     Attributes:
         kind: `speaker`, or `file` where speakers are unknown.

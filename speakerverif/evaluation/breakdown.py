@@ -10,13 +10,13 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import EnrollMap, Units
 from speakerverif.data.trials import TrialList
-from speakerverif.evaluation.bootstrap import MAX_STEP, bootstrap, cost_interval, cost_step
 from speakerverif.evaluation.figures import Figures, Interval
+from speakerverif.evaluation.intervals import cost_step, estimate
 from speakerverif.evaluation.metrics import det_curve
 from speakerverif.evaluation.records import ColumnBreakdown, GroupCost, GroupFigures
-from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
 
 MIN_TRIALS = 30  # trials of each class; with fewer there is no rate
+MAX_STEP = 0.1  # one more error must not move a normalised cost by more than this
 FEW_VALUES = 8  # numbers with more distinct values than these are binned
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NAMED_VALUES = 3  # up to this number of values, every pair of different ones is a group
@@ -39,13 +39,13 @@ def breakdown(
 
     - a rate: fewer than 30 trials of a class it needs;
     - a cost: likewise, or one more error would move it by over 0.1;
-    - an interval: fewer than 10 speakers in the group, speakers unknown; of a cost: too few errors (`cost_interval`).
+    - an interval: by the rule for all intervals, `speaker_intervals.why_no_interval`.
 
     Args:
         scores: with labels.
         columns: as `metadata.read_columns` gives them.
-        units: speakers of both sides, as `units_of` gives them: what the bootstrap draws.
-        whole: figures of the whole list: its priors, EER threshold, bootstrap samples and seed are used.
+        units: speakers of both sides, as `units_of` gives them.
+        whole: figures of the whole list: its priors and EER threshold are used, and whether it has intervals.
         enroll_map: enrolled model -> its files; a model has the value that all of its files share.
     """
     return tuple(_column(scores, column, units, whole, enroll_map) for column in columns)
@@ -165,32 +165,26 @@ def _figures(name: str, scores: ScoreList, rows: np.ndarray, units: Units, whole
     values, labels = scores.scores[rows], np.asarray(scores.trials.labels)[rows]
     enroll, test = units.enroll[rows], units.test[rows]
     targets, nontargets = int(labels.sum()), int((~labels).sum())
-    members, inverse = np.unique(np.concatenate((enroll, test)), return_inverse=True)
     group = GroupFigures(
         group=name,
         targets=targets,
         nontargets=nontargets,
-        units=len(members),
+        units=len(np.unique(np.concatenate((enroll, test)))),
         costs=tuple(GroupCost(cost.key) for cost in whole.costs),
         p_miss=float(np.mean(values[labels] < whole.eer_threshold)) if targets >= MIN_TRIALS else None,
         p_fa=float(np.mean(values[~labels] >= whole.eer_threshold)) if nontargets >= MIN_TRIALS else None,
     )
     if min(targets, nontargets) < MIN_TRIALS:
         return group
-    curve, facts = det_curve(values, labels), whole.bootstrap
+    curve = det_curve(values, labels)
     priors = {cost.key: float(cost.key) for cost in group.costs}
     shown = {key: p for key, p in priors.items() if cost_step(targets, nontargets, p) <= MAX_STEP}
     minima = {key: curve.min_dcf(p).cost for key, p in shown.items()}
     eer_ci95, ranges = None, dict[str, tuple[float, float] | None]()
-    if facts is not None and facts.unit == "speaker" and len(members) >= MIN_SPEAKERS:
-        # Only the group's own speakers are drawn.
-        sides = inverse.reshape(2, -1)
-        drawn = bootstrap(values, labels, sides[0], sides[1], list(shown.values()), facts.samples, facts.seed)
-        eer_ci95 = drawn.eer.interval()
-        ranges = {
-            key: cost_interval(curve, p, cost)
-            for (key, p), cost in zip(shown.items(), drawn.min_dcf, strict=True)
-        }
+    if whole.intervals is not None and whole.intervals.speakers is not None:
+        estimates = estimate(values, labels, enroll, test, list(shown.values()))
+        eer_ci95 = estimates.eer.interval()
+        ranges = {key: cost.interval() for key, cost in zip(shown, estimates.min_dcf, strict=True)}
     costs = tuple(GroupCost(key, minima.get(key), Interval.of(ranges.get(key))) for key in priors)
     return dataclasses.replace(group, eer=curve.eer().rate, eer_ci95=Interval.of(eer_ci95), costs=costs)
 

@@ -6,6 +6,7 @@ from typing import Any
 from speakerverif.evaluation.figures import Figures, Interval
 from speakerverif.evaluation.records import Comparison, ScoringRecord
 
+NO_INTERVAL = "no interval"
 WIDTHS = (9, 19, 12, 11, 14, 11, 19)
 
 
@@ -24,13 +25,18 @@ def describe(record: ScoringRecord) -> list[tuple[str, ...]]:
 def _rows(figures: Figures) -> list[tuple[str, ...]]:
     """Return figures as rows of text, a header first."""
     rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "threshold", "misses", "false alarms")]
-    eer_ci95 = "{:.3f} – {:.3f} %".format(*(100 * x for x in figures.eer_ci95)) if figures.eer_ci95 else ""
+    none = {name: NO_INTERVAL for name in figures.without_interval}
+    eer_ci95 = none.get("EER", "")
+    if figures.eer_ci95:
+        eer_ci95 = "{:.3f} – {:.3f} %".format(*(100 * x for x in figures.eer_ci95))
     rows.append(("EER", f"{100 * figures.eer:.3f} %", eer_ci95, f"{figures.eer_threshold:.4f}", "", ""))
     for cost in figures.costs:
         point = cost.point
         threshold = "reject all" if point.threshold is None else f"{point.threshold:.4f}"
         rates = (f"{100 * rate:.3f} %" for rate in (point.p_miss, point.p_fa))
-        rows.append((f"minDCF({cost.key})", f"{cost.minimum:.4f}", _range(cost.ci95), threshold, *rates))
+        name = f"minDCF({cost.key})"
+        limits = _range(cost.ci95) or none.get(name, "")
+        rows.append((name, f"{cost.minimum:.4f}", limits, threshold, *rates))
     others = [(f"actDCF({cost.key})", cost.actual) for cost in figures.costs]
     others += [("Cllr", figures.cllr), ("min Cllr", figures.min_cllr)]
     return rows + [(name, f"{value:.4f}", "", "", "", "") for name, value in others if value is not None]
@@ -75,13 +81,23 @@ def _provenance(record: ScoringRecord) -> list[str]:
             f"model {named}" + ("" if heard is None else f", trained on {heard} of the trials' speakers")
         )
     lines = ["; ".join(parts)]
-    if (reason := record.figures.why_no_interval) is not None:
-        lines.append(f"no intervals: {reason}")
-    elif record.figures.bootstrap:
-        lines.append(f"intervals: {record.figures.bootstrap}")
+    lines += _about_intervals(record.figures)
     if record.comparison:
         lines.append(_comparison(record.comparison))
     return lines
+
+
+def _about_intervals(figures: Figures) -> list[str]:
+    """Return what the intervals are over, which figures have none, and why."""
+    if figures.intervals is None:
+        return [f"no intervals: {reason}" for reason in dict.fromkeys(figures.without_interval.values())]
+    names: dict[str, list[str]] = {}
+    for name, reason in figures.without_interval.items():
+        names.setdefault(reason, []).append(name)
+    if [len(each) for each in names.values()] == [1 + len(figures.costs)]:
+        return [f"no intervals: {reason}" for reason in names]
+    without = [f"no interval of {', '.join(each)}: {reason}" for reason, each in names.items()]
+    return [f"intervals: {figures.intervals}", *without]
 
 
 def _comparison(other: Comparison) -> str:

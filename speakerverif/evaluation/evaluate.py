@@ -10,11 +10,12 @@ import numpy as np
 from speakerverif.data.scores import ScoreKind, ScoreList
 from speakerverif.data.speakers import EnrollMap, Units, units_of
 from speakerverif.data.trial_audit import audit
-from speakerverif.evaluation.bootstrap import bootstrap, cost_interval, paired_bootstrap
-from speakerverif.evaluation.figures import BootstrapFacts, DetectionCosts, Figures, Interval, OperatingPoint
+from speakerverif.evaluation.figures import DetectionCosts, Figures, Interval, IntervalFacts, OperatingPoint
+from speakerverif.evaluation.intervals import estimate, paired_difference
 from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr
 from speakerverif.evaluation.records import CalibrationFacts, Comparison, ListFacts, ModelFacts, ScoringRecord
 from speakerverif.scoring.facts import BackendFacts, NormFacts
+from speakerverif.scoring.speaker_intervals import why_no_interval
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,11 @@ class Settings:
 
     Attributes:
         p_targets: priors of a target trial for the detection costs.
-        samples: bootstrap samples; 0 gives no intervals.
-        seed: of the bootstrap.
+        intervals: whether to give intervals.
     """
 
     p_targets: Sequence[float] = (0.01, 0.05)
-    samples: int = 1000
-    seed: int = 0
+    intervals: bool = True
 
     @property
     def priors(self) -> dict[str, float]:
@@ -123,36 +122,24 @@ def _figures(scores: ScoreList, curve: DetCurve, units: Units, settings: Setting
         figures = dataclasses.replace(figures, cllr=cllr(scores.scores, labels))
         actual = [act_dcf(scores.scores, labels, p).cost for p in priors.values()]
         costs = [dataclasses.replace(cost, actual=a) for cost, a in zip(costs, actual, strict=True)]
-    if not settings.samples:
-        return dataclasses.replace(figures, costs=tuple(costs))
-    drawn = bootstrap(
-        scores.scores,
-        labels,
-        units.enroll,
-        units.test,
-        list(priors.values()),
-        settings.samples,
-        settings.seed,
-    )
-    facts = BootstrapFacts(
-        unit=units.kind,
-        units=len(units.names),
-        samples=settings.samples,
-        seed=settings.seed,
-        redrawn=drawn.redrawn,
-        speakers_from=units.source,
-    )
-    if units.kind == "file":  # files of one speaker are alike: an interval over files would be too narrow
-        return dataclasses.replace(figures, costs=tuple(costs), bootstrap=facts)
-    ranges = [cost_interval(curve, p, cost) for p, cost in zip(priors.values(), drawn.min_dcf, strict=True)]
+    figures = dataclasses.replace(figures, costs=tuple(costs))
+    if not settings.intervals:
+        return figures
+    facts = IntervalFacts(units.kind, len(units.names), units.source)
+    if facts.speakers is None:  # files of one speaker are alike: an interval over files would be too narrow
+        reason = why_no_interval(None)
+        costs = [dataclasses.replace(cost, no_interval=reason) for cost in costs]
+        return dataclasses.replace(figures, costs=tuple(costs), no_interval=reason, intervals=facts)
+    estimates = estimate(scores.scores, labels, units.enroll, units.test, list(priors.values()))
     return dataclasses.replace(
         figures,
         costs=tuple(
-            dataclasses.replace(cost, ci95=Interval.of(limits))
-            for cost, limits in zip(costs, ranges, strict=True)
+            dataclasses.replace(cost, ci95=Interval.of(figure.interval()), no_interval=figure.why_none)
+            for cost, figure in zip(costs, estimates.min_dcf, strict=True)
         ),
-        eer_ci95=Interval.of(drawn.eer.interval()),
-        bootstrap=facts,
+        eer_ci95=Interval.of(estimates.eer.interval()),
+        no_interval=estimates.eer.why_none,
+        intervals=facts,
     )
 
 
@@ -169,18 +156,11 @@ def compare(
         settings: the figures to compute.
     """
     figures = _figures(other, DetCurve.of(other), units, settings)
-    if not settings.samples or units.kind == "file":
+    if not settings.intervals or units.kind == "file":
         return Comparison(against, figures, DetCurve.of(scores).eer().rate - figures.eer, None, None)
-    found = paired_bootstrap(
-        other.scores,
-        scores.scores,
-        np.asarray(scores.trials.labels),
-        units.enroll,
-        units.test,
-        settings.samples,
-        settings.seed,
-    )
-    return Comparison(against, figures, found.difference, Interval.of(found.interval), found.p_value)
+    labels = np.asarray(scores.trials.labels)
+    paired = paired_difference(other.scores, scores.scores, labels, units.enroll, units.test)
+    return Comparison(against, figures, paired.difference, Interval.of(paired.interval), paired.p_value)
 
 
 def figures_of(curve: DetCurve, priors: Mapping[str, float], kind: ScoreKind) -> Figures:

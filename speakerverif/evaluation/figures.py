@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from speakerverif.data.scores import ScoreKind
-from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
 
 Read = TypeVar("Read")
 
@@ -43,6 +42,7 @@ class DetectionCosts:
         minimum: the least cost over all thresholds.
         point: the operating point with that cost.
         ci95: interval of the minimum; None: no interval.
+        no_interval: the reason why there is none, where intervals were asked for.
         actual: the cost at the threshold that Bayes' rule sets; None for scores that are no likelihood ratios.
     """
 
@@ -50,34 +50,51 @@ class DetectionCosts:
     minimum: float
     point: OperatingPoint
     ci95: Interval | None = None
+    no_interval: str | None = None
     actual: float | None = None
 
 
 @dataclass(frozen=True)
-class BootstrapFacts:
-    """The bootstrap that the intervals are from.
+class IntervalFacts:
+    """The speakers that the intervals are over.
 
     Attributes:
         unit: `speaker`, or `file` where speakers are unknown.
         units: number of speakers (or files).
-        samples: bootstrap samples.
-        seed: of the draws.
-        redrawn: samples thrown away because they held no target or no non-target weight.
         speakers_from: how the speakers are known: `table`, `paths` or `target trials`; None where they are not.
     """
 
     unit: str
     units: int
-    samples: int
-    seed: int
-    redrawn: int
     speakers_from: str | None = None
+
+    @property
+    def speakers(self) -> int | None:
+        """Number of speakers; None where they are unknown."""
+        return self.units if self.unit == "speaker" else None
 
     def __str__(self) -> str:
         linked = " (files that target trials link)" if self.speakers_from == "target trials" else ""
-        return (
-            f"{self.samples:,} bootstrap samples over {self.units:,} {self.unit}s{linked}, seed {self.seed}"
-        )
+        return f"over {self.units:,} {self.unit}s{linked}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts' part of a record.
+
+        `samples`, `seed` and `redrawn` are those of records with bootstrap intervals; nothing is drawn any more.
+        """
+        return {
+            "unit": self.unit,
+            "units": self.units,
+            "samples": 0,
+            "seed": 0,
+            "redrawn": 0,
+            "speakers_from": self.speakers_from,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "IntervalFacts":
+        """Return the object from the output of `to_json`, or from a record of an earlier version."""
+        return cls(data["unit"], data["units"], data.get("speakers_from"))
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,8 @@ class Figures:
         min_cllr: Cllr after the best monotone calibration, bits.
         cllr: of likelihood ratios, bits; None for other scores.
         eer_ci95: None: no interval.
-        bootstrap: None: no intervals.
+        no_interval: the reason why the EER has none, where intervals were asked for.
+        intervals: None: no intervals.
     """
 
     score_kind: ScoreKind
@@ -102,18 +120,14 @@ class Figures:
     min_cllr: float
     cllr: float | None = None
     eer_ci95: Interval | None = None
-    bootstrap: BootstrapFacts | None = None
+    no_interval: str | None = None
+    intervals: IntervalFacts | None = None
 
     @property
-    def why_no_interval(self) -> str | None:
-        """The reason why the EER has no interval; None: it has one, or none was asked for."""
-        if self.bootstrap is None or self.eer_ci95 is not None:
-            return None
-        if self.bootstrap.unit == "file":
-            return "the speakers are unknown; --speakers names them"
-        if self.bootstrap.units < MIN_SPEAKERS:
-            return f"{self.bootstrap.units} speakers are too few; it takes {MIN_SPEAKERS}"
-        return "the EER is the same in all samples of the speakers"
+    def without_interval(self) -> dict[str, str]:
+        """The reason for each figure whose interval was asked for and that has none, by the figure's name."""
+        reasons = {"EER": self.no_interval} | {f"minDCF({cost.key})": cost.no_interval for cost in self.costs}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures' keys of a record."""
@@ -130,19 +144,25 @@ class Figures:
             "cllr": self.cllr,
             "min_cllr": self.min_cllr,
             "score_kind": self.score_kind,
-            "bootstrap": None if self.bootstrap is None else vars(self.bootstrap).copy(),
+            "bootstrap": optional(IntervalFacts.to_json, self.intervals),
+            "no_interval": {
+                "eer": self.no_interval,
+                "min_dcf": {cost.key: cost.no_interval for cost in self.costs},
+            },
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Figures":
         """Return the object from the output of `to_json`."""
         ranges, actual = data["min_dcf_ci95"] or {}, data["act_dcf"] or {}
+        reasons = data.get("no_interval") or {}  # records of earlier versions have none
         costs = tuple(
             DetectionCosts(
                 key=key,
                 minimum=minimum,
                 point=OperatingPoint(**data["min_dcf_at"][key]),
                 ci95=optional(Interval._make, ranges.get(key)),
+                no_interval=reasons.get("min_dcf", {}).get(key),
                 actual=actual.get(key),
             )
             for key, minimum in data["min_dcf"].items()
@@ -155,7 +175,8 @@ class Figures:
             min_cllr=data["min_cllr"],
             cllr=data["cllr"],
             eer_ci95=optional(Interval._make, data["eer_ci95"]),
-            bootstrap=optional(lambda facts: BootstrapFacts(**facts), data["bootstrap"]),
+            no_interval=reasons.get("eer"),
+            intervals=optional(IntervalFacts.from_json, data["bootstrap"]),
         )
 
 

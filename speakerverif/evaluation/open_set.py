@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.errors import InputError
-from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS
+from speakerverif.scoring.speaker_intervals import why_no_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -282,7 +282,7 @@ def _interval(wrong: NDArray[np.bool_], searched: Codes, best: Codes) -> tuple[f
     from scipy import special
 
     speakers = len(np.unique(searched))
-    if speakers < MIN_SPEAKERS:
+    if why_no_interval(speakers) is not None:
         return None
     rate, count = float(wrong.mean()), len(wrong)
     deviations = wrong - rate

@@ -35,6 +35,8 @@ LEAST_MB = 256  # most of it for a block of text and its parsed form
 TEXT_FACTOR = 4  # bytes of memory that matching takes for each byte of a part's text, with a margin
 PER_SCORE = 64  # bytes of memory for each score of a piece, sorted or walked through
 MOST_PARTS = 400  # files open at once, twice
+# What is sorted on disk are bare scores: their speakers, for every threshold, would take as much again.
+NO_SPEAKERS = "a list matched on disk is read without its speakers; score it in memory for intervals"
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, its bits well mixed
 
 Numbers = NDArray[np.float64]
@@ -44,7 +46,7 @@ Block = tuple[Numbers, NDArray[np.int64], NDArray[np.int64]]  # distinct values;
 def evaluate_on_disk(
     trials: Path, scores: Path, kind: ScoreKind, p_targets: Sequence[float], memory_mb: int
 ) -> ScoringRecord:
-    """Return the record of a scoring, as `evaluate` does without a bootstrap.
+    """Return the record of a scoring, as `evaluate` does without intervals.
 
     Meanwhile the system's temporary folder holds files as large as both inputs.
 
@@ -76,6 +78,8 @@ def evaluate_on_disk(
     targets, nontargets = int(curve.misses[-1]), int(curve.false_alarms[0])
     priors = {f"{p:g}": p for p in p_targets}
     figures = figures_of(curve, priors, kind)
+    costs = tuple(dataclasses.replace(cost, no_interval=NO_SPEAKERS) for cost in figures.costs)
+    figures = dataclasses.replace(figures, costs=costs, no_interval=NO_SPEAKERS)
     if kind == "llr":
         actual = [
             bayes_costs(p)[0] * wrong[p][0] / targets + bayes_costs(p)[1] * wrong[p][1] / nontargets

@@ -110,7 +110,7 @@ def score_identification_list(request: ScoreRequest, settings: OpenSetSettings) 
         NotEmbeddedError: recordings are there but can't be embedded.
     """
     # The intervals of verification are not asked for.
-    settings_of_list = dataclasses.replace(request.settings, samples=0)
+    settings_of_list = dataclasses.replace(request.settings, intervals=False)
     scored = score_list(dataclasses.replace(request, settings=settings_of_list))
     trials, units = scored.scores.trials, scored.units
     if units is None or units.kind != "speaker":

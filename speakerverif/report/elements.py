@@ -7,9 +7,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from speakerverif.errors import InputError
-from speakerverif.evaluation.bootstrap import PairedDifference
 from speakerverif.evaluation.breakdown import TOO_FEW
 from speakerverif.evaluation.figures import Figures, Interval
+from speakerverif.evaluation.intervals import PairedDifference
 from speakerverif.evaluation.records import ColumnBreakdown
 from speakerverif.report.excerpts import EXCERPT_S, Excerpt, excerpt
 from speakerverif.report.figures import SYSTEM_STYLES, interval_svg
@@ -167,17 +167,16 @@ def _range(limits: Interval | None, factor: float, digits: int, unit: str = "") 
 
 def verdict(result: Result, difference: PairedDifference) -> Verdict:
     """Return whether one system is better, and how sure that is."""
-    assert result.against is not None and result.system.record.figures.bootstrap is not None
-    first, second, drawn = result.system.name, result.against.name, result.system.record.figures.bootstrap
+    assert result.against is not None
+    facts = result.system.record.figures.intervals
+    assert facts is not None
+    first, second = result.system.name, result.against.name
     limits = "(no interval)"
     if difference.interval:
         limits = "[{:+.2f}, {:+.2f}]".format(*(100 * limit for limit in difference.interval))
     change = f"{100 * difference.difference:+.2f} points {limits}".replace("-", "−")
     tested = "" if difference.p_value is None else f", p\u00a0=\u00a0{difference.p_value:.2g}"
-    figures = (
-        f"EER of {first} less that of {second}: {change}{tested} "
-        f"(two-sided paired bootstrap, {count(drawn.samples, 'sample')} over {count(drawn.units, drawn.unit)})."
-    )
+    figures = f"EER of {first} less that of {second}: {change}{tested} (two-sided paired test {facts})."
     better, worse = (first, second) if difference.difference < 0 else (second, first)
     if difference.p_value is not None and difference.p_value < SIGNIFICANT:
         return Verdict(f"{better} is better than {worse}.", figures)

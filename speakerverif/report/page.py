@@ -20,6 +20,7 @@ from speakerverif.report import elements, figures, summary
 from speakerverif.report.elements import BreakdownPart, Card, HeardTrial, Plot, Recording, Table, Verdict
 from speakerverif.report.embedding_map import lay_out
 from speakerverif.report.results import Calibrated, Result, System
+from speakerverif.scoring import speaker_intervals
 
 __all__ = ["Result", "System", "write_report"]
 
@@ -103,6 +104,7 @@ def write_report(
             sections=sections,
             map=None if table is None else {"plot": _map(results[0], table)},
             made=_made(results, made),
+            rule=speaker_intervals,
             records=[_record(system) for result in results for system in result.systems],
         )
     )
@@ -235,7 +237,7 @@ def _overview(results: Sequence[Result]) -> Table:
         for system in result.systems:
             of_list, limits = system.record.figures, system.record.figures.eer_ci95
             link = Markup('<a href="#list-{}">{}</a>').format(k + 1, result.title)
-            interval = f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else ""
+            interval = f"{100 * limits.low:.2f} – {100 * limits.high:.2f} %" if limits else "no interval"
             cells = (f"{system.record.trials:,}", f"{100 * of_list.eer:.2f} %", interval)
             rows.append((link, system.name, *cells, *(f"{cost.minimum:.3f}" for cost in of_list.costs)))
     return Table("All lists", head, tuple(rows), text_columns=frozenset({0, 1}))
@@ -255,12 +257,12 @@ def _made(results: Sequence[Result], made: Sequence[tuple[str, str]]) -> list[tu
     """Return what the figures rest on, as pairs of name and value."""
     facts = list(made)
     for result in results:
-        trials, drawn = result.system.record.trial_list, result.system.record.figures.bootstrap
+        trials, over = result.system.record.trial_list, result.system.record.figures.intervals
         facts.append(("trial list", trials.name))
         facts.append(("its SHA-256", trials.sha256))
         facts.append(("found in it", trials.audit))
-        if drawn:
-            facts.append(("intervals", f"95 %, {drawn}"))
+        if over:
+            facts.append(("intervals", f"95 %, {over}"))
     for system in results[0].systems:
         record = system.record
         norm = record.norm.to_json() if record.norm else {}

@@ -9,8 +9,8 @@ import numpy as np
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units
 from speakerverif.errors import InputError
-from speakerverif.evaluation.bootstrap import PairedDifference, paired_bootstrap
 from speakerverif.evaluation.cross_calibration import held_out_llrs
+from speakerverif.evaluation.intervals import PairedDifference, paired_difference
 from speakerverif.evaluation.metrics import DetCurve, act_dcf, cllr
 from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.scoring.decision import DecisionPoint, operating_point, threshold_at_far
@@ -81,13 +81,12 @@ class Result:
         }
 
     def difference(self) -> PairedDifference | None:
-        """Return the difference of the systems' EERs; None where there is one system, or no bootstrap."""
-        drawn = self.system.record.figures.bootstrap
-        if self.against is None or drawn is None or self.units.kind == "file":
+        """Return the difference of the systems' EERs; None where there is one system, or no intervals."""
+        if self.against is None or self.system.record.figures.intervals is None or self.units.kind == "file":
             return None
         first, second = self.system.scores.scores, self.against.scores.scores
         units, labels = self.units, self.system.labels
-        return paired_bootstrap(second, first, labels, units.enroll, units.test, drawn.samples, drawn.seed)
+        return paired_difference(second, first, labels, units.enroll, units.test)
 
     def hardest(self, target: bool, count: int, per_speakers: bool = False) -> list[int]:
         """Return the rows of the most wrongly scored trials of one kind, equal scores in order of their ids.

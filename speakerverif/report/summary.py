@@ -25,8 +25,7 @@ def answer(result: Result) -> str:
         between = f" (between {low} and {high})" if low != high else ""
         people = f"{_per(point.p_miss)} of your people {_verb(point.p_miss)} refused{between}"
     else:
-        at_most = f" (at most {_per(point.p_miss_ci95[1])})" if point.p_miss_ci95 else ""
-        people = f"none of your people is refused{at_most}"
+        people = "none of your people is refused"
     return f"At a threshold of {threshold}, {strangers} let in, and {people}."
 
 
@@ -36,9 +35,11 @@ def basis(result: Result) -> str:
     if point is None:
         return ""
     speakers = f" of {point.speakers:,} speakers" if point.speakers else ""
+    reason = point.without_interval.get("misses")
+    limits = "in brackets the 95 % interval" if reason is None else f"no interval: {reason}"
     return (
         f"Measured for {result.system.name} on {point.targets:,} target and {point.nontargets:,} non-target "
-        f"trials{speakers}, the threshold chosen on the same trials; in brackets the 95 % interval."
+        f"trials{speakers}, the threshold chosen on the same trials; {limits}."
     )
 
 

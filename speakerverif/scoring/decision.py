@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from speakerverif._util.ranges import FINITE, Range, Share
 from speakerverif.errors import InputError
-from speakerverif.scoring.speaker_bootstrap import MIN_SPEAKERS, Resampled, draws, each_left_out
+from speakerverif.scoring.speaker_intervals import SpeakerPairs, why_no_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -23,9 +22,7 @@ Count = Annotated[int, Range(0, 1e18)]
 class DecisionPoint:
     """A threshold (accept where score >= threshold) and the error rates measured there, as fractions.
 
-    The 95 % intervals reach as far as exact binomial ones (Clopper and Pearson 1934), which take trials as
-    independent, and as far as those of the bootstrap over speakers: trials of one speaker are alike. With fewer than 10
-    speakers there are none.
+    The 95 % intervals are over speakers (`speaker_intervals`).
 
     Attributes:
         threshold: on the scale of the scores.
@@ -33,8 +30,8 @@ class DecisionPoint:
         p_fa: share of non-target trials accepted.
         targets: target trials.
         nontargets: non-target trials.
-        speakers: speakers in the trials; 0: unknown, and the intervals are binomial.
-        p_miss_ci95: None: too few speakers.
+        speakers: speakers in the trials; 0: unknown.
+        p_miss_ci95: None: no interval.
         p_fa_ci95: likewise.
     """
 
@@ -46,6 +43,20 @@ class DecisionPoint:
     speakers: Count
     p_miss_ci95: Annotated[tuple[float, float], Range(0, 1)] | None = None
     p_fa_ci95: Annotated[tuple[float, float], Range(0, 1)] | None = None
+
+    @property
+    def without_interval(self) -> dict[str, str]:
+        """The reason for each rate that has no interval, by the rate's name."""
+        rates = {
+            "false alarms": (self.p_fa, self.nontargets, self.p_fa_ci95),
+            "misses": (self.p_miss, self.targets, self.p_miss_ci95),
+        }
+        return {
+            name: why_no_interval(self.speakers or None, (rate * trials, (1 - rate) * trials))
+            or "too few speakers have such trials, or all have the same rate"
+            for name, (rate, trials, limits) in rates.items()
+            if limits is None
+        }
 
 
 def bayes_threshold(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> float:
@@ -92,19 +103,20 @@ def operating_point(
         scores: float (N,).
         labels: bool (N,), True is target.
         threshold: on the same scale as the scores.
-        units: int (N,) and int (N,), the speakers of the enroll and the test sides, 0 .. speakers - 1; None: unknown.
+        units: int (N,) and int (N,), the speakers of the enroll and the test sides, from 0; None: unknown.
     """
     check_both_classes(labels)
     rates, intervals, counts = [], [], []
-    for chosen, errors in ((labels, scores < threshold), (~labels, scores >= threshold)):
-        wrong = errors[chosen]
-        binomial = _binomial_interval(int(wrong.sum()), len(wrong))
-        sides = None if units is None else (units[0][chosen], units[1][chosen])
-        speakers = 0 if units is None else 1 + int(np.max(units))
-        limits = binomial if sides is None else _speaker_interval(wrong, *sides, speakers, binomial)
-        rates.append(float(wrong.mean()))
+    for chosen, wrong in ((labels, scores < threshold), (~labels, scores >= threshold)):
+        count, errors = int(chosen.sum()), int((wrong & chosen).sum())
+        rate, limits = errors / count, None
+        if units is not None:
+            pairs = SpeakerPairs.of(units[0][chosen], units[1][chosen])
+            reason = why_no_interval(pairs.fewest, (errors, count - errors))
+            limits = pairs.figure(rate, (wrong[chosen] - rate) / count, reason).interval()
+        rates.append(rate)
         intervals.append(limits)
-        counts.append(len(wrong))
+        counts.append(count)
     return DecisionPoint(
         threshold=float(threshold),
         p_miss=rates[0],
@@ -115,66 +127,6 @@ def operating_point(
         nontargets=counts[1],
         speakers=0 if units is None else len(np.unique(np.concatenate(units))),
     )
-
-
-def _binomial_interval(errors: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a rate (Clopper and Pearson 1934)."""
-    from scipy import special
-
-    # SciPy's own, in `scipy.stats`, takes longer to import than a calibration to fit.
-    low = special.betaincinv(errors, trials - errors + 1, 0.025) if errors else 0.0
-    high = special.betaincinv(errors + 1, trials - errors, 0.975) if errors < trials else 1.0
-    return float(low), float(high)
-
-
-def _speaker_interval(
-    wrong: NDArray[np.bool_], enroll: Codes, test: Codes, speakers: int, binomial: tuple[float, float]
-) -> tuple[float, float] | None:
-    """Return the interval of a rate over speakers, never narrower than the binomial one; None: too few speakers.
-
-    Args:
-        wrong: bool (N,), decisions of one class of trials.
-        enroll: int (N,), speakers of the enroll sides.
-        test: int (N,), speakers of the test sides.
-        speakers: number of speakers in the list.
-        binomial: the interval of independent trials.
-    """
-    if speakers < MIN_SPEAKERS:
-        return None
-    limits = _resampled_rate(wrong, enroll, test, speakers).interval()
-    if limits is None:  # the rate is the same in all samples, as 0 is
-        return binomial
-    return min(limits[0], binomial[0]), max(limits[1], binomial[1])
-
-
-def _resampled_rate(
-    wrong: NDArray[np.bool_], enroll: Codes, test: Codes, speakers: int, samples: int = 1000
-) -> Resampled:
-    """Return the share of wrong decisions in bootstrap samples of speakers.
-
-    The sums over trials are quadratic forms of the draws, so a sample costs as much as there are pairs of speakers,
-    not trials.
-    """
-    from scipy import sparse
-
-    within = enroll == test
-
-    def total(weights: Array, drawn: Array) -> Array:
-        own = np.bincount(enroll[within], weights[within], speakers)
-        entries = weights[~within], (enroll[~within], test[~within])
-        pairs = sparse.csr_array(entries, shape=(speakers, speakers))
-        sums: Array = drawn @ own + np.einsum("ij,ij->i", drawn @ pairs, drawn)
-        return sums
-
-    def rates(drawn: Array) -> Array:
-        weights = total(np.ones(len(wrong)), drawn)
-        there = weights > 0  # a sample without any trial of this class has no rate
-        shares: Array = total(wrong.astype(np.float64), drawn)[there] / weights[there]
-        return shares
-
-    drawn = np.stack(list(islice(draws(speakers, 0), samples))).astype(np.float64)
-    left_out = np.stack(list(each_left_out(speakers))).astype(np.float64)
-    return Resampled(float(wrong.mean()), rates(drawn), rates(left_out), speakers)
 
 
 def check_both_classes(labels: NDArray[np.bool_]) -> None:

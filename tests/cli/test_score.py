@@ -174,12 +174,12 @@ def test_no_interval_is_printed_where_speakers_are_unknown_or_few() -> None:
     rng = np.random.default_rng(0)
     flat = [f"x{i} y{i}" for i in range(40)]
     trials = trials_of(*flat, "x0 y1", "y0 x1", labels=[1] * 20 + [0] * 20 + [1, 0])  # one person, and not
-    record = evaluate(ScoreList(trials, rng.normal(size=42)), Settings(samples=20))
+    record = evaluate(ScoreList(trials, rng.normal(size=42)), Settings())
     assert record.figures.eer_ci95 is None and "the speakers are unknown" in format_record(record)
     pairs = [f"s{i}/1 s{j}/{2}" for i in range(9) for j in range(9)]
     trials = trials_of(*pairs, labels=[int(i == j) for i in range(9) for j in range(9)])
-    record = evaluate(ScoreList(trials, rng.normal(size=81)), Settings(samples=20))
-    assert record.figures.eer_ci95 is None and "9 speakers are too few" in format_record(record)
+    record = evaluate(ScoreList(trials, rng.normal(size=81)), Settings())
+    assert record.figures.eer_ci95 is None and "no intervals: 9 speakers are too few" in format_record(record)
 
 
 def test_units_fall_back_to_files() -> None:
@@ -242,11 +242,11 @@ def test_record_is_json_and_says_how_it_came_about() -> None:
     )
     scores = cosine(trials, table)
     heard = Provenance(model=ModelFacts("toy", "f00d"), training_speakers=["id00", "id03", "elsewhere"])
-    typed = evaluate(scores, Settings(samples=50), provenance=heard)
+    typed = evaluate(scores, Settings(), provenance=heard)
     record = json.loads(json.dumps(typed.to_json(), allow_nan=False))
     assert ScoringRecord.from_json(record) == typed
     assert record["eer_ci95"][0] < record["eer"] < record["eer_ci95"][1]
-    facts = {"unit": "speaker", "units": 12, "samples": 50, "seed": 0, "redrawn": 0, "speakers_from": "paths"}
+    facts = {"unit": "speaker", "units": 12, "samples": 0, "seed": 0, "redrawn": 0, "speakers_from": "paths"}
     assert record["bootstrap"] == facts
     assert record["model"] == {"name": "toy", "fingerprint": "f00d", "training_speakers_in_trials": 2}
     assert list(record["min_dcf"]) == ["0.01", "0.05"]
@@ -259,24 +259,24 @@ def test_record_is_json_and_says_how_it_came_about() -> None:
 
 def test_record_of_likelihood_ratios_has_their_costs() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", "b/1 b/2", labels=[1, 0, 1])
-    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5]), "llr"), Settings(samples=0))
+    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5]), "llr"), Settings(intervals=False))
     figures = record.figures
     assert figures.cllr is not None and figures.cllr > figures.min_cllr == 0
     assert list(record.to_json()["act_dcf"]) == ["0.01", "0.05"]
-    assert (figures.eer_ci95, figures.bootstrap) == (None, None)
+    assert (figures.eer_ci95, figures.intervals) == (None, None)
     assert "Cllr" in format_record(record)
 
 
 def test_labels_that_contradict_the_speakers_are_counted() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", "b/1 a/2", labels=[1, 0, 1])
-    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5])), Settings(samples=0))
+    record = evaluate(ScoreList(trials, np.array([2.0, -1.0, -0.5])), Settings(intervals=False))
     assert record.trial_list.labels_against_speakers == 1
     assert "1 labels disagree" in format_record(record)
 
 
 def test_a_threshold_that_rejects_all_is_null() -> None:
     trials = trials_of("a/1 a/2", "a/1 b/1", labels=[1, 0])
-    record = evaluate(ScoreList(trials, np.zeros(2)), Settings(samples=0))
+    record = evaluate(ScoreList(trials, np.zeros(2)), Settings(intervals=False))
     written = json.loads(json.dumps(record.to_json(), allow_nan=False))
     assert written["min_dcf_at"]["0.01"] == {"threshold": None, "p_miss": 1.0, "p_fa": 0.0}
     assert "reject all" in format_record(record)

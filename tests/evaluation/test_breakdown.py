@@ -9,9 +9,9 @@ from speakerverif.data.metadata import Column
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import Units, units_of
 from speakerverif.data.trials import TrialList
-from speakerverif.evaluation.bootstrap import bootstrap
 from speakerverif.evaluation.breakdown import breakdown, format_breakdown, group_trials
 from speakerverif.evaluation.evaluate import Settings, evaluate
+from speakerverif.evaluation.intervals import estimate
 from speakerverif.evaluation.metrics import det_curve
 from speakerverif.evaluation.records import ColumnBreakdown, ScoringRecord
 
@@ -25,7 +25,7 @@ def random_task(speakers: int = 12, each: int = 5, seed: int = 0) -> tuple[Score
     labels = owner[enroll] == owner[test]
     scores = labels * 2.0 + rng.normal(size=len(labels)) * (0.5 + owner[enroll] / speakers)
     found = ScoreList(TrialList(ids, enroll, test, labels, "all"), scores)
-    return found, units_of(found.trials), evaluate(found, Settings(samples=50))
+    return found, units_of(found.trials), evaluate(found, Settings())
 
 
 def trials_of(*pairs: str) -> TrialList:
@@ -95,9 +95,8 @@ def test_figures_are_those_of_the_group_alone() -> None:
     assert low.eer == det_curve(values, labels).eer().rate
     assert low.costs[1].key == "0.05"
     assert low.costs[1].minimum == det_curve(values, labels).min_dcf(0.05).cost
-    drawn = bootstrap(values, labels, units.enroll[rows], units.test[rows], (0.05,), 50, 0)
     # Six speakers: a rate and a cost, but no interval.
-    assert drawn.eer.interval() is None and low.eer_ci95 is None and low.costs[1].ci95 is None
+    assert low.eer_ci95 is None and low.costs[1].ci95 is None
     assert low.p_miss == np.mean(values[labels] < record.figures.eer_threshold)
     assert low.p_fa == np.mean(values[~labels] >= record.figures.eer_threshold)
     assert sum(group.targets + group.nontargets for group in halves.groups) == record.trials
@@ -130,8 +129,8 @@ def test_nine_speakers_give_no_interval_and_ten_do() -> None:
     assert mixed.eer is None and more.units == 10 and more.eer_ci95 is not None
     rows = (units.enroll >= 9) & (units.test >= 9)
     sides = units.enroll[rows] - 9, units.test[rows] - 9
-    drawn = bootstrap(scores.scores[rows], np.asarray(scores.trials.labels)[rows], *sides, (), 50, 0)
-    assert more.eer_ci95 == drawn.eer.interval()
+    alone = estimate(scores.scores[rows], np.asarray(scores.trials.labels)[rows], *sides)
+    assert more.eer_ci95 == alone.eer.interval()
 
 
 def test_the_order_of_the_trials_does_not_matter() -> None:

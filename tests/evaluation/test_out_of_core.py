@@ -65,7 +65,7 @@ def test_on_disk_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     found = out_of_core.evaluate_on_disk(trials, scored, kind, (0.01, 0.05, 0.5), 1).to_json()
     read = TrialList.read(trials)
     expected = ScoreList.read(scored, read, kind)
-    same(found, evaluate(expected, Settings((0.01, 0.05, 0.5), samples=0)).to_json())
+    same(found, evaluate(expected, Settings((0.01, 0.05, 0.5), intervals=False)).to_json())
     assert found["extra_scores"] == expected.extra == 1
 
 

@@ -27,7 +27,9 @@ def source(tmp_path: Path) -> ScoreFiles:
 
 
 def test_scores_and_record_of_a_list(source: ScoreFiles, tmp_path: Path) -> None:
-    scored = score_list(ScoreRequest(trials=tmp_path / "t", source=source, settings=Settings((0.5,), 0)))
+    scored = score_list(
+        ScoreRequest(trials=tmp_path / "t", source=source, settings=Settings((0.5,), intervals=False))
+    )
     assert scored.scores.scores.tolist() == SCORES and scored.raw is None
     assert scored.record is not None and scored.units is not None
     # One target of three lies below one non-target of three.
@@ -40,7 +42,10 @@ def test_a_fitted_calibration_scores_the_list(source: ScoreFiles, tmp_path: Path
     fitted = calibrate_list(CalibrationRequest(trials=tmp_path / "t", source=source, p_target=0.5))
     fitted.calibration.save(tmp_path / "c.toml")
     request = ScoreRequest(
-        trials=tmp_path / "t", source=source, calibration=tmp_path / "c.toml", settings=Settings((0.5,), 0)
+        trials=tmp_path / "t",
+        source=source,
+        calibration=tmp_path / "c.toml",
+        settings=Settings((0.5,), intervals=False),
     )
     scored = score_list(request)
     weight, bias = fitted.calibration.weights[0], fitted.calibration.bias

@@ -1,7 +1,6 @@
 """Calibration against analytic likelihood ratios, scikit-learn and held-out trials."""
 
 import dataclasses
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from speakerverif.data.trials import TrialList
 from speakerverif.errors import InputError
 from speakerverif.evaluation import metrics
 from speakerverif.scoring import calibration, decision, quality_measures
-from speakerverif.scoring.speaker_bootstrap import draws
 
 
 def gaussian(
@@ -167,35 +165,19 @@ def test_quality_measures_tell_short_recordings_apart() -> None:
     assert_allclose(fitted.apply([shifted], mirrored).scores, fitted.apply([shifted], quality).scores)
 
 
-def test_intervals_cover_the_truth_and_widen_where_speakers_repeat() -> None:
+def test_intervals_widen_where_speakers_repeat() -> None:
     rng = np.random.default_rng(8)
-    inside = 0
-    for _ in range(200):
-        scores, labels = gaussian(rng, 50, 400, gap=2)
-        point = decision.operating_point(scores, labels, 1.2815515655)  # 10 % of N(0, 1) lie above
-        assert point.p_fa_ci95 is not None
-        inside += point.p_fa_ci95[0] <= 0.1 <= point.p_fa_ci95[1]
-    assert inside >= 186  # 95 % or more are meant; 93 % would be 2 standard errors short of that
-
     speaker = np.repeat(np.arange(20), 50)  # 20 speakers with 50 trials each, alike within a speaker
     scores = rng.standard_normal(20)[speaker] + 0.1 * rng.standard_normal(1000)
     labels = np.arange(1000) % 2 == 0
     loose = decision.operating_point(scores, labels, 0.5, (speaker, speaker))
-    tight = decision.operating_point(scores, labels, 0.5)
+    shuffled = rng.permutation(speaker)
+    tight = decision.operating_point(scores, labels, 0.5, (shuffled, shuffled))
     assert loose.p_fa_ci95 is not None and tight.p_fa_ci95 is not None
     assert np.ptp(loose.p_fa_ci95) > 2 * np.ptp(tight.p_fa_ci95)
-    assert (loose.speakers, tight.speakers) == (20, 0)
-
-
-def test_the_speaker_bootstrap_agrees_with_weighing_trial_by_trial() -> None:
-    rng = np.random.default_rng(9)
-    enroll, test = rng.integers(0, 5, (2, 60))
-    wrong = rng.random(60) < 0.3
-    rate = decision._resampled_rate(wrong, enroll, test, 5, samples=50)
-    for values, drawn in ((rate.samples, islice(draws(5, 0), 50)), (rate.left_out, 1 - np.eye(5, dtype=int))):
-        for value, n in zip(values, drawn, strict=True):
-            weights = np.where(enroll == test, n[enroll], n[enroll] * n[test])
-            assert_allclose(value, weights[wrong].sum() / weights.sum())
+    unknown = decision.operating_point(scores, labels, 0.5)
+    assert (loose.speakers, unknown.speakers, unknown.p_fa_ci95) == (20, 0, None)
+    assert set(unknown.without_interval.values()) == {"the speakers are unknown; --speakers names them"}
 
 
 def test_a_calibration_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -233,16 +215,3 @@ def test_errors_name_what_is_wrong() -> None:
     fitted = calibration.fit([one])
     with pytest.raises(InputError, match="expected scores of kind cosine and measures none; found plda"):
         fitted.apply([dataclasses.replace(one, kind="plda")])
-
-
-@pytest.mark.parametrize(("errors", "trials"), [(0, 40), (1, 40), (17, 300), (40, 40)])
-def test_binomial_intervals_are_scipys(errors: int, trials: int) -> None:
-    from scipy import stats
-
-    labels = np.arange(2 * trials) < trials
-    scores = np.where(labels, 1.0, 0.0)
-    scores[:errors] = -1.0
-    point = decision.operating_point(scores, labels, 0.5)
-    expected = stats.binomtest(errors, trials).proportion_ci(0.95, method="exact")
-    assert point.p_miss_ci95 is not None
-    assert_allclose(point.p_miss_ci95, [expected.low, expected.high], rtol=1e-9)

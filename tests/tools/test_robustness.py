@@ -115,7 +115,7 @@ def test_the_table_of_two_models(
 
     def run(*only: str) -> list[str]:
         arguments = [word for name in only for word in ("--only", name)]
-        monkeypatch.setattr(sys, "argv", ["robustness.py", *common, "--bootstrap", "20", *arguments])
+        monkeypatch.setattr(sys, "argv", ["robustness.py", *common, *arguments])
         assert robustness.main() == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
 

@@ -62,7 +62,7 @@ def test_all_stages_then_nothing(
     assert set(records) == {"trials", "trials_hard"}
     record = records["trials"]
     assert record.trials == 120 and record.targets == 24
-    assert record.figures.bootstrap is not None and record.figures.bootstrap.unit == "speaker"
+    assert record.figures.intervals is not None and record.figures.intervals.unit == "speaker"
     assert record.model is not None and record.model.training_speakers_in_trials == 0
     assert record.crops == "whole utterance"
     for path in (

@@ -67,6 +67,6 @@ def _beside_speechbrain(threads: int) -> Case:
 
 CASES = {
     "581,480 trials from ready embeddings": lambda threads: _program(threads, "--bootstrap", "0"),
-    "the same with 1,000 bootstrap samples": lambda threads: _program(threads),
+    "the same with intervals": lambda threads: _program(threads),
     "EER of 37,720 trials": _beside_speechbrain,
 }
