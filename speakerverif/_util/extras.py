@@ -12,6 +12,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "index": ("faiss",),
+    "encrypt": ("cryptography",),
     "sklearn": ("sklearn",),
     "completion": ("shtab",),
     "ssl": ("torchaudio",),

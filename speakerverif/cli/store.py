@@ -94,10 +94,12 @@ def _line(result: "Enrolment", store: Path) -> str:
 def add_store(command: argparse.ArgumentParser) -> None:
     """Add the actions of `store`."""
     actions = command.add_subparsers(metavar="ACTION", required=True)
+    key_help = "file of an encrypted store's key (default: the one that SPEAKERVERIF_STORE_KEY_FILE names)"
 
     def add(name: str, summary: str, act: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         action: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=summary)
         action.add_argument("--store", type=Path, required=True, metavar="DIR", help="the store")
+        action.add_argument("--key-file", type=Path, metavar="KEY", help=key_help)
         action.set_defaults(act=act)
         return action
 
@@ -111,12 +113,23 @@ def add_store(command: argparse.ArgumentParser) -> None:
     export = add("export", "write speakers to a file that another store of this model imports", _export)
     export.add_argument("names", nargs="*", metavar="NAME", help="who (default: everybody)")
     export.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="file to write")
+    export.add_argument(
+        "--plain", action="store_true", help="export an encrypted store; the file is not encrypted"
+    )
     imported = add("import", "add the speakers of an exported file", _import)
     imported.add_argument("file", type=Path, metavar="FILE.npz", help="file that `store export` wrote")
     backup = add("backup", "copy the store, while others may use it", _backup)
     backup.add_argument(
         "--out", dest="copy", type=Path, required=True, metavar="DIR", help="folder of the copy"
     )
+    summary = "write a new random key for encrypted stores to a file that only its owner can read"
+    keygen = actions.add_parser("keygen", help=summary, description=summary)
+    keygen.add_argument("key_file", type=Path, metavar="KEY", help="file to write; must not exist")
+    keygen.set_defaults(act=_keygen)
+    add("encrypt", "encrypt names, embeddings, paths and kept audio", _encrypt)
+    add("decrypt", "make an encrypted store plain again", _decrypt)
+    rekey = add("rekey", "encrypt an encrypted store with another key", _rekey)
+    rekey.add_argument("--new-key-file", type=Path, required=True, metavar="KEY", help="file of the new key")
     migrate = add("migrate", "embed all recordings again, for another model", _migrate)
     migrate.add_argument("--model", type=Path, required=True, metavar="MODEL", help="the other model")
     migrate.add_argument(
@@ -135,7 +148,7 @@ def run_store(arguments: argparse.Namespace) -> int:
 def _store(arguments: argparse.Namespace) -> Any:
     from speakerverif.inference.enrollment import Store
 
-    return Store(arguments.store)
+    return Store(arguments.store, key_file=arguments.key_file)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -145,6 +158,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
     store = _store(arguments)
     speakers = store.speakers()
+    if store.encrypted:
+        log.info("%s is encrypted", arguments.store)
     print("name\trecordings\tspeech_s\tkept_audio\tenrolled_at")
     for speaker in speakers:
         speech = "" if speaker.speech_s is None else f"{speaker.speech_s:.1f}"
@@ -154,6 +169,7 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         record = {
             "fingerprint": store.fingerprint,
+            "encrypted": store.encrypted,
             "speakers": [dataclasses.asdict(speaker) for speaker in speakers],
         }
         write_json(arguments.json, record)
@@ -174,20 +190,59 @@ def _remove(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from speakerverif.inference.store_export import export
 
-    count = export(_store(arguments), arguments.out, arguments.names or None)
-    print(f"{arguments.out}: {count} speaker{'s' * (count != 1)}")
+    store = _store(arguments)
+    count = export(store, arguments.out, arguments.names or None, plain=arguments.plain)
+    warning = "; not encrypted, unlike the store" if store.encrypted else ""
+    print(f"{arguments.out}: {count} speaker{'s' * (count != 1)}{warning}")
 
 
 def _import(arguments: argparse.Namespace) -> None:
     from speakerverif.inference.store_export import import_file
 
-    people, added = import_file(arguments.file, arguments.store)
+    people, added = import_file(arguments.file, arguments.store, arguments.key_file)
     print(f"{arguments.store}: {added} recordings of {people} speakers added")
 
 
 def _backup(arguments: argparse.Namespace) -> None:
     _store(arguments).backup(arguments.copy)
     print(arguments.copy)
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    from speakerverif.inference.store_encryption import write_key
+
+    write_key(arguments.key_file)
+    print(f"{arguments.key_file}: keep a copy elsewhere; a store can't be opened without its key")
+
+
+def _encrypt(arguments: argparse.Namespace) -> None:
+    from speakerverif.inference.store_encryption import reseal
+
+    reseal(arguments.store, None, _key(arguments.key_file))
+    print(f"{arguments.store}: encrypted")
+
+
+def _decrypt(arguments: argparse.Namespace) -> None:
+    from speakerverif.inference.store_encryption import reseal
+
+    reseal(arguments.store, _key(arguments.key_file), None)
+    print(f"{arguments.store}: not encrypted any more")
+
+
+def _rekey(arguments: argparse.Namespace) -> None:
+    from speakerverif.inference.store_encryption import reseal
+
+    reseal(arguments.store, _key(arguments.key_file), _key(arguments.new_key_file))
+    print(f"{arguments.store}: encrypted with the key in {arguments.new_key_file}")
+
+
+def _key(path: Path | None) -> bytes:
+    from speakerverif.inference.store_encryption import read_key
+
+    key = read_key(path)
+    if key is None:
+        raise InputError("name the file of the key: --key-file or SPEAKERVERIF_STORE_KEY_FILE")
+    return key
 
 
 def _migrate(arguments: argparse.Namespace) -> None:

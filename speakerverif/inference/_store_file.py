@@ -15,6 +15,7 @@ from typing import Any
 
 from speakerverif._util.messages import one_line
 from speakerverif.errors import InputError
+from speakerverif.inference._store_seal import KEY_VARIABLE, Plain, Sealed, new_mark
 
 BUSY_S = 60.0  # how long a transaction waits for others
 VERSION = 1  # of the tables; 0 had no columns about recordings
@@ -37,27 +38,36 @@ _SCHEMA = (
 )
 
 
+class Connection(sqlite3.Connection):
+    """A connection to a store's database in a transaction, with the form of its personal values at this moment."""
+
+    seal: Plain
+
+
 class StoreFile:
     """The database file of a store.
 
     Attributes:
         path: the file.
         fingerprint: of the model whose embeddings the store must hold; None: any.
+        key: of an encrypted store; None: the store must be plain.
     """
 
-    def __init__(self, folder: Path, fingerprint: str | None, create: bool) -> None:
+    def __init__(self, folder: Path, fingerprint: str | None, create: bool, key: bytes | None = None) -> None:
         """Open a store's file, bring old tables up to date, and make an empty one where asked to.
 
         Raises:
-            InputError: no store there; not a store; one of another model.
+            InputError: no store there; not a store; one of another model or key; plain where there is a key.
         """
         self.path = folder / "store.db"
         self.fingerprint = fingerprint
+        self.key = key
+        self._last_seal: Sealed | None = None
         with self._errors():
             if not self.path.is_file():
                 if not create or fingerprint is None:
                     raise InputError(f"{folder}: no enrolment store (store.db) in it; enroll somebody first")
-                _create(self.path, fingerprint)
+                _create(self.path, fingerprint, key)
         with self.reading() as db:
             version = value(db, "PRAGMA user_version")
         if version > VERSION:
@@ -71,28 +81,35 @@ class StoreFile:
         return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[Connection]:
         """Yield a connection to which the store looks the same until the block ends."""
         with self._errors(), self._connection() as db, _transaction(db, "BEGIN"):
-            self._check_model(db)
+            self._check(db)
             yield db
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[Connection]:
         """Yield a connection whose changes are all on disk when the block ends, or none of them is."""
         with self._errors():
             if not self.writable:
                 raise InputError(f"{self.path}: can't be written to by this user")
             with _queue(self.path.with_suffix(".lock")), self._connection() as db:
                 with _transaction(db, "BEGIN IMMEDIATE"):
-                    self._check_model(db)
+                    self._check(db)
                     db.execute("UPDATE meta SET value = value + 1 WHERE key = 'changes'")
                     yield db
                 # Does something only where a program of an earlier version has the store open.
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def _check_model(self, db: sqlite3.Connection) -> None:
+    def compact(self) -> None:
+        """Build the file anew, so that it holds nothing of former values."""
+        with self._errors(), _queue(self.path.with_suffix(".lock")), self._connection() as db:
+            db.execute("VACUUM")
+
+    def _check(self, db: Connection) -> None:
+        """Refuse a damaged store, or one of another model or key, and note how to open its values."""
         meta = dict(db.execute("SELECT key, value FROM meta"))
+        db.seal = self._seal_of(meta.pop("seal", None))
         stored = meta.pop("fingerprint", None)
         wrong = [key for key, number in meta.items() if not (isinstance(number, int) and number >= 0)]
         if wrong or not isinstance(stored, str) or not meta.keys() >= COUNTERS:
@@ -104,8 +121,29 @@ class StoreFile:
                 "use that model, or `speakerverif store migrate` to this one"
             )
 
+    def _seal_of(self, mark: bytes | None) -> Plain:
+        """Return the form of the store's values, by what it notes about its encryption."""
+        folder = self.path.parent
+        if mark is None and self.key is None:
+            return Plain()
+        if mark is None:
+            raise InputError(
+                f"{folder}: is not encrypted, but a key is given: `speakerverif store encrypt`, or give no key"
+            )
+        if self.key is None:
+            raise InputError(
+                f"{folder}: is encrypted: name its key's file by {KEY_VARIABLE}, or by `store --key-file`"
+            )
+        last = self._last_seal
+        if last is None or last.mark != mark:
+            try:
+                self._last_seal = last = Sealed(self.key, mark)
+            except InputError as error:
+                raise InputError(f"{folder}: {error}") from error
+        return last
+
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[Connection]:
         place = self.path.resolve().as_uri()
         if self.writable:
             db = _connect(f"{place}?mode=rw")
@@ -147,18 +185,18 @@ class StoreFile:
             raise InputError(f"{self.path}: damaged: {one_line(error)}") from error
 
 
-def value(db: sqlite3.Connection, sql: str, *values: Any) -> Any:
+def value(db: Connection, sql: str, *values: Any) -> Any:
     """Return the first column of the first row of a query; None where it has no rows."""
     row = db.execute(sql, values).fetchone()
     return None if row is None else row[0]
 
 
-def dimensions(db: sqlite3.Connection) -> int:
+def dimensions(db: Connection) -> int:
     """Return the dimension of the stored embeddings; 0 while there are none."""
     return int(value(db, "SELECT value FROM meta WHERE key = 'dim'") or 0)
 
 
-def check_dim(db: sqlite3.Connection, folder: Path, dim: int) -> None:
+def check_dim(db: Connection, folder: Path, dim: int) -> None:
     """Note the dimension of a store's first embedding; raise `InputError` where further ones have another."""
     stored = value(db, "SELECT value FROM meta WHERE key = 'dim'")
     if stored is None:
@@ -171,15 +209,15 @@ def joined(blobs: Sequence[Any], dim: int) -> bytes:
     """Return stored embeddings one after the other.
 
     Raises:
-        InputError: one that isn't of `dim` float32 numbers.
+        ValueError: one that isn't of `dim` float32 numbers; a transaction of `StoreFile` adds the file's name.
     """
     if not dim or any(not isinstance(blob, bytes) or len(blob) != 4 * dim for blob in blobs):
-        raise InputError(f"store damaged: expected embeddings of {dim} numbers; restore a backup")
+        raise ValueError(f"expected embeddings of {dim} numbers; restore a backup")
     return b"".join(blobs)
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    db = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+def _connect(uri: str) -> Connection:
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, factory=Connection)
     try:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not just unlinked
@@ -192,7 +230,7 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+def _transaction(db: Connection, begin: str) -> Iterator[None]:
     db.execute(begin)
     try:
         yield
@@ -222,16 +260,18 @@ def _queue(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _create(path: Path, fingerprint: str) -> None:
+def _create(path: Path, fingerprint: str, key: bytes | None) -> None:
     """Make an empty store in a temporary file, and move it into place unless another process was faster."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}.part")
     try:
         os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))
-        db = sqlite3.connect(aside)
+        db = sqlite3.connect(aside, factory=Connection)
         for statement in _SCHEMA:
             db.execute(statement)
         db.execute("INSERT INTO meta VALUES ('fingerprint', ?)", (fingerprint,))
+        if key is not None:
+            db.execute("INSERT INTO meta VALUES ('seal', ?)", (new_mark(key),))
         _add_recording_columns(db)
         db.commit()
         db.close()
@@ -241,7 +281,7 @@ def _create(path: Path, fingerprint: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _add_recording_columns(db: sqlite3.Connection) -> None:
+def _add_recording_columns(db: Connection) -> None:
     for name, kind in RECORDING_COLUMNS.items():
         db.execute(f"ALTER TABLE utterances ADD COLUMN {name} {kind}")
     db.execute("CREATE INDEX utterances_by_sha256 ON utterances (sha256) WHERE sha256 IS NOT NULL")

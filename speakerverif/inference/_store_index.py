@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speakerverif.errors import InputError
+from speakerverif.inference._store_seal import Plain, Sealed
 
 COARSE_FROM = 10_000  # speakers; below, the index is exact
 _TRAINED_ON = 100_000  # models that the coarse index is trained on
@@ -44,12 +45,15 @@ class StoreIndex:
         self._path.unlink(missing_ok=True)
 
     @contextmanager
-    def built(self, speakers: NDArray[np.int64], models: NDArray[np.float32]) -> Iterator[Callable[[], None]]:
+    def built(
+        self, speakers: NDArray[np.int64], models: NDArray[np.float32], seal: Plain
+    ) -> Iterator[Callable[[], None]]:
         """Build an index in a temporary file, and yield a function that moves it into place.
 
         Args:
             speakers: (N,), what a search returns.
             models: (N, D), of length 1.
+            seal: the form of the store's personal values, and of the index.
         """
         faiss = _faiss()
         dim = models.shape[1]
@@ -63,7 +67,10 @@ class StoreIndex:
         aside = self._path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}.part")
         try:
             os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))
-            faiss.write_index(index, str(aside))
+            if isinstance(seal, Sealed):
+                aside.write_bytes(seal.seal(faiss.serialize_index(index).tobytes(), "index", 0, 0))
+            else:
+                faiss.write_index(index, str(aside))
 
             def put_in_place() -> None:
                 aside.replace(self._path)
@@ -74,7 +81,7 @@ class StoreIndex:
         finally:
             aside.unlink(missing_ok=True)
 
-    def search(self, query: NDArray[np.float32], top: int) -> dict[int, float]:
+    def search(self, query: NDArray[np.float32], top: int, seal: Plain) -> dict[int, float]:
         """Return speaker -> similarity of the `top` most similar to a query (1, D).
 
         Raises:
@@ -90,7 +97,11 @@ class StoreIndex:
                 ) from error
             stamp = (stat.st_ino, stat.st_mtime_ns)
             if self._loaded is None or self._loaded[0] != stamp:
-                self._loaded = (stamp, faiss.read_index(str(self._path)))
+                if isinstance(seal, Sealed):
+                    content = seal.open(self._path.read_bytes(), "index", 0, 0)
+                    self._loaded = (stamp, faiss.deserialize_index(np.frombuffer(content, np.uint8)))
+                else:
+                    self._loaded = (stamp, faiss.read_index(str(self._path)))
             index = self._loaded[1]
         similarities, speakers = index.search(query, top)
         return {int(s): float(v) for s, v in zip(speakers[0], similarities[0], strict=True) if s >= 0}

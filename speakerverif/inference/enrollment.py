@@ -5,9 +5,10 @@ be used by many threads and processes at once, survives a fork, and reads a fold
 """
 
 import datetime
+import itertools
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +19,59 @@ from speakerverif.errors import InputError
 from speakerverif.inference._store_file import (
     RECORDING_COLUMNS,
     VERSION,
+    Connection,
     StoreFile,
     check_dim,
-    dimensions,
-    joined,
     value,
 )
 from speakerverif.inference._store_index import StoreIndex
+from speakerverif.inference._store_rows import (
+    add_recording,
+    add_speaker,
+    enrolled_row,
+    name_of,
+    next_row,
+    read_models,
+    read_samples,
+    speaker_names,
+    speaker_row,
+)
 from speakerverif.inference.samples import (
     Embeddings,
     EnrolledSpeaker,
     Sample,
     as_samples,
     check_name,
-    stored_sample,
 )
-from speakerverif.scoring.normalization import owner_sums, unit
-
-_READ_ROWS = 20_000  # embeddings read from the file at a time
+from speakerverif.inference.store_encryption import read_key
+from speakerverif.scoring.normalization import unit
 
 
 class Store:
     """Enrolled speakers of one model. A speaker's model is the mean of unit vectors, scaled to length 1."""
 
-    def __init__(self, folder: str | Path, fingerprint: str | None = None, create: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        fingerprint: str | None = None,
+        create: bool = False,
+        key_file: str | Path | None = None,
+    ) -> None:
         """Open a store.
 
         Args:
             folder: where it is.
             fingerprint: of the model whose embeddings are to be enrolled and identified; None: any, to list or change
                 its speakers.
-            create: make the folder and an empty store where there is none.
+            create: make the folder and an empty store where there is none, encrypted where there is a key.
+            key_file: holds the key of an encrypted store; None: the environment variable
+                SPEAKERVERIF_STORE_KEY_FILE names it, or the store is plain.
 
         Raises:
-            InputError: no store there; not a store; one of another model.
+            InputError: no store there; not a store; one of another model, or of another key; a key for a plain one.
         """
         self.folder = Path(folder)
-        self._file = StoreFile(self.folder, fingerprint, create)
+        self._file = StoreFile(self.folder, fingerprint, create, read_key(key_file))
         self._index = StoreIndex(self.folder)
         self._loading = threading.Lock()
         self._cache: tuple[int, NDArray[np.int64], Embeddings] | None = None
@@ -63,6 +80,11 @@ class Store:
         """Forget what was read into memory; all that was enrolled stays, and the store can be used again."""
         self._cache = None
         self._index.close()
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the store is encrypted."""
+        return self._file.key is not None
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +107,8 @@ class Store:
         """
         self.enroll_all([(name, embeddings)])
         with self._file.reading() as db:
-            return int(value(db, "SELECT count(*) FROM utterances WHERE speaker = ?", _speaker(db, name)))
+            speaker = enrolled_row(db, name, self.folder)
+            return int(value(db, "SELECT count(*) FROM utterances WHERE speaker = ?", speaker))
 
     def enroll_all(self, people: Iterable[tuple[str, NDArray[Any] | Sequence[Sample]]]) -> int:
         """Add recordings of many speakers, (name, embeddings) each as for `enroll`, all of them or none.
@@ -96,26 +119,26 @@ class Store:
             how many samples were left out.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        columns = ("speaker", "embedding", *RECORDING_COLUMNS)
-        insert = f"INSERT INTO utterances ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        enrolled = "SELECT 1 FROM utterances WHERE sha256 BETWEEN ? AND ? AND speaker = ?"
         repeated = 0
         with self._file.writing() as db:
+            row_ids = itertools.count(next_row(db, "utterances"))
             for name, given in people:
                 check_name(name)
                 samples = as_samples(given)
                 rows = np.stack([sample.embedding for sample in samples]).astype("<f4")
                 unit(rows)  # refuses what has no direction
                 check_dim(db, self.folder, rows.shape[1])
-                db.execute("INSERT OR IGNORE INTO speakers (name) VALUES (?)", (name,))
-                speaker = value(db, "SELECT id FROM speakers WHERE name = ?", name)
-                enrolled = "SELECT 1 FROM utterances WHERE sha256 = ? AND speaker = ?"
+                speaker = speaker_row(db, name) or add_speaker(db, name)
                 for sample, row in zip(samples, rows, strict=True):
-                    if sample.sha256 and value(db, enrolled, sample.sha256, speaker):
+                    bounds = db.seal.bounds(sample.sha256, "sha256")
+                    if sample.sha256 and value(db, enrolled, *bounds, speaker):
                         repeated += 1
                         continue
-                    known = (sample.path, sample.sha256, sample.duration_s, sample.speech_s)
-                    values = (speaker, row.tobytes(), *known, sample.enrolled_at or now, sample.audio)
-                    db.execute(insert, [None if v in ("", b"") or v != v else v for v in values])
+                    facts = {name: getattr(sample, name) for name in RECORDING_COLUMNS}
+                    facts |= {"embedding": row.tobytes(), "enrolled_at": sample.enrolled_at or now}
+                    given_facts = {k: None if v in ("", b"") or v != v else v for k, v in facts.items()}
+                    add_recording(db, next(row_ids), speaker, given_facts)
         return repeated
 
     def remove(self, name: str) -> int:
@@ -127,7 +150,7 @@ class Store:
             InputError: nobody of that name is enrolled.
         """
         with self._file.writing() as db:
-            speaker = _speaker(db, name, self.folder)
+            speaker = enrolled_row(db, name, self.folder)
             removed = db.execute("DELETE FROM utterances WHERE speaker = ?", (speaker,)).rowcount
             db.execute("DELETE FROM speakers WHERE id = ?", (speaker,))
             db.execute("UPDATE meta SET value = value + 1 WHERE key = 'removals'")
@@ -142,15 +165,16 @@ class Store:
         """
         check_name(new_name)
         with self._file.writing() as db:
-            speaker = _speaker(db, name, self.folder)
-            if name != new_name and value(db, "SELECT 1 FROM speakers WHERE name = ?", new_name):
+            speaker = enrolled_row(db, name, self.folder)
+            if name != new_name and speaker_row(db, new_name) is not None:
                 raise InputError(f"{self.folder}: somebody named {new_name!r} is enrolled already")
-            db.execute("UPDATE speakers SET name = ? WHERE id = ?", (new_name, speaker))
+            stored = db.seal.seal(new_name, "name", speaker, speaker)
+            db.execute("UPDATE speakers SET name = ? WHERE id = ?", (stored, speaker))
 
     def names(self) -> list[str]:
         """Return the names of the enrolled speakers, sorted."""
         with self._file.reading() as db:
-            return [str(name) for (name,) in db.execute("SELECT name FROM speakers ORDER BY name")]
+            return sorted(speaker_names(db).values())
 
     def speakers(self) -> list[EnrolledSpeaker]:
         """Return the enrolled speakers, sorted by name."""
@@ -160,10 +184,11 @@ class Store:
                 "CASE WHEN count(speech_s) = count(*) THEN sum(speech_s) END, count(audio), min(enrolled_at)"
             )
             rows = db.execute(
-                f"SELECT name, count(*), {facts if known else 'NULL, 0, NULL'} FROM speakers "
-                "JOIN utterances ON speaker = speakers.id GROUP BY name ORDER BY name"
+                f"SELECT speaker, count(*), {facts if known else 'NULL, 0, NULL'} FROM utterances GROUP BY speaker"
             )
-            return [EnrolledSpeaker(*row) for row in rows]
+            names = speaker_names(db)
+            speakers = [EnrolledSpeaker(names[speaker], *row) for speaker, *row in rows if speaker in names]
+        return sorted(speakers, key=lambda speaker: speaker.name)
 
     def utterances(self, name: str) -> Embeddings:
         """Return the embeddings (N, D) enrolled for a speaker.
@@ -172,7 +197,7 @@ class Store:
             InputError: nobody of that name is enrolled.
         """
         with self._file.reading() as db:
-            samples = _read_samples(db, _speaker(db, name, self.folder), audio=False)
+            samples = read_samples(db, enrolled_row(db, name, self.folder), audio=False)
         return np.stack([sample.embedding for sample in samples])
 
     def samples(self, name: str) -> list[Sample]:
@@ -182,34 +207,35 @@ class Store:
             InputError: nobody of that name is enrolled.
         """
         with self._file.reading() as db:
-            return _read_samples(db, _speaker(db, name, self.folder), audio=True)
+            return read_samples(db, enrolled_row(db, name, self.folder), audio=True)
 
     def samples_of(self, names: Sequence[str]) -> tuple[list[str], list[list[Sample]]]:
         """Return the names that are enrolled at this moment, and their samples, without kept audio."""
         with self._file.reading() as db:
-            ids = {name: value(db, "SELECT id FROM speakers WHERE name = ?", name) for name in names}
-            enrolled = [name for name in names if ids[name] is not None]
-            return enrolled, [_read_samples(db, ids[name], audio=False) for name in enrolled]
+            ids = {name: row for name in names if (row := speaker_row(db, name)) is not None}
+            enrolled = [name for name in names if name in ids]
+            return enrolled, [read_samples(db, ids[name], audio=False) for name in enrolled]
 
     def has(self, name: str) -> bool:
         """Return whether somebody of that name is enrolled."""
         with self._file.reading() as db:
-            return value(db, "SELECT 1 FROM speakers WHERE name = ?", name) is not None
+            return speaker_row(db, name) is not None
 
     def owners(self, sha256: Sequence[str]) -> dict[str, str]:
         """Return hash -> name of its speaker, for the recordings that are enrolled."""
-        owner = "SELECT name FROM speakers JOIN utterances ON speaker = speakers.id WHERE sha256 = ?"
+        speaker_of = "SELECT speaker FROM utterances WHERE sha256 BETWEEN ? AND ?"
         with self._file.reading() as db:
             if value(db, "PRAGMA user_version") < VERSION:
                 return {}
-            owners = {one: value(db, owner, one) for one in sha256}
-        return {one: name for one, name in owners.items() if name is not None}
+            found = {text: value(db, speaker_of, *db.seal.bounds(text, "sha256")) for text in sha256}
+            owners = {text: name_of(db, speaker) for text, speaker in found.items() if speaker is not None}
+        return {text: name for text, name in owners.items() if name is not None}
 
     def models(self) -> tuple[list[str], Embeddings]:
         """Return names and models, float32 (speakers, D), in the order of their enrolment."""
         with self._file.reading() as db:
             speakers, models = self._models(db)
-            names = dict(db.execute("SELECT id, name FROM speakers"))
+            names = speaker_names(db)
         return [names[speaker] for speaker in speakers.tolist()], models
 
     def search(
@@ -236,7 +262,7 @@ class Store:
             similar = self._indexed(db, query, top) if use_index else _best(*self._models(db), query[0], top)
             # By similarity; speakers that score the same, by who was enrolled first.
             ranked = sorted(similar.items(), key=lambda item: (-item[1], item[0]))
-            named = [(value(db, "SELECT name FROM speakers WHERE id = ?", s), v) for s, v in ranked]
+            named = [(name_of(db, s), v) for s, v in ranked]
         # The index may hold somebody who is not enrolled at this moment.
         return tuple((name, v) for name, v in named if name is not None)[:top]
 
@@ -261,9 +287,10 @@ class Store:
             last = value(db, "SELECT coalesce(max(id), 0) FROM utterances")
             removals = value(db, removed)
             speakers, models = self._models(db)
+            seal = db.seal
         if not len(speakers):
             raise InputError(f"{self.folder}: nobody is enrolled")
-        with self._index.built(speakers, models) as put_in_place, self._file.writing() as db:
+        with self._index.built(speakers, models, seal) as put_in_place, self._file.writing() as db:
             if value(db, removed) != removals:
                 raise InputError(f"{self.folder}: somebody was removed meanwhile; build the index again")
             put_in_place()
@@ -279,7 +306,8 @@ class Store:
         if (target / "store.db").exists():
             raise InputError(f"{target}: has a store already; name another folder")
         with self._file.reading() as db:
-            Store(target, str(value(db, "SELECT value FROM meta WHERE key = 'fingerprint'")), create=True)
+            fingerprint = str(value(db, "SELECT value FROM meta WHERE key = 'fingerprint'"))
+            StoreFile(target, fingerprint, create=True, key=self._file.key)
             copy = sqlite3.connect(target / "store.db")
             try:
                 db.backup(copy)
@@ -308,12 +336,12 @@ class Store:
             db.execute("UPDATE meta SET value = ? WHERE key = 'dim'", (dim,))
             db.execute("UPDATE meta SET value = ? WHERE key = 'fingerprint'", (fingerprint,))
             for name, samples in people:
-                ids = db.execute(
-                    "SELECT id FROM utterances WHERE speaker = ? ORDER BY id", (_speaker(db, name),)
-                )
+                speaker = enrolled_row(db, name, self.folder)
+                ids = db.execute("SELECT id FROM utterances WHERE speaker = ? ORDER BY id", (speaker,))
                 for (row,), sample in zip(ids.fetchall(), samples, strict=True):
                     blob = sample.embedding.astype("<f4").tobytes()
-                    db.execute("UPDATE utterances SET embedding = ? WHERE id = ?", (blob, row))
+                    stored = db.seal.seal(blob, "embedding", row, speaker)
+                    db.execute("UPDATE utterances SET embedding = ? WHERE id = ?", (stored, row))
             db.execute("UPDATE meta SET value = value + 1 WHERE key = 'removals'")
             self._index.delete()
         self._file.fingerprint = fingerprint
@@ -324,72 +352,23 @@ class Store:
         with self._file.reading() as db:
             return int(value(db, "SELECT value FROM meta WHERE key = 'changes'"))
 
-    def _indexed(self, db: sqlite3.Connection, query: Embeddings, top: int) -> dict[int, float]:
+    def _indexed(self, db: Connection, query: Embeddings, top: int) -> dict[int, float]:
         """Return speaker -> similarity of the best by the index, and of all enrolled since it was built."""
         newest = value(db, "SELECT value FROM meta WHERE key = 'indexed'")
-        new, models = _read_models(
+        new, models = read_models(
             db, "WHERE speaker IN (SELECT speaker FROM utterances WHERE id > ?)", newest
         )
-        similar = self._index.search(query, top + len(new))
+        similar = self._index.search(query, top + len(new), db.seal)
         return similar | dict(zip(new.tolist(), (models @ query[0]).tolist(), strict=True))
 
-    def _models(self, db: sqlite3.Connection) -> tuple[NDArray[np.int64], Embeddings]:
+    def _models(self, db: Connection) -> tuple[NDArray[np.int64], Embeddings]:
         """Return ids (speakers,) and models (speakers, D) of all speakers, kept until something changes."""
         changes = value(db, "SELECT value FROM meta WHERE key = 'changes'")
         with self._loading:
             if self._cache is None or self._cache[0] != changes:
                 self._cache = None  # its memory goes before the next is made
-                self._cache = (changes, *_read_models(db, ""))
+                self._cache = (changes, *read_models(db, ""))
             return self._cache[1:]
-
-
-def _speaker(db: sqlite3.Connection, name: str, folder: Path | None = None) -> int:
-    """Return the id of a speaker by name."""
-    speaker = value(db, "SELECT id FROM speakers WHERE name = ?", name)
-    if speaker is None:
-        raise InputError(f"{folder or 'store'}: nobody named {name!r} is enrolled")
-    return int(speaker)
-
-
-def _read_samples(db: sqlite3.Connection, speaker: int, audio: bool) -> list[Sample]:
-    columns = ["embedding"]
-    if value(db, "PRAGMA user_version") >= VERSION:
-        columns += [column for column in RECORDING_COLUMNS if audio or column != "audio"]
-    rows = db.execute(
-        f"SELECT {', '.join(columns)} FROM utterances WHERE speaker = ? ORDER BY id", (speaker,)
-    )
-    dim = dimensions(db)
-    return [
-        stored_sample(
-            np.frombuffer(joined([embedding], dim), "<f4"),
-            {name: fact for name, fact in zip(columns[1:], facts, strict=True) if fact is not None},
-        )
-        for embedding, *facts in rows
-    ]
-
-
-def _read_models(db: sqlite3.Connection, where: str, *values: int) -> tuple[NDArray[np.int64], Embeddings]:
-    """Return ids, ascending, and models of the speakers of the utterances that an SQL clause selects."""
-    ids = db.execute(f"SELECT DISTINCT speaker FROM utterances {where} ORDER BY speaker", values)
-    rows = [speaker for (speaker,) in ids]
-    if not all(isinstance(speaker, int) for speaker in rows):
-        raise InputError("store damaged: a recording without a speaker; restore a backup")
-    speakers, dim = np.array(rows, np.int64), dimensions(db)
-    sums = np.zeros((len(speakers), dim), np.float32)
-    for owners, embeddings in _blocks(db, where, values, dim):
-        some, owner = np.unique(owners, return_inverse=True)
-        sums[np.searchsorted(speakers, some)] += owner_sums(unit(embeddings), owner, len(some))
-    return speakers, unit(sums)
-
-
-def _blocks(
-    db: sqlite3.Connection, where: str, values: tuple[int, ...], dim: int
-) -> Iterator[tuple[list[int], Embeddings]]:
-    """Yield speakers (N,) and embeddings (N, D), a block at a time."""
-    rows = db.execute(f"SELECT speaker, embedding FROM utterances {where}", values)
-    while block := rows.fetchmany(_READ_ROWS):
-        embeddings = np.frombuffer(joined([blob for _, blob in block], dim), "<f4").reshape(len(block), dim)
-        yield [speaker for speaker, _ in block], embeddings
 
 
 def _best(speakers: NDArray[np.int64], models: Embeddings, query: Embeddings, top: int) -> dict[int, float]:

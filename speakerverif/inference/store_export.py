@@ -23,15 +23,26 @@ from speakerverif.models.folder import ModelFolder
 _COLUMNS = ("speakers", "paths", "sha256", "enrolled_at")
 
 
-def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -> int:
+def export(store: Store, path: str | Path, names: Sequence[str] | None = None, *, plain: bool = False) -> int:
     """Write speakers to a file of plain arrays, and return how many.
 
     The file is an embedding table too (`EmbeddingTable.load`), its ids "name/0", "name/1", ...; it also has
     `speakers`, `paths`, `sha256`, `enrolled_at` (N,), and kept audio as bytes `audio` in pieces of `audio_bytes` (N,).
 
+    Args:
+        store: of any model.
+        path: of the file.
+        names: who; None: everybody.
+        plain: allow an encrypted store, whose values the file holds unencrypted.
+
     Raises:
-        InputError: no speaker of that name; an empty store; the file can't be written.
+        InputError: no speaker of that name; an empty or encrypted store; the file can't be written.
     """
+    if store.encrypted and not plain:
+        raise InputError(
+            f"{store.folder}: is encrypted, and its export would not be: say --plain to write it all the same; "
+            "`store backup` makes an encrypted copy"
+        )
     people = [(name, store.samples(name)) for name in names or store.names()]
     if not people:
         raise InputError(f"{store.folder}: nobody is enrolled")
@@ -59,10 +70,15 @@ def export(store: Store, path: str | Path, names: Sequence[str] | None = None) -
     return len(people)
 
 
-def import_file(path: str | Path, store: str | Path) -> tuple[int, int]:
+def import_file(path: str | Path, store: str | Path, key_file: str | Path | None = None) -> tuple[int, int]:
     """Add the speakers of a file that `export` wrote to a store, made where there is none.
 
     Recordings that a speaker has already are left out.
+
+    Args:
+        path: of the file.
+        store: folder of the store.
+        key_file: as `Store` takes it.
 
     Returns:
         how many speakers, and how many recordings were added.
@@ -84,7 +100,7 @@ def import_file(path: str | Path, store: str | Path) -> tuple[int, int]:
             "enrolled_at": str(further["enrolled_at"][i]),
         }
         people.setdefault(name, []).append(stored_sample(table.embeddings[i], facts))
-    opened = Store(store, table.fingerprint, create=True)
+    opened = Store(store, table.fingerprint, create=True, key_file=key_file)
     for name, samples in people.items():
         if opened.has(name):
             own = {sample.embedding.tobytes() for sample in opened.samples(name)}
