@@ -287,7 +287,8 @@ class Recipe:
 def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recipe:
     """Return a recipe: its TOML tables override the defaults, `--set` assignments override both.
 
-    A top-level `base = "other.toml"` names a recipe, relative to this one, whose tables this one changes. External
+    A top-level `base = "other.toml"` names a recipe, relative to this one, whose tables this one changes; an empty one,
+    such as `finetune = {}`, clears it. External
     modules that the recipe names are trusted from then on (see `_util.registry`): recipes come from the user.
 
     Raises:
@@ -299,7 +300,8 @@ def load_recipe(path: str | Path, assignments: list[str] | None = None) -> Recip
         if current.resolve() in seen:
             raise InputError(f"{path}: 'base' leads back to {current}")
         seen.append(current.resolve())
-        tables = merge(read_toml(current), tables)
+        cleared: dict[str, Any] = {key: {} for key, value in tables.items() if value == {}}
+        tables = merge(read_toml(current), tables) | cleared
     tables = override(tables, assignments or [])
     if "encoder" not in tables and tables.get("train", {}).get("start_from"):
         if "features" in tables:

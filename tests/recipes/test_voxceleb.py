@@ -81,7 +81,8 @@ def stage_two(system: str) -> Recipe:
 
 
 def test_every_recipe_is_tested() -> None:
-    assert {path.stem for path in FOLDER.glob("*.toml")} == {*SYSTEMS, "common"}
+    others = {path.stem for path in FOLDER.glob("w*.toml")}  # `test_self_supervised_recipes`
+    assert {path.stem for path in FOLDER.glob("*.toml")} - others == {*SYSTEMS, "common"}
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
