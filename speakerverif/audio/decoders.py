@@ -131,7 +131,9 @@ class SoundfileDecoder(Decoder):
             begin, prefix = begin - len(prefix), b""
         all_of_it = (begin, stream.end) == (0, location.end - location.begin) and not prefix
         source: Any = location.file
-        if not (location.whole and all_of_it):
+        # libsndfile takes an unknown file for MP3 if its name ends like that: it doesn't get the name.
+        nameless = stream.container == "unknown" and location.file.lower().endswith(".mp3")
+        if nameless or not (location.whole and all_of_it):
             if to_end and stream.end - begin <= MAX_BUFFERED:
                 with location.open() as file:
                     file.seek(begin)

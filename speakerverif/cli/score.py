@@ -252,8 +252,6 @@ def _check(args: argparse.Namespace) -> None:
     for p_target in args.p_target:
         if not 0 < p_target < 1:
             raise InputError(f"--p-target {p_target:g}: expected a prior between 0 and 1, both excluded")
-    if args.bootstrap < 0:
-        raise InputError(f"--bootstrap {args.bootstrap}: expected 0 or more samples")
 
 
 def _check_identification(args: argparse.Namespace) -> None:

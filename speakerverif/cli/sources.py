@@ -36,7 +36,7 @@ def add_bootstrap(parser: argparse.ArgumentParser) -> None:
     """Add the option that leaves intervals out; its name is from when they were made of random samples."""
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=options.whole_number(0, options.MOST_AT_ONCE),
         default=1000,
         metavar="N",
         help="0: no intervals; any other number: intervals, which take no samples (default: 1000)",

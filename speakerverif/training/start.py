@@ -76,10 +76,8 @@ def load_weights(
     former = folder.read_model_folder(start)
     if not isinstance(former.model, SpeakerModel):
         raise InputError(f"{start}: an ONNX file can't be trained; name a model folder")
-    try:
-        model.load_state_dict(former.model.state_dict())
-    except RuntimeError as error:
-        raise InputError(f"{start} does not fit the recipe's features and encoder: {error}") from error
+    _check_shapes(former.model, model, start)
+    model.load_state_dict(former.model.state_dict())
     weights, wanted = folder.load_head(start), head.state_dict()
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     if former.speakers == class_names and {name: tensor.shape for name, tensor in weights.items()} == shapes:
@@ -95,6 +93,21 @@ def load_weights(
         logger.warning(
             f"{start} was trained on other classes or with another head: this head starts anew, with the "
             f"{len(class_names)} classes of the data in place of its {len(former.speakers)}"
+        )
+
+
+def _check_shapes(former: SpeakerModel, model: SpeakerModel, start: Path) -> None:
+    """Raise `InputError` where a former model has other weights than a model, and name the first."""
+    shapes, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        for network in (former, model)
+    )
+    differing = sorted(name for name in shapes.keys() | wanted if shapes.get(name) != wanted.get(name))
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{start} does not fit the recipe's features and encoder: {len(differing)} weights differ, first {name}, "
+            f"of shape {shapes.get(name, 'absent')} in the model and {wanted.get(name, 'absent')} by the recipe"
         )
 
 

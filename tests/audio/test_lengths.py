@@ -318,6 +318,20 @@ def test_mp3_frames_between_which_something_else_lies_are_refused(tmp_path: Path
     reading.read(path)
 
 
+@pytest.mark.parametrize("head", [0, 4, 44])
+@pytest.mark.parametrize("before", [b"", b"ID3\3\0\0\0\0\1\0" + bytes(128)])
+def test_libsndfile_never_complains_of_noise_that_looks_like_mp3(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], head: int, before: bytes
+) -> None:
+    content = before + encoded("MP3", "MPEG_LAYER_III")[:head]
+    for seed in range(3):
+        path = tmp_path / f"{seed}.mp3"
+        path.write_bytes(content + np.random.default_rng(seed).bytes(1000))
+        with pytest.raises(InputError, match=r"damaged|ffmpeg"):
+            reading.read(path)
+    assert capfd.readouterr().err == ""
+
+
 def with_last_position(content: bytes, position: int) -> bytes:
     """Return an Ogg file whose last page ends at a position."""
     at = content.rindex(b"OggS")

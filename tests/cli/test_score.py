@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speakerverif.cli import _outputs, score
+from speakerverif.cli import _outputs, main, score
 from speakerverif.data.embeddings import EmbeddingTable
 from speakerverif.data.scores import ScoreList
 from speakerverif.data.speakers import read_enroll_map, read_speakers, speakers_by_path, units_of
@@ -429,7 +429,6 @@ def test_missing_audio_is_found_before_anything_is_embedded(tmp_path: Path) -> N
         (["trials.txt", "--scores", "scores.txt", "--out-scores", "scores.txt"], "would write over an input"),
         (["trials.txt", "--scores", "scores.txt", "--norm", "asnorm"], "--norm asnorm needs"),
         (["trials.txt", "--scores", "scores.txt", "--speakers", "none"], "none: No such file"),
-        (["trials.txt", "--scores", "scores.txt", "--bootstrap", "-1"], "expected 0 or more"),
         (["one_class.txt", "--scores", "scores.txt"], "need both kinds"),
         (["unlabelled.txt", "--scores", "scores.txt"], "no labels"),
     ],
@@ -526,3 +525,11 @@ def test_voxsrc_in_any_row_order(shared: Path, tmp_path: Path) -> None:
         "0.05": 0.2928,
     }
     assert records[0]["bootstrap"]["units"] == 1251
+
+
+@pytest.mark.parametrize("samples", ["-1", "9" * 20, "2.5", ""])
+def test_the_number_of_bootstrap_samples_has_an_end(samples: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["score", "t", "--scores", "s"], ["report", "s", "--trials", "t", "--out", "p"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*arguments, f"--bootstrap={samples}"])
+        assert "expected a whole number from 0 to 1000000" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def _by_other_signs(file: BinaryIO, size: int) -> Stream:
     """Return the stream of a file that no parser knows.
 
     Raises:
-        Damaged: it is certainly not a recording: text, a picture, an archive, only zeros.
+        Damaged: it is certainly not a recording: text, a picture, an archive, only zeros; or damaged MPEG audio.
     """
     head = read_at(file, 0, 4096)
     for magic, at, name in _FFMPEG:
@@ -112,4 +112,10 @@ def _by_other_signs(file: BinaryIO, size: int) -> Stream:
     if b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
         shown = head[:40].decode("utf-8", "replace").splitlines()[0]
         raise Damaged(f"is no recording but text: {shown!r}")
+    # libsndfile would take what follows for MP3, and write its complaints to the standard error stream.
+    behind = mpeg.after_tags(file, 0, size)
+    if mpeg.is_sync(read_at(file, behind, 2)):
+        raise Damaged("damaged: begins like MP3, but not with two whole frames")
+    if behind:
+        return Stream("unknown behind an ID3 tag", 0, size, "ffmpeg")
     return Stream("unknown", 0, size, "libsndfile")

@@ -76,6 +76,11 @@ def is_mp3(file: BinaryIO, begin: int, size: int) -> bool:
     return first == begin or (first > 0 and read_at(file, begin, 3) == b"ID3")
 
 
+def is_sync(head: bytes) -> bool:
+    """Return whether a file begins with the synchronisation bits of an MPEG audio frame of any bit rate."""
+    return len(head) >= 2 and head[0] == 0xFF and head[1] >= 0xE0 and head[1] & 0x18 != 8 and head[1] & 6 != 0
+
+
 def mp3(file: BinaryIO, begin: int, size: int) -> tuple[list[Stream], int]:
     """Return the streams of an MP3 file that begins at byte `begin`, and its end.
 
