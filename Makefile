@@ -12,7 +12,7 @@ OUT ?= out/default
 MEMBERS := disturbed clean plain
 TRAINED := $(MEMBERS:%=train-%)
 
-.PHONY: fuzz hostile demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
+.PHONY: fuzz hostile faults demo test test-isa coverage slow lint format bench default-model $(TRAINED) clean
 
 demo: $(INSTALLED)
 	$(BIN)/speakerverif demo
@@ -58,6 +58,11 @@ fuzz: $(INSTALLED)
 # 2,000 bad inputs through every command; some minutes.
 hostile: $(INSTALLED)
 	$(BIN)/python tools/hostile.py --count 2000
+
+# Kills long-running commands at random moments, KILLS each, and compares their ends with undisturbed runs.
+KILLS ?= 50
+faults: $(INSTALLED)
+	$(BIN)/python tools/faults.py --kills $(KILLS)
 
 bench: $(INSTALLED)
 	$(BIN)/python tools/bench.py $(SUITES)
