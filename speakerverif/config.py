@@ -49,6 +49,18 @@ class FeatureConfig:
     waveform_scale: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     mean_norm: bool = True  # subtract each utterance's mean over time
 
+    def described(self) -> str:
+        """Return the settings as one line, for messages."""
+        high_hz = self.high_hz if self.high_hz > 0 else self.sample_rate / 2 + self.high_hz
+        parts = [
+            f"{self.kind} filterbank of {self.num_mels} bands from {self.low_hz:g} to {high_hz:g} Hz",
+            f"{self.sample_rate} Hz",
+            f"{self.window} window of {self.frame_length_ms:g} ms every {self.frame_shift_ms:g} ms",
+            f"samples times {self.waveform_scale:g}",
+            "mean of each recording subtracted" if self.mean_norm else "no mean subtracted",
+        ]
+        return "; ".join(parts)
+
     def problems(self) -> Iterator[str]:
         """Yield contradictions between values, as `key: found ..., expected ...`."""
         if self.kind == "waveform" and self.num_mels != 1:

@@ -63,8 +63,9 @@ def work(run: Run, arguments: argparse.Namespace) -> None:
     from speakerverif.config import load_recipe
     from speakerverif.data.manifest import Manifest
     from speakerverif.inference.embed import embed
-    from speakerverif.models.folder import ModelFolder, fingerprint, read_model_folder
+    from speakerverif.models.folder import ModelFolder, read_model_folder
     from speakerverif.models.model import SpeakerModel
+    from speakerverif.models.weights import fingerprint
     from speakerverif.training.loop import train
     from tools._decoded import decode
 

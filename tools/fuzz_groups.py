@@ -192,8 +192,9 @@ def model_seeds() -> list[Seed]:
 
     from speakerverif import heads
     from speakerverif.inference.enroll import LIMITS, EnrolmentLimits
-    from speakerverif.models.folder import CALIBRATION, fingerprint, save_model
+    from speakerverif.models.folder import CALIBRATION, save_model
     from speakerverif.models.model import SpeakerModel
+    from speakerverif.models.weights import fingerprint
     from speakerverif.scoring import scorer
     from speakerverif.scoring.calibration import Calibration
 

@@ -40,5 +40,10 @@ def require(extra: str, purpose: str) -> None:
 def advice(module: str) -> str | None:
     """Return one line on how to install a missing module, or None where no extra contains it."""
     top = module.partition(".")[0]
+    if top == "torch":
+        return (
+            "torch is not installed: pip install torch; without it, embed, verify, enroll, identify and score take "
+            "ONNX files (--model FILE.onnx)"
+        )
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     return None if extra is None else f"{top} is not installed: pip install 'speakerverif[{extra}]'"

@@ -1,8 +1,9 @@
-"""The processor cores that this process may use, and torch's threads on them."""
+"""The processor cores that this process may use, and its threads on them; torch is imported only where it is used."""
 
 import ctypes
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +25,33 @@ def cores() -> int:
     return min([bound, *(max(1, math.ceil(quota)) for quota in _quotas())])
 
 
+class _Chosen:
+    """The number of threads that the user chose; None: one per core."""
+
+    threads: int | None = None
+
+
 def use(threads: int | None) -> None:
-    """Set up torch for long work on the CPU: `threads` (None: one per core), and freed memory is kept."""
-    share_cores(threads)
+    """Set up this process for long work on the CPU: `threads` (None: one per core), and freed memory is kept.
+
+    Where torch isn't loaded yet, `share_cores` sets it up when a model is.
+    """
+    _Chosen.threads = threads
+    if "torch" in sys.modules:
+        share_cores()
     keep_freed_memory()
+
+
+def num_threads() -> int:
+    """Return the number of threads to compute with, at most one per core: torch's, where it is loaded."""
+    if "torch" in sys.modules:
+        import torch
+
+        return min(torch.get_num_threads(), cores())
+    # torch reads this variable as well.
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = _Chosen.threads or (int(variable) if variable.isdigit() else 0)
+    return min(wanted, cores()) or cores()
 
 
 def share_cores(threads: int | None = None) -> None:
@@ -37,12 +61,12 @@ def share_cores(threads: int | None = None) -> None:
     wait for them for ever.
 
     Args:
-        threads: number of threads; None: torch's number, at most `cores()`.
+        threads: number of threads; None: the number that `use` was given, else torch's, at most `cores()`.
     """
     import torch
 
     # torch counts the machine's physical cores, whatever a container may use of them.
-    wanted = threads or min(torch.get_num_threads(), cores())
+    wanted = threads or _Chosen.threads or min(torch.get_num_threads(), cores())
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
     if wanted > 1:
@@ -93,6 +117,8 @@ def check_device(device: str) -> None:
     Raises:
         InputError: an unknown kind of device, or there is no such device.
     """
+    if device == "cpu":
+        return
     import torch
 
     try:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speakerverif.data.embeddings import EmbeddingTable
-from speakerverif.errors import InputError
 from speakerverif.inference import engines
 from speakerverif.inference.embed import embed_all
 from speakerverif.inference.enroll import Enrolment, enroll
@@ -21,6 +19,9 @@ from speakerverif.inference.verify import Verification, compare, compare_embeddi
 from speakerverif.models import folder
 from speakerverif.models.precision import Precision
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def load_model(
     model: str | Path | None = None,
@@ -31,7 +32,7 @@ def load_model(
     """Return a model ready for use.
 
     Args:
-        model: a model folder, an exported `.onnx` file, or `org/name` on the Hugging Face hub; None: the starter
+        model: a model folder, an `.onnx` file, or `org/name` on the Hugging Face hub; None: the starter
             model that comes with the package.
         device: "cpu", or "cuda" for a GPU.
         engine: "torch" or "onnx" (onnxruntime, on an export that is kept); "auto": see `engines.py`.
@@ -40,8 +41,6 @@ def load_model(
     Raises:
         InputError: no such model, damaged, no such device or engine.
     """
-    if device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r}: no CUDA device is there; leave it out to use the CPU")
     return Model(engines.load_for_inference(model, device, engine, precision), device)
 
 
@@ -220,7 +219,7 @@ class Model:
         table = self._table([recording], sample_rate)
         return identify_all(scale, opened, table, top, threshold, llr_threshold, use_index)[0]
 
-    def encode_batch(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+    def encode_batch(self, wavs: "Tensor", wav_lens: "Tensor | None" = None) -> "Tensor":
         """Return float32 (batch, 1, dim), as SpeechBrain's `encode_batch`; every row as if it were alone.
 
         Nothing is resampled or checked for speech.
@@ -229,6 +228,8 @@ class Model:
             wavs: (batch, samples) or (samples,) in [-1, 1], at `sample_rate`.
             wav_lens: (batch,), lengths relative to the longest; None where all rows are full.
         """
+        import torch
+
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
         lengths = None
         if wav_lens is not None:

@@ -4,7 +4,7 @@ import argparse
 
 
 def prepare_compute(arguments: argparse.Namespace) -> None:
-    """Set the number of threads, and check that the device is there.
+    """Set the number of torch's threads, and check that the device is there.
 
     Raises:
         InputError: a CUDA device was requested and there is none.
@@ -13,3 +13,4 @@ def prepare_compute(arguments: argparse.Namespace) -> None:
 
     resources.check_device(getattr(arguments, "device", "cpu"))
     resources.use(arguments.threads)
+    resources.share_cores()

@@ -248,7 +248,8 @@ def _scale(arguments: argparse.Namespace) -> "tuple[ModelFolder, Scale]":
     """Return the model and its scale, before anything is embedded."""
     from speakerverif.inference.scale import Scale
 
-    folder = load(arguments)
+    # A list is long enough for the engine that is faster once it is loaded.
+    folder = load(arguments, briefly=getattr(arguments, "manifest", None) is None)
     return folder, Scale.of(folder, arguments.calibration, arguments.store)
 
 
@@ -291,14 +292,18 @@ def _embedded(folder: "ModelFolder", arguments: argparse.Namespace) -> Any:
     return table
 
 
-def load(arguments: argparse.Namespace, path: Path | None = None) -> "ModelFolder":
-    """Return the model at `path`, or else the one in the arguments."""
+def load(arguments: argparse.Namespace, briefly: bool = False) -> "ModelFolder":
+    """Return the model in the arguments; `briefly`, for a few recordings, one that is loaded soon."""
     from speakerverif._util import resources
     from speakerverif.inference.engines import load_for_inference
 
     resources.use(arguments.threads)
     return load_for_inference(
-        path or arguments.model, arguments.device, arguments.engine, arguments.precision
+        arguments.model,
+        arguments.device,
+        arguments.engine,
+        arguments.precision,
+        briefly=briefly,
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speakerverif.cli import _outputs, options, segments, sources
-from speakerverif.cli._compute import prepare_compute
 from speakerverif.cli.training import LISTS
 from speakerverif.errors import InputError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from speakerverif.models.folder import ModelFolder
 
 FAILURE = 1
+FEW = 20  # recordings that are embedded sooner than torch is imported
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +81,10 @@ def embed(arguments: argparse.Namespace) -> int:
     check_ending(arguments.out)
     if arguments.windows and (arguments.vad or arguments.crops):
         raise InputError("--windows cuts recordings as they are: give it without --vad and --crops")
-    prepare_compute(arguments)
+    from speakerverif._util import resources
+
+    resources.check_device(arguments.device)
+    resources.use(arguments.threads)
     from speakerverif.inference.embed import print_failures
 
     in_parts = arguments.manifest and not (arguments.windows or arguments.vad)
@@ -165,6 +168,7 @@ def _embed_at_once(arguments: argparse.Namespace) -> _Embedded:
         if repeated:
             raise InputError(f"given twice: {', '.join(repeated)}")
         utterances = [Utterance(name, str(path), "") for name, path in zip(ids, files, strict=True)]
+    few = len(utterances) <= FEW
     source: Source = Files(None if arguments.channel == "each" else arguments.channel)
     if arguments.channel == "each":
         utterances = each_channel(utterances, source)
@@ -174,7 +178,9 @@ def _embed_at_once(arguments: argparse.Namespace) -> _Embedded:
         source = SpeechOnly(arguments.vad, source)
         if any(u.start_s or u.duration_s is not None or u.channel is not None for u in utterances):
             raise InputError("--vad finds speech in whole recordings; these are parts or channels of them")
-    folder = load_for_inference(arguments.model, arguments.device, arguments.engine, arguments.precision)
+    folder = load_for_inference(
+        arguments.model, arguments.device, arguments.engine, arguments.precision, briefly=few
+    )
     table = embed(
         folder,
         utterances,

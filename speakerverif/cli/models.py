@@ -49,6 +49,11 @@ def add_export(command: argparse.ArgumentParser) -> None:
         default="float32",
         help="precision of the ONNX file: float16 halves the weights, int8 also computes in it (default: float32)",
     )
+    add(
+        "--features-in",
+        action="store_true",
+        help="with --onnx: take features in place of waveforms, for sherpa-onnx and WeSpeaker's runtime",
+    )
     add("--pt2", type=Path, metavar="F.pt2", help="write an exported program, for torch without this package")
     add("--torchscript", type=Path, metavar="F.pt", help="write TorchScript, for torch in Python or C++")
 
@@ -82,6 +87,8 @@ def export(arguments: argparse.Namespace) -> int:
         raise InputError("export: give --onnx F.onnx, --pt2 F.pt2 or --torchscript F.pt")
     if arguments.precision != "float32" and not arguments.onnx:
         raise InputError("--precision does nothing without --onnx F.onnx")
+    if arguments.features_in and not arguments.onnx:
+        raise InputError("--features-in does nothing without --onnx F.onnx")
     from speakerverif.exchange.to_onnx import export_onnx
     from speakerverif.exchange.to_torch import export_program, export_torchscript
     from speakerverif.models.folder import read_model_folder
@@ -93,7 +100,7 @@ def export(arguments: argparse.Namespace) -> int:
             logger.warning(f"{path} leaves out how {folder.path} scores: {scoring}; compare by cosine")
     for path in wanted:
         if path == arguments.onnx:
-            least = export_onnx(folder, path, arguments.precision)
+            least = export_onnx(folder, path, arguments.precision, arguments.features_in)
         else:
             least = (export_program if path == arguments.pt2 else export_torchscript)(folder, path)
         print(f"{path}: embeddings have a cosine of {least:.6f} or more with the model's own")

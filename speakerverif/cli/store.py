@@ -48,7 +48,7 @@ def enroll(arguments: argparse.Namespace) -> int:
         raise InputError("give NAME and recordings, or --folder DIR, or --manifest LIST")
     if arguments.name and not arguments.files:
         raise InputError(f"{arguments.name}: name the recordings to enrol")
-    folder = decide.load(arguments)
+    folder = decide.load(arguments, briefly=not (arguments.folder or arguments.manifest))
     rate = folder.model.sample_rate
     if arguments.folder:
         people = people_of_folder(arguments.folder, rate)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,21 @@ IN_GRAPHS: dict[type[nn.Module], type[nn.Module]] = {
     PowerSpectrum: PowerSpectrumByProducts,
     MinimumLength: NoMinimumLength,
 }
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to export to ONNX.
+
+    Attributes:
+        module: the network.
+        example: its arguments.
+        axes: its arguments and, last, its result, by name -> their free axes, by name.
+    """
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    axes: dict[str, dict[int, str]]
 
 
 def exportable(model: SpeakerModel) -> SpeakerModel:

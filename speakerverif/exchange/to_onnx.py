@@ -1,7 +1,8 @@
 """A model folder to one ONNX file: waveform in, embedding out, features inside.
 
 Batch and length are free; `num_samples` is the true length of each row. The file's metadata hold the facts that a
-program needs to use it, and those that `load_model` needs.
+program needs to use it, and those that `load_model` needs. For programs that compute the features themselves,
+`_onnx_features.py` leaves them out.
 """
 
 import base64
@@ -19,7 +20,8 @@ from speakerverif import __version__
 from speakerverif._util.files import write_atomically
 from speakerverif._util.toml import to_dict
 from speakerverif.errors import InputError
-from speakerverif.exchange._graphs import exportable
+from speakerverif.exchange import _onnx_features
+from speakerverif.exchange._graphs import Network, exportable
 from speakerverif.exchange._probe import voices
 from speakerverif.models.folder import CALIBRATION, CONFIG, SPEAKERS, ModelFolder
 from speakerverif.models.model import SpeakerModel
@@ -35,7 +37,9 @@ LEAST_COSINE: dict[Precision, float] = {"float32": 0.9999, "float16": 0.9999, "i
 CHECKED_S = (0.5, 3.1)
 
 
-def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "float32") -> float:
+def export_onnx(
+    folder: ModelFolder, path: str | Path, precision: Precision = "float32", features_in: bool = False
+) -> float:
     """Write a model as an ONNX file, and return the least cosine between its embeddings and the model's own.
 
     They are compared on voices of two lengths, alone and in one batch, before the file is moved into place. Back
@@ -46,10 +50,11 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
         path: the file to write; `.onnx`, so that `load_model` knows it.
         precision: of the encoder's weights: float16 halves them in the file alone, int8 computes with them too.
             Features and pooling are always float32.
+        features_in: write a file that takes features, for WeSpeaker's runtime and sherpa-onnx, in place of waveforms.
 
     Raises:
         InputError: another suffix or precision, no onnx or onnxruntime installed, the folder is an ONNX file itself,
-            or the embeddings differ.
+            features that those programs don't compute, or the embeddings differ.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -65,24 +70,20 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
     except ImportError as error:
         raise InputError(f"--onnx: {INSTALL}") from error
     model = exportable(folder.model)
+    graph_of = _onnx_features.graph_of if features_in else _graph_of
+    facts = _onnx_features.metadata(folder) if features_in else {}
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
+        network = graph_of(model)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                model,
-                (
-                    torch.zeros(2, model.sample_rate),
-                    torch.tensor([model.sample_rate, model.sample_rate // 2]),
-                ),
+                network.module,
+                network.example,
                 str(draft),
-                input_names=["waveform", "num_samples"],
-                output_names=["embedding"],
-                dynamic_axes={
-                    "waveform": {0: "batch", 1: "samples"},
-                    "num_samples": {0: "batch"},
-                    "embedding": {0: "batch"},
-                },
+                input_names=list(network.axes)[:-1],
+                output_names=list(network.axes)[-1:],
+                dynamic_axes=network.axes,
                 opset_version=OPSET,
                 # The newer exporter took minutes for what this one does in seconds.
                 dynamo=False,
@@ -98,7 +99,7 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
         del graph.opset_import[:]
         graph.opset_import.extend(kept)
         onnx.helper.set_model_props(
-            graph, {**metadata(folder), **scoring_files(folder), "precision": precision}
+            graph, {**metadata(folder), **scoring_files(folder), **facts, "precision": precision}
         )
         onnx.checker.check_model(graph)
         onnx.save(graph, str(draft))
@@ -112,6 +113,17 @@ def export_onnx(folder: ModelFolder, path: str | Path, precision: Precision = "f
             )
         write_atomically(path, draft.read_bytes())
     return least
+
+
+def _graph_of(model: SpeakerModel) -> Network:
+    """Return the network from waveforms to embeddings."""
+    example = torch.zeros(2, model.sample_rate), torch.tensor([model.sample_rate, model.sample_rate // 2])
+    axes = {
+        "waveform": {0: "batch", 1: "samples"},
+        "num_samples": {0: "batch"},
+        "embedding": {0: "batch"},
+    }
+    return Network(model, example, axes)
 
 
 def metadata(folder: ModelFolder) -> dict[str, str]:

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from speakerverif._util.allocator import release_freed_memory
 from speakerverif._util.progress import Progress
-from speakerverif._util.resources import cores
+from speakerverif._util.resources import cores, num_threads
 from speakerverif.audio import reading
 from speakerverif.audio.speech_check import REASONS
 from speakerverif.data.embeddings import EmbeddingTable
@@ -23,8 +22,10 @@ from speakerverif.errors import InputError
 from speakerverif.inference import chunks
 from speakerverif.inference.chunks import Reading, Source, Utterances
 from speakerverif.models.folder import ModelFolder
-from speakerverif.models.model import SpeakerModel
 from speakerverif.models.onnx_model import OnnxModel
+
+if TYPE_CHECKING:
+    from speakerverif.models.model import SpeakerModel
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def embed(
     """
     if not len(utterances):
         raise InputError("nothing to embed: the list of recordings is empty")
-    on_gpu = torch.device(device).type != "cpu"
-    batch_s = GPU_S if on_gpu else min(CORE_S * max(2, torch.get_num_threads()), MOST_CORE_S)
+    on_gpu = device != "cpu"
+    batch_s = GPU_S if on_gpu else min(CORE_S * max(2, num_threads()), MOST_CORE_S)
     batch_size = batch_size or (GPU_BATCH_SIZE if on_gpu else BATCH_SIZE)
     start_s, duration_s, told, status = _times(utterances, source)
     cut = chunks.cut(start_s, duration_s, told, crops, folder.recipe.train.crop_s)
@@ -119,18 +120,25 @@ def embed_all(
 
 
 def embed_waveforms(
-    model: SpeakerModel | OnnxModel, waveforms: list[np.ndarray], device: str = "cpu"
+    model: "SpeakerModel | OnnxModel", waveforms: list[np.ndarray], device: str = "cpu"
 ) -> np.ndarray:
     """Return float32 (N, dim): embeddings of mono float32 waveforms at the model's rate, in one batch."""
-    lengths = torch.tensor([len(w) for w in waveforms])
-    batch = torch.zeros(len(waveforms), int(lengths.max()))
-    for row, waveform in enumerate(waveforms):
-        batch[row, : len(waveform)] = torch.from_numpy(waveform)
-    ragged: Tensor | None = None if (lengths == lengths[0]).all() else lengths.to(device)
-    if torch.device(device).type == "cuda":
-        batch = batch.pin_memory()
+    lengths = np.array([len(waveform) for waveform in waveforms])
+    batch = np.zeros((len(waveforms), lengths.max()), np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    if isinstance(model, OnnxModel):
+        return model.run(batch, lengths)
+    import torch
+
+    ragged = None if (lengths == lengths[0]).all() else torch.from_numpy(lengths).to(device)
+    samples = torch.from_numpy(batch)
+    if device != "cpu":
+        samples = samples.pin_memory()
     with torch.inference_mode():
-        return model(batch.to(device, non_blocking=True), ragged).float().cpu().numpy()
+        embeddings = model(samples.to(device, non_blocking=True), ragged)
+    array: np.ndarray = embeddings.float().cpu().numpy()
+    return array
 
 
 def _times(utterances: Utterances, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -157,7 +165,7 @@ def _times(utterances: Utterances, source: Source) -> tuple[np.ndarray, np.ndarr
 
 
 def _results(
-    model: SpeakerModel | OnnxModel, readings: list[Reading], device: str
+    model: "SpeakerModel | OnnxModel", readings: list[Reading], device: str
 ) -> Iterator[tuple[int, Result]]:
     """Yield (row, result) for the pieces of one batch."""
     good = [r.waveform for r in readings if r.status == "ok"]

@@ -2,24 +2,27 @@
 
 import hashlib
 import io
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, Union
 
 import numpy as np
 import soundfile
 import soxr
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from speakerverif.audio import reading
 from speakerverif.audio.channels import Channel
 from speakerverif.errors import InputError
 
-Samples = NDArray[Any] | Tensor | Sequence[float]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A name in quotation marks can stand in `Union` alone.
+Samples = Union[NDArray[Any], "Tensor", Sequence[float]]
 Recording = str | Path | bytes | bytearray | memoryview | IO[bytes] | Samples
 RATES = range(1000, 1_000_000)  # Hz, of samples in memory
 _HASHED_BLOCK_S, _HASHED_RATE = 10.0, 16000
@@ -191,9 +194,12 @@ def as_samples(recording: Any, rate: int | None, wanted_rate: int, name: str) ->
 
 
 def _array(recording: Any, name: str) -> NDArray[Any]:
-    if isinstance(recording, Tensor):
+    # A program that gives a tensor has imported torch; this one may do without it.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(recording, torch.Tensor):
         tensor = recording.detach().cpu()
-        return (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).numpy()
+        array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return array
     try:
         array = np.asarray(recording)
     except ValueError as error:

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from speakerverif.audio import reading
@@ -72,6 +71,7 @@ def _segments(active: NDArray[np.bool_], duration_s: float) -> list[Segment]:
 
 def _by_silero(samples: NDArray[np.float32]) -> list[Segment]:
     try:
+        import torch
         from silero_vad import get_speech_timestamps
     except ImportError as error:
         raise InputError("the detector silero needs its package: pip install 'speakerverif[vad]'") from error

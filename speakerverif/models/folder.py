@@ -5,31 +5,29 @@ synced and renamed, so that a crash leaves the former file or the new one, never
 """
 
 import base64
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from speakerverif._util.files import lines_of, read_lines, write_atomically
 from speakerverif._util.toml import format_toml, from_dict, parse_toml, read_toml, to_dict
-from speakerverif.config import FeatureConfig, Recipe, defaults_in_force
+from speakerverif.config import Recipe, defaults_in_force
 from speakerverif.errors import InputError
-from speakerverif.models import encoders, hub
-from speakerverif.models.model import SpeakerModel
-from speakerverif.models.onnx_model import OnnxModel
-from speakerverif.models.precision import BFloat16Model
+from speakerverif.models import hub
+from speakerverif.models.fingerprint import fingerprint_of
+from speakerverif.models.onnx_model import METADATA, OnnxModel
 from speakerverif.scoring import scorer
 from speakerverif.scoring.calibration import Calibration
 from speakerverif.scoring.scorer import Scoring
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from speakerverif.models.model import SpeakerModel
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class ModelFolder:
     """A loaded model with the facts in its folder or its ONNX file."""
 
     path: Path
-    model: SpeakerModel | OnnxModel
+    model: "SpeakerModel | OnnxModel"
     recipe: Recipe
     trained: dict[str, Any]  # the [trained] table: samples, finished, ...
     speakers: list[str]  # class index -> speaker
@@ -72,14 +70,12 @@ class ModelFolder:
     @property
     def engine(self) -> str:
         """The program that runs the model: "torch" or "onnxruntime"."""
-        return "torch" if isinstance(self.model, SpeakerModel) else "onnxruntime"
+        return self.model.engine
 
     @property
     def precision(self) -> str:
         """The precision of computation: "float32" or "bfloat16"; an ONNX file's is that of its export."""
-        if isinstance(self.model, OnnxModel):
-            return self.model.metadata.get("precision", "float32")
-        return "bfloat16" if isinstance(self.model, BFloat16Model) else "float32"
+        return self.model.precision
 
     def scoring(self) -> Scoring:
         """Return the scoring of its embeddings; raises as `read_scoring`."""
@@ -87,25 +83,10 @@ class ModelFolder:
         return read_scoring(self.path, self.fingerprint, texts)
 
 
-def fingerprint(model: SpeakerModel) -> str:
-    """Return 16 hex digits that name this model: SHA-256 over features, encoder table and every weight."""
-    return _fingerprint(model.feature_config, model.encoder_table, model.state_dict())
-
-
-def _fingerprint(features: FeatureConfig, encoder: dict[str, Any], weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    identity = {"features": to_dict(features), "encoder": encoder}
-    digest.update(json.dumps(identity, sort_keys=True).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def save_model(
     folder: Path,
-    weights: dict[str, Tensor],
-    head_weights: dict[str, Tensor],
+    weights: "dict[str, Tensor]",
+    head_weights: "dict[str, Tensor]",
     recipe: Recipe,
     speakers: list[str],
     trained: dict[str, Any],
@@ -120,9 +101,11 @@ def save_model(
         speakers: class index -> speaker.
         trained: facts for the `[trained]` table of config.toml.
     """
-    write_atomically(folder / WEIGHTS, save(plain(weights)))
+    from speakerverif.models.weights import content
+
+    write_atomically(folder / WEIGHTS, content(weights))
     if head_weights:
-        write_atomically(folder / HEAD, save(plain(head_weights)))
+        write_atomically(folder / HEAD, content(head_weights))
     write_atomically(folder / SPEAKERS, "".join(f"{speaker}\n" for speaker in speakers))
     write_atomically(folder / CARD, _model_card(recipe, speakers, trained))
     tables = {**to_dict(recipe), DEFAULTS: defaults_in_force(recipe), "trained": trained}
@@ -174,7 +157,7 @@ def _recipe_of(tables: dict[str, Any], where: str) -> tuple[Recipe, dict[str, An
     return from_dict(Recipe, tables, where), trained
 
 
-def read_model_folder(folder: str | Path | None = None, device: str | torch.device = "cpu") -> ModelFolder:
+def read_model_folder(folder: str | Path | None = None, device: "str | torch.device" = "cpu") -> ModelFolder:
     """Return the model of a folder, in eval mode on `device`.
 
     Weights stored as float16 become float32; the fingerprint is of the values that are stored.
@@ -190,26 +173,21 @@ def read_model_folder(folder: str | Path | None = None, device: str | torch.devi
     """
     if folder is None:
         built_in = read_model_folder(resolve_model(None), device)
-        _say_which(built_in.name, built_in.fingerprint, built_in.path)
+        announce_built_in(built_in.name, built_in.fingerprint, built_in.path)
         return built_in
     folder = resolve_model(Path(folder))
     if folder.suffix == ".onnx":
         return _load_onnx(folder, device)
-    stored = _read_stored(folder)
-    model = SpeakerModel(stored.recipe.features, stored.recipe.encoder)
-    model.load_state_dict(stored.weights)
-    return ModelFolder(
-        folder,
-        model.eval().to(device),
-        stored.recipe,
-        stored.trained,
-        stored.speakers,
-        stored.fingerprint,
-        stored.calibration,
-    )
+    from speakerverif.models.weights import load_network, read_weights, weights_fingerprint
+
+    recipe, trained = read_config(folder)
+    weights, _ = read_weights(folder / WEIGHTS, recipe)
+    model = load_network(recipe, weights).to(device)
+    return with_facts(folder, model, recipe, trained, weights_fingerprint(recipe, weights))
 
 
-def _say_which(name: str, fingerprint: str, path: Path) -> None:
+def announce_built_in(name: str, fingerprint: str, path: Path) -> None:
+    """Log that the built-in model is used, since the user named none."""
     logger.info(
         f"no model named: the built-in starter model {name} {fingerprint}; what it is for "
         f"good for: {path / CARD}"
@@ -234,75 +212,60 @@ def describe(folder: str | Path | None = None) -> Description:
     """Return the facts about a model, given as to `read_model_folder`; raises as that does."""
     if folder is None:
         built_in = describe(resolve_model(None))
-        _say_which(built_in.recipe.name, built_in.fingerprint, built_in.path)
+        announce_built_in(built_in.recipe.name, built_in.fingerprint, built_in.path)
         return built_in
     path = resolve_model(Path(folder))
     if path.suffix == ".onnx":
         onnx = _load_onnx(path, "cpu")
         rate, dim = onnx.model.sample_rate, onnx.model.embedding_dim
         return Description(path, onnx.recipe, onnx.trained, onnx.speakers, onnx.fingerprint, rate, dim, None)
-    stored = _read_stored(path)
+    from speakerverif.models.weights import read_weights, weights_fingerprint
+
+    recipe, trained = read_config(path)
+    weights, skeleton = read_weights(path / WEIGHTS, recipe)
+    speakers, identity, _ = _facts(path, weights_fingerprint(recipe, weights))
     return Description(
         path,
-        stored.recipe,
-        stored.trained,
-        stored.speakers,
-        stored.fingerprint,
-        stored.recipe.features.sample_rate,
-        int(stored.skeleton.embedding_dim),  # type: ignore[arg-type]
-        sum(parameter.numel() for parameter in stored.skeleton.parameters()),
+        recipe,
+        trained,
+        speakers,
+        identity,
+        recipe.features.sample_rate,
+        int(skeleton.embedding_dim),  # type: ignore[arg-type]
+        sum(parameter.numel() for parameter in skeleton.parameters()),
     )
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """The checked content of a model folder."""
-
-    recipe: Recipe
-    trained: dict[str, Any]
-    weights: dict[str, Tensor]  # of the types that the network has
-    skeleton: nn.Module  # the encoder without memory for its weights
-    speakers: list[str]
-    fingerprint: str
-    calibration: Calibration | None
+def with_facts(
+    folder: Path, model: "SpeakerModel | OnnxModel", recipe: Recipe, trained: dict[str, Any], identity: str
+) -> ModelFolder:
+    """Return a loaded model with the speakers and the calibration of its folder; raises as `read_model_folder`."""
+    return ModelFolder(folder, model, recipe, trained, *_facts(folder, identity))
 
 
-def _read_stored(folder: Path) -> _Stored:
-    """Return the content of a model folder, after every check; raises as `read_model_folder`."""
-    recipe, trained = read_config(folder)
-    weights = read_tensors(folder / WEIGHTS)
-    # Without memory: a wrong configuration may ask for more than there is.
-    with torch.device("meta"):
-        skeleton = encoders.build(recipe.encoder, recipe.features.num_mels)
-    expected = {f"encoder.{name}": tensor for name, tensor in skeleton.state_dict().items()}
-    wrong = [f"{name} is missing" for name in expected if name not in weights]
-    wrong += [f"{name} is not expected" for name in weights if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {'; '.join(wrong[:5])}{more}")
-    weights = {name: weights[name].to(tensor.dtype) for name, tensor in expected.items()}
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{folder / WEIGHTS}: damaged: {name} holds nan or infinity")
-    speakers = read_lines(folder / SPEAKERS)
-    identity, calibration = _fingerprint(recipe.features, recipe.encoder, weights), None
+def _facts(folder: Path, identity: str) -> tuple[list[str], str, Calibration | None]:
+    """Return the speakers, the fingerprint and the calibration of the model of a folder.
+
+    Raises:
+        InputError: a file of the folder is missing or damaged, or of another model than the fingerprint `identity`.
+    """
+    speakers, calibration = read_lines(folder / SPEAKERS), None
     if (folder / CALIBRATION).is_file():
         calibration = Calibration.load(folder / CALIBRATION)
         if calibration.fingerprint != identity:
             raise InputError(
                 f"{folder / CALIBRATION} was fitted on model {calibration.fingerprint}, this is {identity}"
             )
-    return _Stored(recipe, trained, weights, skeleton, speakers, identity, calibration)
+    return speakers, identity, calibration
 
 
-def _load_onnx(path: Path, device: str | torch.device) -> ModelFolder:
+def _load_onnx(path: Path, device: "str | torch.device") -> ModelFolder:
     """Return the model of an ONNX file; the texts of the folder that it was made of are in its metadata."""
     model = OnnxModel(path, device)
+    if METADATA not in model.metadata and model.features is not None:
+        recipe = Recipe(name=path.stem, features=model.features, encoder={"name": "onnx"}, head={})
+        identity = fingerprint_of(recipe.features, recipe.encoder, [(path.suffix, path.read_bytes())])
+        return ModelFolder(path, model, recipe, {}, [], identity)
     recipe, trained = _recipe_of(parse_toml(model.text(CONFIG), f"{path}: {CONFIG}"), f"{path}: {CONFIG}")
     identity, calibration = model.text("fingerprint"), None
     if CALIBRATION in model.metadata:
@@ -340,27 +303,15 @@ def read_scoring(path: Path, fingerprint: str, texts: Mapping[str, str] | None =
         return Scoring.load(Path(scratch), fingerprint)
 
 
-def load_head(folder: Path) -> dict[str, Tensor]:
+def load_head(folder: Path) -> "dict[str, Tensor]":
     """Return the training head's weights of a model folder; empty where it has none.
 
     Raises:
         InputError: the file is damaged.
     """
+    from speakerverif.models.weights import read_tensors
+
     return read_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
-
-
-def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors wants them: on the CPU, contiguous, detached from the graph."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path.parent}: not a model folder: {path.name} is missing")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {error}") from error
 
 
 def _model_card(recipe: Recipe, speakers: list[str], trained: dict[str, Any]) -> str:

@@ -15,7 +15,14 @@ class SpeakerModel(nn.Module):
     Args:
         feature_config: the filterbanks.
         encoder_table: a recipe's `[encoder]` table.
+
+    Attributes:
+        engine: the program that runs it.
+        precision: of its products.
     """
+
+    engine = "torch"
+    precision = "float32"
 
     def __init__(self, feature_config: FeatureConfig, encoder_table: dict[str, Any]):
         super().__init__()

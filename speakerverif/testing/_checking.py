@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speakerverif._util import registry
 from speakerverif.errors import InputError
-from speakerverif.models.folder import plain
+from speakerverif.models.weights import plain
 
 
 def name_of(kind: registry.Kind, module: ModuleType | str) -> str:

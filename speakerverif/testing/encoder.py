@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from speakerverif.config import FeatureConfig, Recipe
 from speakerverif.exchange.to_onnx import export_onnx
 from speakerverif.models import encoders
-from speakerverif.models.folder import ModelFolder, fingerprint
+from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
+from speakerverif.models.weights import fingerprint
 from speakerverif.testing._checking import (
     check_saving,
     checking,

@@ -17,8 +17,8 @@ from speakerverif._util.files import write_atomically
 from speakerverif._util.json_files import parse_object
 from speakerverif.errors import InputError
 from speakerverif.heads._base import Head
-from speakerverif.models.folder import plain, read_tensors
 from speakerverif.models.model import SpeakerModel
+from speakerverif.models.weights import plain, read_tensors
 
 STATE = "training/state.safetensors"
 

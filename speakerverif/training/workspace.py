@@ -17,8 +17,9 @@ from speakerverif.errors import InputError
 from speakerverif.evaluation.metrics import DetCurve
 from speakerverif.evaluation.records import ScoringRecord
 from speakerverif.inference.embed import embed
-from speakerverif.models.folder import ModelFolder, fingerprint
+from speakerverif.models.folder import ModelFolder
 from speakerverif.models.model import SpeakerModel
+from speakerverif.models.weights import fingerprint
 from speakerverif.scoring import cosine
 from speakerverif.training.loop import Validate
 from speakerverif.training.recordings import REFUSE, BadFiles

@@ -351,7 +351,7 @@ def test_wrong_files(exported: Path, tiny_model: Path, tmp_path: Path) -> None:
     other = onnx.load(exported)
     del other.metadata_props[:]
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match="not exported by speakerverif"):
+    with pytest.raises(InputError, match="expected a file of `speakerverif export`"):
         read_model_folder(tmp_path / "other.onnx")
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         export_onnx(read_model_folder(tiny_model), tmp_path / "model.bin")

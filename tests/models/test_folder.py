@@ -13,8 +13,9 @@ from speakerverif._util.toml import format_toml
 from speakerverif.errors import InputError
 from speakerverif.models import folder
 from speakerverif.models.encoders import ecapa
-from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, fingerprint, read_model_folder
+from speakerverif.models.folder import CONFIG, SPEAKERS, WEIGHTS, read_model_folder
 from speakerverif.models.model import SpeakerModel
+from speakerverif.models.weights import fingerprint
 
 
 def copy_of(model: Path, to: Path) -> Path:

@@ -13,6 +13,7 @@ from speakerverif.exchange._probe import voices
 from speakerverif.inference import engines
 from speakerverif.models import precision
 from speakerverif.models._cpu.swap import accelerate
+from speakerverif.models.bfloat16 import use_bfloat16
 from speakerverif.models.model import SpeakerModel
 
 ENCODERS: list[dict[str, Any]] = [
@@ -29,7 +30,7 @@ def test_bfloat16_stays_close_to_float32(encoder: dict[str, int | str] | dict[st
     torch.manual_seed(0)
     exact = SpeakerModel(FeatureConfig(), encoder).eval()
     model = copy.deepcopy(exact)
-    precision.use_bfloat16(model)
+    use_bfloat16(model)
     if fast:
         accelerate(model)
     waveforms, lengths = voices((0.8, 1.5), 16000)
@@ -42,7 +43,7 @@ def test_bfloat16_stays_close_to_float32(encoder: dict[str, int | str] | dict[st
 
 def test_norms_stay_float32() -> None:
     model = SpeakerModel(FeatureConfig(), ENCODERS[0])
-    precision.use_bfloat16(model)
+    use_bfloat16(model)
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     norms = {name for name in dtypes if "norm" in name}
     assert norms and all((dtypes[name] == torch.float32) == (name in norms) for name in dtypes)
