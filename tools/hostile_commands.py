@@ -49,16 +49,26 @@ def command_lines(good: Good, rng: random.Random, count: int) -> Iterator[Case]:
     score = ("score", trials, "--scores", scores, "--bootstrap", "10")
     calibrate = ("calibrate", trials, "--scores", scores, "--out", str(good.out / "cal.toml"))
     embed = ("embed", a, *good.model)
+    identification = ("score", trials, "--embeddings", g["e.npz"], "--identify", *good.model)
+    cal = ("--out", str(good.out / "cal.toml"))
+    adapted = ("calibrate", trials, "--embeddings", g["e.npz"], *good.model, *cal, "--adapt")
+    people = ("calibrate", *good.model, *cal)
+    trained = ("--manifest", g["list.tsv"], "--out", str(good.out / "tuned"))
+    fine_tuned = ("train", g["recipe.toml"], *trained, "--from", g["model"])
     options: dict[Arguments, Arguments] = {
         verify: ("--threshold", "--p-target", "--c-miss", "--threads", "--device", "--engine"),
         score: ("--p-target", "--bootstrap", "--seed", "--top-n", "--memory-mb", "--crops", "--threads"),
         calibrate: ("--far", "--p-target"),
         (*embed, "--out", str(good.out / "x.npz")): ("--crops", "--batch-size", "--threads", "--device"),
         ("identify", a, "--store", g["store"], *good.model): ("--threshold", "--top", "--threads"),
+        (*identification, "--store", g["store"]): ("--galleries", "--bootstrap", "--p-target"),
+        (*adapted, g["e.npz"]): ("--adapt-weight", "--adapt-by", "--far"),
+        (*people, "--store", g["store"]): ("--enroll", "--far", "--seed"),
+        fine_tuned: ("--set=train.epochs", "--set=train.crop_s", "--threads", "--device", "--seed"),
     }
     special = (
         "/dev/null", "/dev/zero", "/dev/stdin", str(good.folder), str(good.out / "no"), f"{a}/below", "/proc/self/mem",
-        "", "a\n b", "~", "/dev/full", "\x01", "-", "..", "x" * 300,
+        "", "a\n b", "~", "/dev/full", "\x01", "-", "x" * 300,
     )  # fmt: skip
     npz, page, other = (str(good.out / name) for name in ("y.npz", "page", "other"))
     inputs: tuple[Callable[[str], Arguments], ...] = (
@@ -77,6 +87,14 @@ def command_lines(good: Good, rng: random.Random, count: int) -> Iterator[Case]:
         lambda p: ("import", "wespeaker", p, "--out", other),
         lambda p: ("calibrate", p, "--out", other),
         lambda p: ("prepare", "speechocean762", "--root", p, "--out", other),
+        lambda p: ("run", g["recipe.toml"], "--data", p, "--out", other, "--stages", "embed"),
+        lambda p: ("train", g["recipe.toml"], *trained, "--from", p),
+        lambda p: ("export", p, "--onnx", other),
+        lambda p: (*people, "--folder", p),
+        lambda p: (*people, "--store", p),
+        lambda p: (*adapted, p),
+        lambda p: (*identification, "--store", p),
+        lambda p: ("enroll", p, a, "--store", other, *good.model),
     )
     outputs: tuple[Callable[[str], Arguments], ...] = (
         lambda p: (*embed, "--out", p),

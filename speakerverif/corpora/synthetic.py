@@ -60,9 +60,16 @@ def make(root: Path, shape: Shape, workers: int = 0) -> None:
         root: created if missing; files with the same names are overwritten.
         shape: numbers, durations and seed.
         workers: threads; 0 means one per processor. They change only the time it takes.
+
+    Raises:
+        InputError: `root` can't be a folder.
     """
     for speaker, session, _ in _names(shape):
-        (root / "wav" / _folder(speaker, session)).mkdir(parents=True, exist_ok=True)
+        folder = root / "wav" / _folder(speaker, session)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: can't write the synthetic corpus: {error.strerror}") from error
 
     def write(name: tuple[int, int, int]) -> None:
         path = root / "wav" / utterance_id(*name)

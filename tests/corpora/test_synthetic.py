@@ -154,3 +154,10 @@ def test_sessions_differ_in_room_microphone_and_noise() -> None:
     for session in (first, second):
         # Direct sound first and loudest: a recording starts when its speaker does.
         assert np.abs(session.channel).argmax() < 16
+
+
+def test_a_corpus_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null")):
+        with pytest.raises(InputError, match="can't write the synthetic corpus: Not a directory"):
+            synthetic.make(root, TINY)
