@@ -189,7 +189,7 @@ def read_model_folder(folder: str | Path | None = None, device: "str | torch.dev
 def announce_built_in(name: str, fingerprint: str, path: Path) -> None:
     """Log that the built-in model is used, since the user named none."""
     logger.info(
-        f"no model named: the built-in starter model {name} {fingerprint}; what it is for "
+        f"no model named: the built-in starter model {name} {fingerprint}; what it is and is not "
         f"good for: {path / CARD}"
     )
 

@@ -102,14 +102,14 @@ def test_only_the_command_line_prints() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp932", "latin-1", "utf-8"])
 def test_a_console_that_lacks_a_character_shows_a_similar_one(encoding: str, tmp_path: Path) -> None:
-    pairs = [(i, j) for i in range(24) for j in range(i)]  # of 12 speakers, enough for intervals
-    label = [int(i // 2 == j // 2) for i, j in pairs]
+    pairs = [(i, j) for i in range(72) for j in range(i)]  # of 24 speakers, enough for intervals
+    label = [int(i // 3 == j // 3) for i, j in pairs]
     (tmp_path / "t.txt").write_text(
-        "".join(f"{y} s{i // 2}/{i} s{j // 2}/{j}\n" for y, (i, j) in zip(label, pairs, strict=True))
+        "".join(f"{y} s{i // 3}/{i} s{j // 3}/{j}\n" for y, (i, j) in zip(label, pairs, strict=True))
     )
     (tmp_path / "s.txt").write_text(
         "".join(
-            f"s{i // 2}/{i} s{j // 2}/{j} {0.7 * y + (i * i + 3 * j) % 10 / 6:.3f}\n"
+            f"s{i // 3}/{i} s{j // 3}/{j} {0.7 * y + (i * i + 3 * j) % 10 / 6:.3f}\n"
             for y, (i, j) in zip(label, pairs, strict=True)
         )
     )

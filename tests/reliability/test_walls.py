@@ -15,7 +15,7 @@ from speakerverif.cli.entry import main
 from speakerverif.errors import InputError
 from speakerverif.inference.enrollment import Store
 from speakerverif.inference.store_export import export, import_file
-from speakerverif.models import folder
+from speakerverif.models import folder, weights
 from speakerverif.models.onnx_model import OnnxModel
 from speakerverif.scoring import backends
 from speakerverif.scoring.calibration import Calibration
@@ -44,7 +44,7 @@ def test_info_builds_no_network(
     untrained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = folder.read_model_folder(untrained)
-    monkeypatch.setattr(folder, "SpeakerModel", None)
+    monkeypatch.setattr(weights, "SpeakerModel", None)
     described = folder.describe(untrained)
     assert described.fingerprint == expected.fingerprint
     assert described.embedding_dim == expected.model.embedding_dim
@@ -56,10 +56,10 @@ def test_weights_that_are_not_finite_are_named(untrained: Path, tmp_path: Path) 
     from safetensors.torch import load_file, save_file
 
     damaged = Path(shutil.copytree(untrained, tmp_path / "model"))
-    weights = load_file(damaged / folder.WEIGHTS)
-    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
-    weights[name].view(-1)[0] = torch.nan
-    save_file(weights, damaged / folder.WEIGHTS)
+    tensors = load_file(damaged / folder.WEIGHTS)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = torch.nan
+    save_file(tensors, damaged / folder.WEIGHTS)
     with pytest.raises(InputError, match=f"{name} holds nan or infinity"):
         folder.read_model_folder(damaged)
 
