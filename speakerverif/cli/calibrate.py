@@ -285,7 +285,8 @@ def _formula(fitted: "CalibratedList | CalibratedPeople", names: list[str]) -> s
     calibration = fitted.calibration
     inputs = [*names, *calibration.quality]
     terms = [f"{weight:.4f} x {name}" for weight, name in zip(calibration.weights, inputs, strict=True)]
-    return f"LLR = {' + '.join([*terms, f'{calibration.bias:.4f}'])}"
+    sign = "-" if calibration.bias < 0 else "+"
+    return f"LLR = {' + '.join(terms)} {sign} {abs(calibration.bias):.4f}"
 
 
 def _print_threshold(fitted: "CalibratedList | CalibratedPeople") -> None:

@@ -44,7 +44,7 @@ class Backend:
         embeddings: NDArray[np.floating],
         labels: NDArray[np.integer] | None = None,
         weight: float = 0.5,
-        method: Adaptation = "coral+",
+        method: Adaptation | None = None,
     ) -> None:
         """Move a trained back end towards another domain, replacing its arrays; see `Plda.adapt`.
 

@@ -75,7 +75,7 @@ class Plda(Backend):
         embeddings: NDArray[np.floating],
         labels: NDArray[np.integer] | None = None,
         weight: float = 0.5,
-        method: Adaptation = "coral+",
+        method: Adaptation | None = None,
     ) -> None:
         """Move the trained model towards another domain; its mean becomes the new domain's.
 
@@ -83,7 +83,7 @@ class Plda(Backend):
             embeddings: (N, D) of the new domain.
             labels: int (N,), their speakers, which only "interpolate" takes.
             weight: 0 keeps the trained covariances, 1 takes the new ones.
-            method: how the new covariances come about.
+            method: how the new covariances come about; None: "interpolate" with labels, "coral+" without.
                 "coral+" (Lee, Wang and Koshinaka 2019, arXiv:1812.10260): B and W are transformed by the map that turns
                 the model's total covariance into the new domain's; each variance that this enlarges replaces the old.
                 "kaldi" (its `ivector-adapt-plda`): in each direction where the new domain's total variance exceeds
@@ -95,6 +95,8 @@ class Plda(Backend):
             InputError: weight outside [0, 1]; an unknown method; labels lacking or not needed; unlabelled data with
                 fewer utterances than dimensions.
         """
+        if method is None:
+            method = "coral+" if labels is None else "interpolate"
         if not 0 <= weight <= 1:
             raise InputError(f"plda: adaptation weight {weight}: expected 0 to 1")
         if method not in get_args(Adaptation):
