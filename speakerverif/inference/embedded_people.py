@@ -20,6 +20,7 @@ from speakerverif.inference.samples import Sample
 from speakerverif.inference.score_sources import NotEmbeddedError
 from speakerverif.inference.store_export import stored_recordings
 from speakerverif.models.folder import ModelFolder
+from speakerverif.scoring.normalization import unit
 
 MIN_COSINE = 0.9999  # of two embeddings of the same samples, which differ by rounding alone
 
@@ -138,12 +139,12 @@ def _distinct(table: EmbeddingTable, owner: Sequence[str]) -> EmbeddedPeople:
     Raises:
         InputError: one recording is given for two speakers.
     """
-    unit = table.embeddings / np.linalg.norm(table.embeddings, axis=1, keepdims=True)
+    units = unit(table.embeddings, table.ids)
     same_length: dict[float, list[int]] = {}
     kept, repeated = [], []
     for row, duration in enumerate(table.durations.tolist()):
         earlier = same_length.setdefault(-1.0 if math.isnan(duration) else duration, [])
-        alike = [other for other in earlier if float(unit[other] @ unit[row]) > MIN_COSINE]
+        alike = [other for other in earlier if float(units[other] @ units[row]) > MIN_COSINE]
         if not alike:
             earlier.append(row)
             kept.append(row)

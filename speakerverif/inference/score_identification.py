@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from speakerverif.data.scores import ScoreKind
 from speakerverif.errors import InputError
 from speakerverif.evaluation.open_set import OpenSetRecord, evaluate_open_set
+from speakerverif.inference.embedded_people import MIN_COSINE
 from speakerverif.inference.score_list import ScoreRequest, score_list
 from speakerverif.inference.score_sources import NotEmbeddedError, Recordings
 from speakerverif.scoring.calibration import Calibration
-
-MIN_COSINE = 0.9999  # of two embeddings of the same samples, which differ by rounding alone
+from speakerverif.scoring.normalization import unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,8 @@ def score_identification(request: SearchRequest) -> OpenSetRecord:
         raise NotEmbeddedError(
             f"{len(table.failed)} of {len(utterances)} recordings could not be embedded:\n{reasons}"
         )
-    enrolled = _unit(np.stack([sample.embedding for samples in people for sample in samples]))
-    for name, row in zip(table.ids, _unit(table.embeddings), strict=True):
+    enrolled = unit(np.stack([sample.embedding for samples in people for sample in samples]))
+    for name, row in zip(table.ids, unit(table.embeddings, table.ids), strict=True):
         if float((enrolled @ row).max()) > MIN_COSINE:
             raise InputError(f"{request.probes}: {name!r} is enrolled itself; expected other recordings")
     compared = scale.compare(people, table)
@@ -156,8 +156,3 @@ def _evaluated(
         galleries=settings.galleries,
         seed=settings.seed,
     )
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return lengths
